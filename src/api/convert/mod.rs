@@ -1,0 +1,69 @@
+//! Objects of each API group become the one model that the engine knows, checked and with defaults filled in.
+//!
+//! Every rule that an API server enforces is checked here again, because the object may come from one that didn't.
+//! Nothing here touches the network: whether a kind exists or a webhook answers is found out later.
+
+mod duration;
+mod metacontroller;
+mod ringmaster;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringmaster_core::controller::Controller;
+use ringmaster_core::dialect::{Dialect, METACONTROLLER};
+
+pub use metacontroller::metacontroller;
+pub use ringmaster::ringmaster;
+
+/// A hook's timeout where none is given.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// The shortest timeout of a hook.
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// The longest timeout of a hook in our own group; Metacontroller's has no limit.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// A checked controller, and what its author should know about it.
+#[derive(Clone, Debug)]
+pub struct Converted {
+    /// The controller.
+    pub controller: Controller,
+    /// Fields that have no effect, each as `field: what happens`.
+    pub warnings: Vec<String>,
+}
+
+/// What is wrong with an object: the field, and how to put it right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct Error {
+    /// The field, as a dotted path from the object's root.
+    pub field: String,
+    /// What is wrong, and the fix.
+    pub message: String,
+}
+
+impl Error {
+    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// Converts the JSON of a `CompositeController` of the dialect's group.
+///
+/// # Errors
+/// The first thing found wrong with the object.
+pub fn from_json(dialect: &Dialect, json: Arc<[u8]>) -> Result<Converted, Error> {
+    let undecodable = |error: serde_json::Error| {
+        Error::new("object", format!("doesn't fit the kind ({error}); compare it with the CRD of this version"))
+    };
+    if dialect.group == METACONTROLLER.group {
+        let object = serde_json::from_slice(&json).map_err(undecodable)?;
+        metacontroller(&object, json)
+    } else {
+        let object = serde_json::from_slice(&json).map_err(undecodable)?;
+        ringmaster(&object, json)
+    }
+}

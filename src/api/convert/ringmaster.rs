@@ -1,0 +1,156 @@
+//! Our own group's `CompositeController`: nothing is forgiven, because nobody has stored such objects yet.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringmaster_core::controller::{self as core, Controller};
+use ringmaster_core::dialect::RINGMASTER;
+
+use super::{Converted, Error, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN, duration, rules};
+use crate::composite::{
+    ApplyStrategy, CompositeController, CompositeControllerSpec, Hook, HookVersion, NAME_MAX, Protocol,
+    RESYNC_PERIOD_SECONDS_MAX, ReplyMode, UpdateMethod, Webhook,
+};
+use crate::schema::CHILD_RESOURCES_MAX;
+
+/// Checks a controller of our group. `json` is the same object, compact, as every hook call sends it.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Converted, Error> {
+    let (name, uid, generation) = rules::identity(&object.metadata)?;
+    if name.len() > NAME_MAX {
+        let message = format!("must be at most {NAME_MAX} characters; choose a shorter name");
+        return Err(Error::new("metadata.name", message));
+    }
+    let spec = &object.spec;
+    let parent = &spec.parent_resource;
+    let parent = core::ParentRule {
+        api_version: rules::api_version("spec.parentResource.apiVersion", &parent.api_version)?,
+        resource: rules::resource("spec.parentResource.resource", &parent.resource)?,
+        selector: rules::selector("spec.parentResource.labelSelector", parent.label_selector.as_ref())?,
+        ignore_status_changes: parent.ignore_status_changes.unwrap_or(RINGMASTER.ignore_status_changes),
+    };
+    let children = children(spec, &parent)?;
+    if spec.apply_strategy == ApplyStrategy::ServerSide {
+        return Err(Error::new("spec.applyStrategy", "ServerSide is not available yet; use Merge"));
+    }
+    let Some(sync) = &spec.hooks.sync else {
+        return Err(Error::new("spec.hooks.sync", "is missing; declare the webhook that is called for each parent"));
+    };
+    let controller = Controller {
+        name: name.into(),
+        uid,
+        generation,
+        dialect: &RINGMASTER,
+        json,
+        parent,
+        children,
+        generate_selector: spec.generate_selector,
+        resync_period: resync_period(spec.resync_period_seconds)?,
+        paused: spec.paused,
+        sync: hook("spec.hooks.sync", sync)?,
+    };
+    Ok(Converted { controller, warnings: Vec::new() })
+}
+
+fn children(spec: &CompositeControllerSpec, parent: &core::ParentRule) -> Result<Vec<core::ChildRule>, Error> {
+    if spec.child_resources.len() > CHILD_RESOURCES_MAX as usize {
+        return Err(Error::new("spec.childResources", format!("must have at most {CHILD_RESOURCES_MAX} entries")));
+    }
+    let mut seen = BTreeSet::new();
+    let mut children = Vec::with_capacity(spec.child_resources.len());
+    for (index, child) in spec.child_resources.iter().enumerate() {
+        let field = format!("spec.childResources[{index}]");
+        let api_version = rules::api_version(&format!("{field}.apiVersion"), &child.api_version)?;
+        let resource = rules::resource(&format!("{field}.resource"), &child.resource)?;
+        if resource == parent.resource && api_version.group() == parent.api_version.group() {
+            return Err(Error::new(field, "the parent's own kind can't be a child kind; remove the entry"));
+        }
+        if !seen.insert((&child.api_version, &child.resource)) {
+            return Err(Error::new(
+                field,
+                format!("names {resource} ({api_version}) again; remove one of the entries"),
+            ));
+        }
+        let strategy = match child.update_strategy.as_ref().map(|strategy| strategy.method).unwrap_or_default() {
+            UpdateMethod::OnDelete => core::UpdateStrategy::OnDelete,
+            UpdateMethod::Recreate => core::UpdateStrategy::Recreate,
+            UpdateMethod::InPlace => core::UpdateStrategy::InPlace,
+        };
+        children.push(core::ChildRule { api_version, resource, strategy });
+    }
+    Ok(children)
+}
+
+fn resync_period(seconds: Option<i32>) -> Result<Option<Duration>, Error> {
+    match seconds {
+        None => Ok(None),
+        Some(seconds @ 1..=RESYNC_PERIOD_SECONDS_MAX) => Ok(Some(Duration::from_secs(seconds.unsigned_abs().into()))),
+        Some(_) => {
+            let message = format!("must be between 1 and {RESYNC_PERIOD_SECONDS_MAX}; leave it out for no resync");
+            Err(Error::new("spec.resyncPeriodSeconds", message))
+        }
+    }
+}
+
+fn hook(field: &str, hook: &Hook) -> Result<core::Hook, Error> {
+    let version = match hook.version {
+        None => RINGMASTER.hook_version,
+        Some(HookVersion::V1) => core::HookVersion::V1,
+        Some(HookVersion::V2) => core::HookVersion::V2,
+    };
+    let field = format!("{field}.webhook");
+    let webhook = &hook.webhook;
+    let strict =
+        webhook.response_un_marshall_mode.map_or(version == core::HookVersion::V2, |mode| mode == ReplyMode::Strict);
+    let webhook = core::Webhook {
+        address: address(&field, webhook)?,
+        timeout: timeout(&format!("{field}.timeout"), webhook.timeout.as_deref())?,
+        insecure: webhook.insecure,
+        strict,
+    };
+    Ok(core::Hook { version, webhook })
+}
+
+fn address(field: &str, webhook: &Webhook) -> Result<core::Address, Error> {
+    match (&webhook.url, &webhook.service) {
+        (None, None) => Err(Error::new(field, "needs exactly one of url and service; it has neither")),
+        (Some(_), Some(_)) => Err(Error::new(field, "needs exactly one of url and service; remove one")),
+        (Some(_), None) if webhook.path.is_some() => {
+            Err(Error::new(format!("{field}.path"), "goes with webhook.service only; make it part of webhook.url"))
+        }
+        (Some(text), None) => {
+            let field = format!("{field}.url");
+            let url = rules::url(&field, text)?;
+            if url.exposed && !webhook.insecure && !RINGMASTER.plain_http {
+                let message = "plain http needs webhook.insecure: true, unless the host is loopback; \
+                               better use https or webhook.service";
+                return Err(Error::new(field, message));
+            }
+            Ok(url.address)
+        }
+        (None, Some(service)) => {
+            if webhook.path.as_deref() == Some("") {
+                return Err(Error::new(format!("{field}.path"), "must start with /; leave it out for /"));
+            }
+            let protocol = match service.protocol {
+                None => None,
+                Some(Protocol::Http) => Some("http"),
+                Some(Protocol::Https) => Some("https"),
+            };
+            let names = (service.name.as_str(), service.namespace.as_str());
+            rules::service(field, names, service.port, protocol, webhook.path.as_deref())
+        }
+    }
+}
+
+fn timeout(field: &str, text: Option<&str>) -> Result<Duration, Error> {
+    let Some(text) = text else {
+        return Ok(TIMEOUT_DEFAULT);
+    };
+    duration::parse(text).filter(|timeout| (TIMEOUT_MIN..=TIMEOUT_MAX).contains(timeout)).ok_or_else(|| {
+        Error::new(field, format!("must be a duration between 1ms and 10m, such as 10s or 1m30s, not {text:?}"))
+    })
+}

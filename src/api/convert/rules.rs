@@ -1,0 +1,178 @@
+//! The checks that both groups share, one function for each kind of field.
+//!
+//! Never knows defaults that differ between groups.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use ringmaster_core::controller::Address;
+use ringmaster_core::key::{ApiVersion, Uid};
+use ringmaster_core::selector::Selector;
+
+use super::Error;
+
+/// Longest DNS label, DNS subdomain, and port text.
+const LABEL_MAX: usize = 63;
+const SUBDOMAIN_MAX: usize = 253;
+const PORT_DIGITS_MAX: usize = 5;
+/// Longest URL and path; Metacontroller's group has no limit of its own.
+const URL_MAX: usize = crate::schema::URL_MAX as usize;
+/// A Service's port where none is given.
+const SERVICE_PORT_DEFAULT: u16 = 80;
+
+const URL_FORM: &str = "http://host[:port][/path] or https://host[:port][/path]";
+
+/// Name, uid and generation of an object that came from an API server.
+pub(super) fn identity(metadata: &ObjectMeta) -> Result<(&str, Uid, i64), Error> {
+    let missing = "is missing; only an object that an API server has stored can run";
+    let name = metadata.name.as_deref().filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| Error::new("metadata.name", missing))?;
+    let uid = metadata.uid.as_deref().filter(|uid| !uid.is_empty());
+    let uid = uid.ok_or_else(|| Error::new("metadata.uid", missing))?;
+    Ok((name, Uid::new(uid), metadata.generation.unwrap_or(0)))
+}
+
+/// `v1`, or `group/version`.
+pub(super) fn api_version(field: &str, text: &str) -> Result<ApiVersion, Error> {
+    let (group, version) = match text.split_once('/') {
+        Some((group, version)) => (Some(group), version),
+        None => (None, text),
+    };
+    let group_fits = group.is_none_or(|group| group.len() <= SUBDOMAIN_MAX && is_dns(group, b".-"));
+    if group_fits && is_resource(version) {
+        return Ok(ApiVersion::new(text));
+    }
+    Err(Error::new(field, format!("must be group/version such as apps/v1, or v1 for the core group, not {text:?}")))
+}
+
+/// A plural name.
+pub(super) fn resource(field: &str, text: &str) -> Result<Arc<str>, Error> {
+    if is_resource(text) {
+        return Ok(text.into());
+    }
+    Err(Error::new(
+        field,
+        format!("must be the plural name of a kind in lower case, such as deployments, not {text:?}"),
+    ))
+}
+
+/// A label selector; nothing selects everything.
+pub(super) fn selector(field: &str, selector: Option<&LabelSelector>) -> Result<Selector, Error> {
+    let Some(selector) = selector else {
+        return Ok(Selector::everything());
+    };
+    let value = serde_json::to_value(selector).map_err(|error| Error::new(field, error.to_string()))?;
+    Selector::from_json(&value).map_err(|error| Error::new(field, error.to_string()))
+}
+
+/// Where a whole URL leads.
+pub(super) struct Url {
+    /// The URL as an address.
+    pub(super) address: Address,
+    /// It is plain http to a host that isn't loopback.
+    pub(super) exposed: bool,
+}
+
+/// A whole URL without user information or fragment.
+pub(super) fn url(field: &str, text: &str) -> Result<Url, Error> {
+    if text.len() > URL_MAX {
+        return Err(Error::new(field, format!("must be at most {URL_MAX} characters")));
+    }
+    let (tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) => (false, rest),
+        (None, None) => return Err(Error::new(field, format!("must be {URL_FORM}"))),
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err(Error::new(field, "must not hold user information; remove what stands before the @"));
+    }
+    if !is_visible(path) {
+        return Err(Error::new(field, "must not hold spaces, a fragment or other than ASCII; percent-encode them"));
+    }
+    let (host, port) = split_port(authority);
+    if let Some(port) = port
+        && (port.len() > PORT_DIGITS_MAX
+            || !port.bytes().all(|b| b.is_ascii_digit())
+            || !matches!(port.parse(), Ok(1..=u16::MAX)))
+    {
+        return Err(Error::new(field, "the port must be between 1 and 65535"));
+    }
+    let loopback = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().map(|ip| ip.is_loopback()).ok(),
+        None if is_host(host) => Some(host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())),
+        None => None,
+    };
+    let Some(loopback) = loopback else {
+        return Err(Error::new(field, format!("must be {URL_FORM}; {host:?} isn't a host")));
+    };
+    Ok(Url { address: Address::Url(text.into()), exposed: !tls && !loopback })
+}
+
+/// A Service by name. `field` is the webhook; `protocol` is http where it isn't given, an empty `path` is `/`.
+pub(super) fn service(
+    field: &str,
+    (name, namespace): (&str, &str),
+    port: Option<i32>,
+    protocol: Option<&str>,
+    path: Option<&str>,
+) -> Result<Address, Error> {
+    for (part, text, what) in [("name", name, "a Service"), ("namespace", namespace, "a namespace")] {
+        if text.len() > LABEL_MAX || !is_dns(text, b"-") {
+            let message = format!("must be the name of {what}, lower-case letters, digits and dashes, not {text:?}");
+            return Err(Error::new(format!("{field}.service.{part}"), message));
+        }
+    }
+    let port = match port.map(u16::try_from) {
+        None => SERVICE_PORT_DEFAULT,
+        Some(Ok(port @ 1..)) => port,
+        Some(_) => return Err(Error::new(format!("{field}.service.port"), "must be between 1 and 65535")),
+    };
+    let tls = match protocol {
+        None | Some("http" | "") => false,
+        Some("https") => true,
+        Some(other) => {
+            return Err(Error::new(
+                format!("{field}.service.protocol"),
+                format!("must be http or https, not {other:?}"),
+            ));
+        }
+    };
+    let path = path.filter(|path| !path.is_empty()).unwrap_or("/");
+    if !path.starts_with('/') || !is_visible(path) || path.len() > URL_MAX {
+        let message = format!("must start with / and hold no spaces or fragment, such as /sync, not {path:?}");
+        return Err(Error::new(format!("{field}.path"), message));
+    }
+    Ok(Address::Service { name: name.into(), namespace: namespace.into(), port, tls, path: path.into() })
+}
+
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Whether the text is printable ASCII without spaces and fragment.
+fn is_visible(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+}
+
+/// Whether the text is a DNS label that starts with a letter, as versions and plural names are.
+fn is_resource(text: &str) -> bool {
+    text.len() <= LABEL_MAX && text.starts_with(|c: char| c.is_ascii_lowercase()) && is_dns(text, b"-")
+}
+
+/// Whether the text is lower-case letters, digits and, but not at its ends, what `inside` allows.
+fn is_dns(text: &str, inside: &[u8]) -> bool {
+    let outer = |b: Option<&u8>| b.is_some_and(|b| !inside.contains(b));
+    let bytes = text.as_bytes();
+    outer(bytes.first())
+        && outer(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || inside.contains(b))
+}

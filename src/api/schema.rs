@@ -1,0 +1,107 @@
+//! Schemas that the derive can't give us: upstream types with a bound on every list, map and string.
+//!
+//! Never used for Metacontroller's group, whose schemas must not refuse what its users already store.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// Longest `group/version`: a DNS subdomain, a slash and a DNS label.
+pub(crate) const API_VERSION_MAX: u32 = 317;
+/// Longest plural name of a kind: a DNS label.
+pub(crate) const RESOURCE_MAX: u32 = 63;
+/// Longest webhook URL, and longest path of a Service's webhook.
+pub(crate) const URL_MAX: u32 = 2048;
+/// Most child kinds of one controller.
+pub(crate) const CHILD_RESOURCES_MAX: u32 = 64;
+/// Most conditions in a status.
+const CONDITIONS_MAX: u32 = 16;
+/// Most labels, expressions, and values of one expression in a selector.
+const SELECTOR_MAX: u32 = 64;
+
+/// A `LabelSelector` (meta/v1) with bounds.
+pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "Labels that a parent must have. Every parent when left out.",
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "description": "Labels and the values that they must have.",
+                "type": "object",
+                "maxProperties": SELECTOR_MAX,
+                "additionalProperties": { "type": "string", "maxLength": 63 },
+            },
+            "matchExpressions": {
+                "description": "Conditions on labels, all of which must hold.",
+                "type": "array",
+                "maxItems": SELECTOR_MAX,
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": { "description": "The label.", "type": "string", "minLength": 1, "maxLength": 317 },
+                        "operator": {
+                            "description": "How the label is compared with the values.",
+                            "type": "string",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                        },
+                        "values": {
+                            "description": "The values, for In and NotIn only.",
+                            "type": "array",
+                            "maxItems": SELECTOR_MAX,
+                            "x-kubernetes-list-type": "atomic",
+                            "items": { "type": "string", "maxLength": 63 },
+                        },
+                    },
+                },
+            },
+        },
+        "x-kubernetes-map-type": "atomic",
+    })
+}
+
+/// A list of `Condition` (meta/v1), a map by type, with the bounds that Kubernetes documents for its fields.
+pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "What is known about this controller, one entry for each type.",
+        "type": "array",
+        "maxItems": CONDITIONS_MAX,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["lastTransitionTime", "message", "reason", "status", "type"],
+            "properties": {
+                "lastTransitionTime": {
+                    "description": "When the status last changed.",
+                    "type": "string",
+                    "format": "date-time",
+                },
+                "message": { "description": "Details for people.", "type": "string", "maxLength": 32768 },
+                "observedGeneration": {
+                    "description": "The generation that this was found out for.",
+                    "type": "integer",
+                    "format": "int64",
+                    "minimum": 0,
+                },
+                "reason": {
+                    "description": "Why, as one word for programs.",
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 1024,
+                    "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+                },
+                "status": {
+                    "description": "Whether it holds.",
+                    "type": "string",
+                    "enum": ["True", "False", "Unknown"],
+                },
+                "type": {
+                    "description": "What this is about, such as Ready.",
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 316,
+                },
+            },
+        },
+    })
+}

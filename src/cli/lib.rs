@@ -1,0 +1,52 @@
+//! The command line: one file per command.
+//!
+//! Never does a command's work: that is the engine's and the API crate's.
+
+mod crds;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ringmaster_engine::config::normalize_args;
+
+/// Kubernetes controllers whose business logic is a webhook in any language.
+#[derive(Parser)]
+#[command(name = "ringmaster", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the controllers that a cluster declares
+    Run(Box<run::Arguments>),
+    /// Write the CRDs of all kinds as YAML
+    Crds(crds::Arguments),
+}
+
+/// Runs the command that the process was started with. Exit codes: 0 done, 1 failed, 2 wrong arguments or
+/// configuration.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse_from(normalize_args(std::env::args_os())) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // A closed pipe leaves nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match arguments.command {
+        Command::Run(arguments) => run::main(*arguments),
+        Command::Crds(arguments) => crds::main(&arguments),
+    }
+}
+
+/// Prints an error with its causes, and gives the exit code back.
+fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
+    eprintln!("ringmaster: {error:#}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,268 @@
+//! Calls to the API server with raw objects: bytes in, bytes out.
+//!
+//! Never retries and never caches. Each call has a deadline, a limit on the answer, and a place among the calls in
+//! flight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Limited};
+use kube::client::Body;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use ringmaster_core::key::{ObjectKey, Resource};
+use ringmaster_core::object::Object;
+use tokio::sync::Semaphore;
+
+use crate::Error;
+
+/// Calls that may run at once; watches don't count. Each needs a connection of its own (HTTP/1.1).
+pub const MAX_CALLS_IN_FLIGHT: usize = 128;
+/// A write is given up after this long; its outcome is then unknown.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A read is given up after this long.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// An answer is at most this large: a page of a list holds 500 objects of at most 1.5 MiB, seldom near that.
+pub const MAX_ANSWER_BYTES: usize = 512 << 20;
+
+/// Who writes, as `managedFields` shows it.
+const FIELD_MANAGER: &str = "ringmaster";
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+
+/// Told of every call, for metrics.
+pub trait Meter: Send + Sync {
+    /// A call was answered with `code`, or wasn't (`None`).
+    fn api_call(&self, method: &Method, code: Option<u16>);
+    /// A named limit was hit.
+    fn limit_hit(&self, limit: &'static str);
+}
+
+/// The object that a write is about must still be this one.
+#[derive(Debug)]
+pub struct Preconditions<'a>(pub &'a Object);
+
+/// The one client of a process; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: kube::Client,
+    in_flight: Arc<Semaphore>,
+    meter: Arc<dyn Meter>,
+}
+
+impl Client {
+    /// Wraps a connected client.
+    #[must_use]
+    pub fn new(inner: kube::Client, meter: Arc<dyn Meter>) -> Self {
+        Self { inner, in_flight: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)), meter }
+    }
+
+    /// The client underneath, for what `kube` does well by itself.
+    #[must_use]
+    pub fn kube(&self) -> &kube::Client {
+        &self.inner
+    }
+
+    /// Reads one object; `None` if it isn't there.
+    ///
+    /// # Errors
+    /// If the call fails otherwise.
+    pub async fn get(&self, resource: &Resource, key: &ObjectKey) -> Result<Option<Object>, Error> {
+        let path = object_path(resource, key);
+        match self.call(Method::GET, &path, None, READ_TIMEOUT).await {
+            Ok(body) => parse(&Method::GET, &path, &body, resource).map(Some),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads any path, as text.
+    ///
+    /// # Errors
+    /// If the call fails.
+    pub async fn get_text(&self, path: &str) -> Result<String, Error> {
+        let body = self.call(Method::GET, path, None, READ_TIMEOUT).await?;
+        String::from_utf8(body.into()).map_err(|error| answer(&Method::GET, path, error.to_string()))
+    }
+
+    /// Creates an object, and gives back what became of it.
+    ///
+    /// # Errors
+    /// If the call fails; see [`Error::outcome_is_unknown`].
+    pub async fn create(&self, resource: &Resource, namespace: &str, body: Vec<u8>) -> Result<Object, Error> {
+        let path = format!("{}?fieldManager={FIELD_MANAGER}", kind_path(resource, namespace));
+        let body = self.call(Method::POST, &path, Some(("application/json", body)), WRITE_TIMEOUT).await?;
+        parse(&Method::POST, &path, &body, resource)
+    }
+
+    /// Replaces an object; the body's uid and resourceVersion are the preconditions.
+    ///
+    /// # Errors
+    /// If the call fails; see [`Error::outcome_is_unknown`].
+    pub async fn replace(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
+        let path = format!("{}?fieldManager={FIELD_MANAGER}", object_path(resource, key));
+        let body = self.call(Method::PUT, &path, Some(("application/json", body)), WRITE_TIMEOUT).await?;
+        parse(&Method::PUT, &path, &body, resource)
+    }
+
+    /// Merge-patches an object.
+    ///
+    /// # Errors
+    /// If the call fails; see [`Error::outcome_is_unknown`].
+    pub async fn merge_patch(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
+        let path = format!("{}?fieldManager={FIELD_MANAGER}", object_path(resource, key));
+        self.patch(resource, &path, "application/merge-patch+json", body).await
+    }
+
+    /// Applies a JSON patch to the status of an object.
+    ///
+    /// # Errors
+    /// If the call fails; see [`Error::outcome_is_unknown`].
+    pub async fn patch_status(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
+        let path = format!("{}/status?fieldManager={FIELD_MANAGER}", object_path(resource, key));
+        self.patch(resource, &path, "application/json-patch+json", body).await
+    }
+
+    async fn patch(&self, resource: &Resource, path: &str, kind: &'static str, body: Vec<u8>) -> Result<Object, Error> {
+        let body = self.call(Method::PATCH, path, Some((kind, body)), WRITE_TIMEOUT).await?;
+        parse(&Method::PATCH, path, &body, resource)
+    }
+
+    /// Deletes an object in the background if it is still the one that was seen. `Some` is the object as it is while
+    /// its finalizers or its grace period hold it, `None` means that it is gone.
+    ///
+    /// # Errors
+    /// If the call fails; see [`Error::outcome_is_unknown`].
+    pub async fn delete(&self, resource: &Resource, seen: Preconditions<'_>) -> Result<Option<Object>, Error> {
+        let object = seen.0;
+        let path = object_path(resource, object.key());
+        let options = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": object.uid().to_string(), "resourceVersion": object.version().to_string()},
+        });
+        let body = Some(("application/json", options.to_string().into_bytes()));
+        let body = self.call(Method::DELETE, &path, body, WRITE_TIMEOUT).await?;
+        // Either a Status, or the object: as it stays for now, or as it was at its end.
+        let left = std::str::from_utf8(&body).ok().and_then(|text| Object::parse(text, resource).ok());
+        Ok(left.filter(|left| left.is_deleting() && left.uid() == object.uid()))
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+        timeout: Duration,
+    ) -> Result<Bytes, Error> {
+        let call = || format!("{method} {}", path.split('?').next().unwrap_or(path));
+        if self.in_flight.available_permits() == 0 {
+            self.meter.limit_hit("api_calls_in_flight");
+        }
+        let work = async {
+            // Never closed.
+            let _permit = self.in_flight.acquire().await;
+            let response = self.send(method.clone(), path, body).await?;
+            let (code, retry_after) = (response.status(), retry_after(&response));
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+                .collect()
+                .await
+                .map_err(|source| Error::Connection { call: call(), source })?
+                .to_bytes();
+            self.meter.api_call(&method, Some(code.as_u16()));
+            if code.is_success() {
+                return Ok(body);
+            }
+            Err(Error::from_answer(call(), code.as_u16(), retry_after, &body))
+        };
+        let outcome = tokio::time::timeout(timeout, work)
+            .await
+            .unwrap_or_else(|_| Err(Error::Timeout { call: call(), after: timeout }));
+        if let Err(error) = &outcome
+            && error.code().is_none()
+        {
+            self.meter.api_call(&method, None);
+        }
+        outcome
+    }
+
+    /// Sends a request and gives back the answer's head; for watches, whose bodies have no end.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<Response<Body>, Error> {
+        let call = || format!("{method} {}", path.split('?').next().unwrap_or(path));
+        let mut request = Request::builder().method(method.clone()).uri(path).header(ACCEPT, "application/json");
+        if let Some((kind, _)) = &body {
+            request = request.header(CONTENT_TYPE, *kind);
+        }
+        let body = body.map_or_else(Body::empty, |(_, bytes)| Body::from(bytes));
+        let request = request.body(body).map_err(|error| answer(&method, path, error.to_string()))?;
+        self.inner.send(request).await.map_err(|source| Error::Connection { call: call(), source: source.into() })
+    }
+
+    pub(crate) fn meter(&self) -> &dyn Meter {
+        &*self.meter
+    }
+}
+
+fn answer(method: &Method, path: &str, problem: String) -> Error {
+    Error::Answer { call: format!("{method} {}", path.split('?').next().unwrap_or(path)), problem }
+}
+
+fn parse(method: &Method, path: &str, body: &[u8], resource: &Resource) -> Result<Object, Error> {
+    let text = std::str::from_utf8(body).map_err(|error| answer(method, path, error.to_string()))?;
+    Object::parse(text, resource).map_err(|error| answer(method, path, error.to_string()))
+}
+
+pub(crate) fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
+    let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The path of a kind's objects, in one namespace or, for an empty one, in all.
+pub(crate) fn kind_path(resource: &Resource, namespace: &str) -> String {
+    let version = &resource.api_version;
+    let root = if version.group().is_empty() { "/api" } else { "/apis" };
+    let plural = &resource.plural;
+    if namespace.is_empty() {
+        format!("{root}/{version}/{plural}")
+    } else {
+        format!("{root}/{version}/namespaces/{}/{plural}", utf8_percent_encode(namespace, IN_PATH))
+    }
+}
+
+fn object_path(resource: &Resource, key: &ObjectKey) -> String {
+    format!("{}/{}", kind_path(resource, key.namespace()), utf8_percent_encode(key.name(), IN_PATH))
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmaster_core::key::ApiVersion;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_api() {
+        let resource = |api_version: &str, plural: &str| Resource {
+            api_version: ApiVersion::new(api_version),
+            plural: plural.into(),
+            kind: "X".into(),
+            namespaced: true,
+            status: false,
+        };
+        let pods = resource("v1", "pods");
+        assert_eq!(kind_path(&pods, ""), "/api/v1/pods");
+        assert_eq!(object_path(&pods, &ObjectKey::new("n", "a")), "/api/v1/namespaces/n/pods/a");
+        let roles = resource("rbac.authorization.k8s.io/v1", "clusterroles");
+        let path = object_path(&roles, &ObjectKey::new("", "system:a?b#c d"));
+        assert_eq!(path, "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:a%3Fb%23c%20d");
+    }
+}

@@ -1,0 +1,134 @@
+//! Events on objects: one task posts them, one after the other, within a rate per object.
+//!
+//! Never delays a sync: an event that finds the queue full is dropped and counted. Equal events are counted up by
+//! `kube`'s recorder instead of being posted anew.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::Client;
+use crate::client::Meter;
+use crate::rate::Buckets;
+
+/// Events waiting to be posted.
+pub const MAX_QUEUED_EVENTS: usize = 256;
+/// A note is cut at this many bytes; the API allows 1 KiB.
+const MAX_NOTE_BYTES: usize = 1000;
+/// Posting one event may take this long.
+const POST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an event is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Group and version.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace, empty when cluster-scoped.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+}
+
+/// One event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What it is about.
+    pub subject: Subject,
+    /// Something is wrong.
+    pub warning: bool,
+    /// A word in CamelCase.
+    pub reason: String,
+    /// A sentence.
+    pub note: String,
+}
+
+/// Where events are handed in; cheap to clone.
+#[derive(Clone)]
+pub struct Events {
+    queue: mpsc::Sender<Event>,
+    meter: Arc<dyn Meter>,
+}
+
+impl Events {
+    /// A handle, and the work that must be run as a task until `cancel`. `per_second` and `burst` limit the events of
+    /// one object.
+    pub fn new(
+        client: &Client,
+        meter: Arc<dyn Meter>,
+        (per_second, burst): (f64, u32),
+        cancel: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (queue, waiting) = mpsc::channel(MAX_QUEUED_EVENTS);
+        let reporter = Reporter { controller: "ringmaster".to_owned(), instance: None };
+        let recorder = Recorder::new(client.kube().clone(), reporter);
+        let work = post(recorder, waiting, Buckets::new(per_second, burst), Arc::clone(&meter), cancel);
+        (Self { queue, meter }, work)
+    }
+
+    /// Hands an event in; never waits.
+    pub fn send(&self, event: Event) {
+        if self.queue.try_send(event).is_err() {
+            self.meter.limit_hit("queued_events");
+        }
+    }
+}
+
+async fn post(
+    recorder: Recorder,
+    mut waiting: mpsc::Receiver<Event>,
+    mut buckets: Buckets,
+    meter: Arc<dyn Meter>,
+    cancel: CancellationToken,
+) {
+    let start = Instant::now();
+    let hasher = RandomState::new();
+    loop {
+        let event = tokio::select! {
+            () = cancel.cancelled() => return,
+            event = waiting.recv() => event,
+        };
+        let Some(event) = event else { return };
+        if !buckets.take(hasher.hash_one(&event.subject.uid), start.elapsed()) {
+            meter.limit_hit("events_rate");
+            continue;
+        }
+        let subject = event.subject;
+        let reference = ObjectReference {
+            api_version: Some(subject.api_version),
+            kind: Some(subject.kind),
+            namespace: Some(subject.namespace).filter(|namespace| !namespace.is_empty()),
+            name: Some(subject.name),
+            uid: Some(subject.uid),
+            ..ObjectReference::default()
+        };
+        let event = KubeEvent {
+            type_: if event.warning { EventType::Warning } else { EventType::Normal },
+            action: event.reason.clone(),
+            reason: event.reason,
+            note: Some(cut(event.note)),
+            secondary: None,
+        };
+        match tokio::time::timeout(POST_TIMEOUT, recorder.publish(&event, &reference)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "event was not posted"),
+            Err(_) => debug!("event was not posted within {POST_TIMEOUT:?}"),
+        }
+    }
+}
+
+fn cut(mut note: String) -> String {
+    let end = (0..=MAX_NOTE_BYTES.min(note.len())).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+    note.truncate(end);
+    note
+}

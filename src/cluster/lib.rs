@@ -1,0 +1,19 @@
+//! Kubernetes I/O: one client, reads and writes of raw objects, the watch pump, discovery, events.
+//!
+//! Never decides: what to watch and write is the engine's business, what follows from an answer is core's. Nothing
+//! here retries a write; the queue does that.
+
+mod client;
+mod connect;
+mod discovery;
+mod error;
+mod events;
+mod pump;
+mod rate;
+
+pub use client::{Client, MAX_ANSWER_BYTES, MAX_CALLS_IN_FLIGHT, Meter, Preconditions, WRITE_TIMEOUT};
+pub use connect::{Connection, connect};
+pub use discovery::Discovery;
+pub use error::Error;
+pub use events::{Event, Events, MAX_QUEUED_EVENTS, Subject};
+pub use pump::{Sink, Watch, run as run_pump};

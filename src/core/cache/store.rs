@@ -1,0 +1,274 @@
+//! The objects of one kind under one selector, by key, by controlling owner, and orphans by label.
+//!
+//! Everything enters by resource version: an older event never replaces a newer answer. What was deleted stays
+//! deleted, whatever arrives late. Never holds an object twice.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use crate::hash::xxh;
+use crate::key::{ObjectKey, Uid, Version};
+use crate::object::Object;
+
+type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// How many uids of deleted objects are remembered so that a late answer or event doesn't bring one back.
+/// Answers are at most a request timeout late; this is minutes of deletions at full speed.
+pub const MAX_TOMBSTONES: usize = 8192;
+
+/// What one event or answer changed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The object is new or has a new version.
+    Applied {
+        /// What was known before.
+        old: Option<Arc<Object>>,
+        /// What is known now.
+        new: Arc<Object>,
+    },
+    /// The object is gone.
+    Deleted {
+        /// What was known last.
+        old: Arc<Object>,
+    },
+}
+
+impl Change {
+    /// The object's key.
+    #[must_use]
+    pub fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Applied { new, .. } => new.key(),
+            Self::Deleted { old } => old.key(),
+        }
+    }
+}
+
+/// The objects of one kind.
+#[derive(Default)]
+pub struct Store {
+    objects: Map<ObjectKey, Arc<Object>>,
+    /// Sorted, so that the typical three children cost three words each and ten thousand are still found fast.
+    owned: Map<Uid, Vec<ObjectKey>>,
+    orphans: BTreeSet<ObjectKey>,
+    /// By a hash of label and value: a collision only means one more object to look at.
+    orphans_by_label: Map<u64, BTreeSet<ObjectKey>>,
+    gone: HashSet<Uid, FixedState>,
+    gone_order: VecDeque<Uid>,
+    relist: Option<HashSet<ObjectKey, FixedState>>,
+    bytes: usize,
+}
+
+impl Store {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes an object from a list, an event, or the answer to a write of our own. `None` if it changes nothing:
+    /// the same or a newer version is known, or the object is known to be deleted.
+    pub fn apply(&mut self, object: Object) -> Option<Change> {
+        if let Some(seen) = &mut self.relist {
+            seen.insert(object.key().clone());
+        }
+        if self.gone.contains(object.uid()) {
+            return None;
+        }
+        let new = Arc::new(object);
+        let old = match self.objects.entry(new.key().clone()) {
+            Entry::Occupied(mut entry) => {
+                let known = entry.get();
+                let same = known.version() == new.version() && known.version() != Version::UNKNOWN;
+                if same || new.version().is_before(known.version()) {
+                    return None;
+                }
+                Some(entry.insert(Arc::clone(&new)))
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(&new));
+                None
+            }
+        };
+        if let Some(old) = &old {
+            self.unindex(old);
+            self.bytes -= old.cost_bytes();
+            if old.uid() != new.uid() {
+                self.bury(old.uid().clone());
+            }
+        }
+        self.index(&new);
+        self.bytes += new.cost_bytes();
+        Some(Change::Applied { old, new })
+    }
+
+    /// Takes word that an object is gone: from a watch event, or from the answer to a delete of our own.
+    pub fn delete(&mut self, key: &ObjectKey, uid: &Uid) -> Option<Change> {
+        self.bury(uid.clone());
+        let known = self.objects.get(key)?;
+        if known.uid() != uid {
+            return None;
+        }
+        self.remove(key)
+    }
+
+    /// A list begins; what it doesn't name until [`Self::end_relist`] is gone.
+    pub fn begin_relist(&mut self) {
+        self.relist = Some(HashSet::default());
+    }
+
+    /// A list is complete as of `version`. Objects that it didn't name are gone, unless an answer of our own that is
+    /// newer than the list brought them.
+    pub fn end_relist(&mut self, version: Version) -> Vec<Change> {
+        let Some(seen) = self.relist.take() else { return Vec::new() };
+        let missing: Vec<_> = self
+            .objects
+            .values()
+            .filter(|object| !seen.contains(object.key()) && !version.is_before(object.version()))
+            .map(|object| (object.key().clone(), object.uid().clone()))
+            .collect();
+        missing
+            .into_iter()
+            .filter_map(|(key, uid)| {
+                self.bury(uid);
+                self.remove(&key)
+            })
+            .collect()
+    }
+
+    /// A list broke off: nothing is concluded from what it didn't name.
+    pub fn abort_relist(&mut self) {
+        self.relist = None;
+    }
+
+    /// One object.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        self.objects.get(key)
+    }
+
+    /// All objects, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// What they cost in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The objects whose controlling owner has this uid, by key.
+    pub fn owned_by<'a>(&'a self, owner: &Uid) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        self.owned.get(owner).into_iter().flatten().filter_map(|key| self.objects.get(key))
+    }
+
+    /// The objects without a controlling owner that carry the label, or all of them for `None`; of one namespace, or
+    /// of all for `None`.
+    pub fn orphans<'a>(
+        &'a self,
+        namespace: Option<&str>,
+        label: Option<(&str, &str)>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Object>> + 'a> {
+        let bucket = match label {
+            Some((key, value)) => self.orphans_by_label.get(&label_hash(key, value)),
+            None => Some(&self.orphans),
+        };
+        let Some(bucket) = bucket else { return Box::new(std::iter::empty()) };
+        match namespace {
+            None => Box::new(bucket.iter().filter_map(|key| self.objects.get(key))),
+            // Keys are `namespace/name`, and '0' is the character after '/'.
+            Some(namespace) => {
+                let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
+                let range = bucket.range::<str, _>((Bound::Included(from.as_str()), Bound::Excluded(to.as_str())));
+                Box::new(range.filter_map(|key| self.objects.get(key)))
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey) -> Option<Change> {
+        let old = self.objects.remove(key)?;
+        self.unindex(&old);
+        self.bytes -= old.cost_bytes();
+        Some(Change::Deleted { old })
+    }
+
+    fn index(&mut self, object: &Arc<Object>) {
+        let key = object.key();
+        if let Some(owner) = object.controller() {
+            let keys = self.owned.entry(owner.clone()).or_default();
+            if let Err(at) = keys.binary_search(key) {
+                keys.insert(at, key.clone());
+            }
+        } else {
+            self.orphans.insert(key.clone());
+            for (name, value) in object.labels().iter() {
+                self.orphans_by_label.entry(label_hash(name, value)).or_default().insert(key.clone());
+            }
+        }
+    }
+
+    fn unindex(&mut self, object: &Arc<Object>) {
+        let key = object.key();
+        if let Some(owner) = object.controller() {
+            if let Some(keys) = self.owned.get_mut(owner) {
+                if let Ok(at) = keys.binary_search(key) {
+                    keys.remove(at);
+                }
+                if keys.is_empty() {
+                    self.owned.remove(owner);
+                }
+            }
+        } else {
+            self.orphans.remove(key);
+            for (name, value) in object.labels().iter() {
+                let hash = label_hash(name, value);
+                if let Some(bucket) = self.orphans_by_label.get_mut(&hash) {
+                    bucket.remove(key);
+                    if bucket.is_empty() {
+                        self.orphans_by_label.remove(&hash);
+                    }
+                }
+            }
+        }
+    }
+
+    fn bury(&mut self, uid: Uid) {
+        if self.gone.insert(uid.clone()) {
+            self.gone_order.push_back(uid);
+        }
+        if self.gone_order.len() > MAX_TOMBSTONES
+            && let Some(oldest) = self.gone_order.pop_front()
+        {
+            self.gone.remove(&oldest);
+        }
+    }
+}
+
+pub(super) fn label_hash(key: &str, value: &str) -> u64 {
+    let mut text = Vec::with_capacity(key.len() + value.len() + 1);
+    text.extend_from_slice(key.as_bytes());
+    text.push(b'=');
+    text.extend_from_slice(value.as_bytes());
+    xxh(&text)
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,170 @@
+//! The store's rules one by one, and all of them against a naive model.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::object::tests::config_maps;
+
+fn object(name: &str, uid: &str, version: u64, owner: Option<&str>, labels: &[(&str, &str)]) -> Object {
+    let owners = owner.map_or_else(String::new, |uid| {
+        format!(r#","ownerReferences":[{{"apiVersion":"v1","kind":"K","name":"o","uid":"{uid}","controller":true}}]"#)
+    });
+    let labels: Vec<_> = labels.iter().map(|(key, value)| format!(r#""{key}":"{value}""#)).collect();
+    let text = format!(
+        r#"{{"metadata":{{"name":"{name}","namespace":"n","uid":"{uid}","resourceVersion":"{version}","labels":{{{}}}{owners}}}}}"#,
+        labels.join(",")
+    );
+    Object::parse(&text, &config_maps()).unwrap()
+}
+
+fn names<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> Vec<String> {
+    let mut names: Vec<_> = objects.map(|object| object.key().name().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn older_and_equal_versions_change_nothing() {
+    let mut store = Store::new();
+    assert!(matches!(store.apply(object("a", "u", 5, None, &[])), Some(Change::Applied { old: None, .. })));
+    assert!(store.apply(object("a", "u", 5, None, &[])).is_none());
+    assert!(store.apply(object("a", "u", 4, None, &[])).is_none());
+    assert!(matches!(store.apply(object("a", "u", 6, None, &[])), Some(Change::Applied { old: Some(_), .. })));
+    assert_eq!(store.len(), 1);
+}
+
+#[test]
+fn what_was_deleted_stays_deleted() {
+    let mut store = Store::new();
+    store.apply(object("a", "u", 5, None, &[]));
+    assert!(store.delete(&ObjectKey::new("n", "a"), &Uid::new("u")).is_some());
+    assert!(store.apply(object("a", "u", 9, None, &[])).is_none(), "a late event brought a deleted object back");
+    assert!(store.apply(object("a", "v", 10, None, &[])).is_some(), "a new object of the same name is another one");
+    assert!(store.delete(&ObjectKey::new("n", "a"), &Uid::new("u")).is_none(), "the old one's deletion took the new");
+    assert_eq!(store.len(), 1);
+}
+
+#[test]
+fn a_relist_removes_what_it_does_not_name_but_never_newer_answers() {
+    let mut store = Store::new();
+    store.apply(object("a", "ua", 1, None, &[]));
+    store.apply(object("b", "ub", 2, Some("p"), &[]));
+    store.begin_relist();
+    store.apply(object("a", "ua", 1, None, &[]));
+    store.apply(object("c", "uc", 12, Some("p"), &[]));
+    store.relist.as_mut().unwrap().remove(&ObjectKey::new("n", "c"));
+    let changes = store.end_relist(Version(10));
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].key().name(), "b");
+    assert_eq!(names(store.iter()), ["a", "c"]);
+    assert_eq!(names(store.owned_by(&Uid::new("p"))), ["c"]);
+}
+
+#[test]
+fn orphans_are_found_by_label_and_namespace() {
+    let mut store = Store::new();
+    store.apply(object("a", "ua", 1, None, &[("app", "x"), ("z", "1")]));
+    store.apply(object("b", "ub", 2, None, &[("app", "y")]));
+    store.apply(object("c", "uc", 3, Some("p"), &[("app", "x")]));
+    assert_eq!(names(store.orphans(Some("n"), Some(("app", "x")))), ["a"]);
+    assert_eq!(names(store.orphans(None, None)), ["a", "b"]);
+    assert_eq!(names(store.orphans(Some("m"), None)), Vec::<String>::new());
+    store.apply(object("a", "ua", 4, Some("p"), &[("app", "x")]));
+    assert_eq!(names(store.orphans(Some("n"), Some(("app", "x")))), Vec::<String>::new());
+    assert_eq!(names(store.owned_by(&Uid::new("p"))), ["a", "c"]);
+}
+
+#[test]
+fn tombstones_are_bounded() {
+    let mut store = Store::new();
+    for index in 0..MAX_TOMBSTONES + 10 {
+        store.delete(&ObjectKey::new("n", "x"), &Uid::new(&format!("u{index}")));
+    }
+    assert_eq!((store.gone.len(), store.gone_order.len()), (MAX_TOMBSTONES, MAX_TOMBSTONES));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Apply { name: u8, version: u64, owner: Option<u8>, label: u8 },
+    Delete { name: u8 },
+    Relist { names: Vec<u8>, version: u64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        5 => (0..6u8, 1..40u64, proptest::option::of(0..3u8), 0..3u8)
+            .prop_map(|(name, version, owner, label)| Step::Apply { name, version, owner, label }),
+        1 => (0..6u8).prop_map(|name| Step::Delete { name }),
+        1 => (proptest::collection::vec(0..6u8, 0..6), 1..40u64)
+            .prop_map(|(names, version)| Step::Relist { names, version }),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+#[derive(Clone)]
+struct Known {
+    uid: String,
+    version: u64,
+    owner: Option<u8>,
+    label: u8,
+}
+
+proptest! {
+    /// Whatever happens, the indexes say what a scan of a naive model says, and the bytes add up.
+    #[test]
+    fn agrees_with_a_naive_model(steps in steps()) {
+        let mut store = Store::new();
+        let mut model: std::collections::BTreeMap<u8, Known> = std::collections::BTreeMap::new();
+        let mut lives = [0u32; 6];
+        for step in steps {
+            match step {
+                Step::Apply { name, version, owner, label } => {
+                    let uid = format!("{name}-{}", lives[name as usize]);
+                    let owner_text = owner.map(|owner| format!("p{owner}"));
+                    let label_text = label.to_string();
+                    let changed = store
+                        .apply(object(&name.to_string(), &uid, version, owner_text.as_deref(), &[("l", &label_text)]))
+                        .is_some();
+                    let newer = model.get(&name).is_none_or(|known| known.version < version);
+                    prop_assert_eq!(changed, newer);
+                    if newer {
+                        model.insert(name, Known { uid, version, owner, label });
+                    }
+                }
+                Step::Delete { name } => {
+                    if let Some(known) = model.remove(&name) {
+                        store.delete(&ObjectKey::new("n", &name.to_string()), &Uid::new(&known.uid));
+                        lives[name as usize] += 1;
+                    }
+                }
+                Step::Relist { names, version } => {
+                    store.begin_relist();
+                    for name in &names {
+                        if let Some(known) = model.get(name) {
+                            let owner = known.owner.map(|owner| format!("p{owner}"));
+                            let label = known.label.to_string();
+                            store.apply(object(&name.to_string(), &known.uid, known.version, owner.as_deref(), &[("l", &label)]));
+                        }
+                    }
+                    store.end_relist(Version(version));
+                    let dead: Vec<_> = model.iter().filter(|(name, known)| !names.contains(name) && known.version <= version)
+                        .map(|(name, _)| *name).collect();
+                    for name in dead {
+                        model.remove(&name);
+                        lives[name as usize] += 1;
+                    }
+                }
+            }
+            prop_assert_eq!(names(store.iter()), model.keys().map(u8::to_string).collect::<Vec<_>>());
+            for owner in 0..3u8 {
+                let expected: Vec<_> = model.iter().filter(|(_, k)| k.owner == Some(owner)).map(|(n, _)| n.to_string()).collect();
+                prop_assert_eq!(names(store.owned_by(&Uid::new(&format!("p{owner}")))), expected);
+            }
+            for label in 0..3u8 {
+                let expected: Vec<_> = model.iter().filter(|(_, k)| k.owner.is_none() && k.label == label).map(|(n, _)| n.to_string()).collect();
+                prop_assert_eq!(names(store.orphans(Some("n"), Some(("l", &label.to_string())))), expected);
+            }
+            prop_assert_eq!(store.bytes(), store.iter().map(|object| object.cost_bytes()).sum::<usize>());
+        }
+    }
+}

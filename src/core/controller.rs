@@ -1,0 +1,138 @@
+//! The one model of a controller that the engine knows; each API group's kind is converted into it.
+//!
+//! Never names an API group: what differs by group is in its [`Dialect`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::dialect::Dialect;
+use crate::key::{ApiVersion, Uid};
+use crate::selector::Selector;
+
+/// A declared controller, checked and with its defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    /// The object's name; the kind is cluster-scoped.
+    pub name: Arc<str>,
+    /// The object's uid: a controller made anew under the same name is another one.
+    pub uid: Uid,
+    /// The object's generation, for `observedGeneration`.
+    pub generation: i64,
+    /// Names and defaults of its API group.
+    pub dialect: &'static Dialect,
+    /// The whole object as compact JSON, sent with every hook call.
+    pub json: Arc<[u8]>,
+    /// Whose objects it reconciles.
+    pub parent: ParentRule,
+    /// What it may make for them.
+    pub children: Vec<ChildRule>,
+    /// Select children by a `controller-uid` label that we add, instead of the parent's `spec.selector`.
+    pub generate_selector: bool,
+    /// Sync every parent this often, changed or not.
+    pub resync_period: Option<Duration>,
+    /// Do nothing while set.
+    pub paused: bool,
+    /// The sync hook.
+    pub sync: Hook,
+}
+
+/// The parents: one kind, and the selector that they must match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentRule {
+    /// Group and version.
+    pub api_version: ApiVersion,
+    /// Plural name.
+    pub resource: Arc<str>,
+    /// Labels that a parent must have.
+    pub selector: Selector,
+    /// A change of status alone doesn't lead to a sync.
+    pub ignore_status_changes: bool,
+}
+
+/// One kind of children.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildRule {
+    /// Group and version.
+    pub api_version: ApiVersion,
+    /// Plural name.
+    pub resource: Arc<str>,
+    /// What happens to a child that differs from what the hook wants.
+    pub strategy: UpdateStrategy,
+}
+
+/// What happens to a child that exists and differs from what the hook wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UpdateStrategy {
+    /// Nothing, until somebody deletes it.
+    #[default]
+    OnDelete,
+    /// It is deleted, and made anew.
+    Recreate,
+    /// It is updated.
+    InPlace,
+}
+
+/// One hook and how its JSON looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Shape of requests, and how strictly replies are read by default.
+    pub version: HookVersion,
+    /// Where and how to call it.
+    pub webhook: Webhook,
+}
+
+/// The version of a hook's JSON (Metacontroller's v1 and v2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookVersion {
+    /// Inner keys are bare names under a namespaced parent.
+    V1,
+    /// Inner keys are `namespace/name` for namespaced objects, always.
+    V2,
+}
+
+/// Where and how a hook is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where it is.
+    pub address: Address,
+    /// Limit for one whole call, at least a millisecond.
+    pub timeout: Duration,
+    /// Plain http is meant.
+    pub insecure: bool,
+    /// Unknown or duplicate fields in a reply fail the sync instead of being logged.
+    pub strict: bool,
+}
+
+/// Where a webhook is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A whole URL, `http` or `https`.
+    Url(Arc<str>),
+    /// A Service by name, reached by cluster DNS as `name.namespace.svc`.
+    Service {
+        /// The Service's name.
+        name: Arc<str>,
+        /// The Service's namespace.
+        namespace: Arc<str>,
+        /// The Service's port.
+        port: u16,
+        /// Whether to speak TLS.
+        tls: bool,
+        /// Path and query, starting with a slash.
+        path: Arc<str>,
+    },
+}
+
+impl Address {
+    /// The URL to call.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match self {
+            Self::Url(url) => url.to_string(),
+            Self::Service { name, namespace, port, tls, path } => {
+                let scheme = if *tls { "https" } else { "http" };
+                format!("{scheme}://{name}.{namespace}.svc:{port}{path}")
+            }
+        }
+    }
+}

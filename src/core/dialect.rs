@@ -1,0 +1,46 @@
+//! Names and defaults of each API group that we serve, as data.
+//!
+//! Never holds behaviour: what differs between groups is a field here, what they share is code elsewhere.
+
+use crate::controller::HookVersion;
+
+/// One API group's names and defaults.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Dialect {
+    /// The API group of its controllers.
+    pub group: &'static str,
+    /// The annotation that keeps what was last applied to a child (three-way merge).
+    pub last_applied: &'static str,
+    /// A hook's version where it names none.
+    pub hook_version: HookVersion,
+    /// `parentResource.ignoreStatusChanges` where it isn't set.
+    pub ignore_status_changes: bool,
+    /// Whether plain http needs no `insecure: true` anywhere.
+    pub plain_http: bool,
+    /// Whether its controllers' status can carry conditions; otherwise events alone tell.
+    pub conditions: bool,
+    /// Whether a 422 reply is final until the parent changes.
+    pub terminal_422: bool,
+}
+
+/// Ours.
+pub static RINGMASTER: Dialect = Dialect {
+    group: "ringmaster.dev",
+    last_applied: "ringmaster.dev/last-applied-configuration",
+    hook_version: HookVersion::V2,
+    ignore_status_changes: true,
+    plain_http: false,
+    conditions: true,
+    terminal_422: true,
+};
+
+/// Metacontroller's, as its users rely on it.
+pub static METACONTROLLER: Dialect = Dialect {
+    group: "metacontroller.k8s.io",
+    last_applied: "metacontroller.k8s.io/last-applied-configuration",
+    hook_version: HookVersion::V1,
+    ignore_status_changes: false,
+    plain_http: true,
+    conditions: false,
+    terminal_422: false,
+};

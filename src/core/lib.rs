@@ -1,0 +1,28 @@
+//! Ringmaster's decisions, as functions from values to values.
+//!
+//! ```text
+//!   key, object          what is known of one thing
+//!   cache                what is known of all things of one kind
+//!   controller, dialect  what the user declared
+//!   queue                which parent is next
+//!   hook                 what is asked of the webhook, and what it answered
+//!   plan                 (parent, children, reply) -> actions
+//!   watch                what to ask the API server next to stay informed of one kind
+//!   condition            what a controller's status says
+//! ```
+//!
+//! Absent by design: clocks, randomness, tokio, kube, any I/O. Time and randomness are arguments.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+pub mod cache;
+pub mod condition;
+pub mod controller;
+pub mod dialect;
+pub mod hash;
+pub mod hook;
+pub mod key;
+pub mod object;
+pub mod plan;
+pub mod queue;
+pub mod selector;
+pub mod watch;

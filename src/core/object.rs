@@ -1,0 +1,517 @@
+//! An object as compact JSON bytes plus the metadata that we read.
+//!
+//! `metadata.managedFields` is dropped on the way in; `apiVersion` and `kind` are put in where a list left them out.
+//! Never holds a parsed tree of a whole object: sections are parsed when something is decided on them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::key::{ObjectKey, Resource, Uid, Version};
+use crate::selector;
+
+/// What one object costs beside its bytes: this struct, its key, its place in the maps. For accounting only.
+pub const OVERHEAD_BYTES: usize = 320;
+
+/// Why bytes aren't an object that we can keep.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not JSON, or not of an object's shape.
+    #[error("not a Kubernetes object: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// A field that every object has isn't there.
+    #[error("object without metadata.{0}")]
+    Missing(&'static str),
+    /// Offsets are kept in 32 bits; the API server's own limit is far below.
+    #[error("object of {0} bytes is larger than 4 GiB")]
+    TooLarge(usize),
+}
+
+#[derive(Clone, Copy, Default)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start as usize..self.end as usize]
+    }
+}
+
+/// One object of one kind.
+pub struct Object {
+    key: ObjectKey,
+    json: Box<[u8]>,
+    uid: Uid,
+    version: Version,
+    generation: i64,
+    labels: Span,
+    annotations: Span,
+    owners: Span,
+    finalizers: Span,
+    controller: Option<Uid>,
+    deleting: bool,
+    settled: AtomicU64,
+}
+
+/// One entry of `metadata.ownerReferences`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerReference {
+    /// Group and version of the owner.
+    pub api_version: String,
+    /// Kind of the owner.
+    pub kind: String,
+    /// Name of the owner.
+    pub name: String,
+    /// Uid of the owner.
+    pub uid: Uid,
+    /// Whether this is the owner that manages the object; at most one is.
+    #[serde(default)]
+    pub controller: bool,
+}
+
+impl Object {
+    /// Takes an object as the API server sends it.
+    ///
+    /// # Errors
+    /// If it isn't a JSON object with `metadata.name`; a uid may lack (a dry run has none).
+    pub fn parse(text: &str, resource: &Resource) -> Result<Self, Error> {
+        let top: Entries<'_> = serde_json::from_str(text)?;
+        let mut out = Vec::with_capacity(text.len() + 64);
+        let mut meta = Meta::default();
+        out.push(b'{');
+        if !top.has("apiVersion") {
+            write_member(&mut out, "apiVersion", &serde_json::to_string(resource.api_version.as_str())?);
+        }
+        if !top.has("kind") {
+            write_member(&mut out, "kind", &serde_json::to_string(&*resource.kind)?);
+        }
+        for (name, raw) in &top.0 {
+            if name == "metadata" {
+                write_name(&mut out, name);
+                meta.write(&mut out, raw)?;
+            } else {
+                write_member(&mut out, name, raw.get());
+            }
+        }
+        out.push(b'}');
+        if u32::try_from(out.len()).is_err() {
+            return Err(Error::TooLarge(out.len()));
+        }
+        let name = meta.name.ok_or(Error::Missing("name"))?;
+        Ok(Self {
+            key: ObjectKey::new(meta.namespace.as_deref().unwrap_or(""), &name),
+            json: out.into_boxed_slice(),
+            uid: meta.uid.unwrap_or_else(|| Uid::new("")),
+            version: meta.version,
+            generation: meta.generation,
+            labels: meta.labels,
+            annotations: meta.annotations,
+            owners: meta.owners,
+            finalizers: meta.finalizers,
+            controller: meta.controller,
+            deleting: meta.deleting,
+            settled: AtomicU64::new(0),
+        })
+    }
+
+    /// Namespace and name.
+    #[must_use]
+    pub fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    /// The whole object without managedFields, as JSON text.
+    #[must_use]
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// `metadata.uid`.
+    #[must_use]
+    pub fn uid(&self) -> &Uid {
+        &self.uid
+    }
+
+    /// `metadata.resourceVersion`.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// `metadata.generation`, 0 where the kind has none.
+    #[must_use]
+    pub fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    /// Whether it has a `deletionTimestamp`.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.deleting
+    }
+
+    /// The uid of the owner whose reference says `controller: true`.
+    #[must_use]
+    pub fn controller(&self) -> Option<&Uid> {
+        self.controller.as_ref()
+    }
+
+    /// `metadata.labels`.
+    #[must_use]
+    pub fn labels(&self) -> Labels<'_> {
+        Labels(self.parsed::<Pairs<'_>>(self.labels).unwrap_or_default().0)
+    }
+
+    /// One of `metadata.annotations`.
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> Option<Cow<'_, str>> {
+        let pairs = self.parsed::<Pairs<'_>>(self.annotations)?;
+        pairs.0.into_iter().find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// `metadata.ownerReferences`.
+    #[must_use]
+    pub fn owner_references(&self) -> Vec<OwnerReference> {
+        self.parsed(self.owners).unwrap_or_default()
+    }
+
+    /// `metadata.finalizers`.
+    #[must_use]
+    pub fn finalizers(&self) -> Vec<Cow<'_, str>> {
+        self.parsed(self.finalizers).unwrap_or_default()
+    }
+
+    /// One top-level field, parsed; `None` where it is missing or of another shape.
+    #[must_use]
+    pub fn section<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let top: Entries<'_> = serde_json::from_slice(&self.json).ok()?;
+        let (_, raw) = top.0.into_iter().find(|(key, _)| key == name)?;
+        serde_json::from_str(raw.get()).ok()
+    }
+
+    /// The whole object as a tree, for where something is decided on all of it.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        serde_json::from_slice(&self.json).unwrap_or(Value::Null)
+    }
+
+    /// Whether generation, labels and annotations are those of `other` and neither is being deleted: what changed,
+    /// if anything did, is status (Metacontroller's rule for `ignoreStatusChanges`).
+    #[must_use]
+    pub fn differs_in_status_only(&self, other: &Self) -> bool {
+        !self.deleting
+            && !other.deleting
+            && self.uid == other.uid
+            && self.generation == other.generation
+            && self.labels.of(&self.json) == other.labels.of(&other.json)
+            && self.annotations.of(&self.json) == other.annotations.of(&other.json)
+    }
+
+    /// Notes that this version of the object is what the desired state hashed to `desired` leads to, so that the next
+    /// sync need not compare them. A new version of the object starts without the note.
+    pub fn settle(&self, desired: u64) {
+        self.settled.store(desired, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::settle`] was told of the same desired state for this version.
+    #[must_use]
+    pub fn is_settled(&self, desired: u64) -> bool {
+        desired != 0 && self.settled.load(Ordering::Relaxed) == desired
+    }
+
+    /// What it costs in memory, for accounting.
+    #[must_use]
+    pub fn cost_bytes(&self) -> usize {
+        self.json.len() + OVERHEAD_BYTES
+    }
+
+    fn parsed<'a, T: Deserialize<'a>>(&'a self, span: Span) -> Option<T> {
+        if span.start == span.end {
+            return None;
+        }
+        serde_json::from_slice(span.of(&self.json)).ok()
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.key, self.version)
+    }
+}
+
+/// An object's labels, borrowed from its bytes.
+#[derive(Debug)]
+pub struct Labels<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl Labels<'_> {
+    /// Name and value of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+impl selector::Labels for Labels<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.iter().find_map(|(name, value)| (name == key).then_some(value))
+    }
+}
+
+#[derive(Default)]
+struct Meta {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<Uid>,
+    version: Version,
+    generation: i64,
+    labels: Span,
+    annotations: Span,
+    owners: Span,
+    finalizers: Span,
+    controller: Option<Uid>,
+    deleting: bool,
+}
+
+impl Meta {
+    fn write(&mut self, out: &mut Vec<u8>, raw: &RawValue) -> Result<(), Error> {
+        let entries: Entries<'_> = serde_json::from_str(raw.get())?;
+        out.push(b'{');
+        for (name, raw) in &entries.0 {
+            if name == "managedFields" {
+                continue;
+            }
+            write_name(out, name);
+            let start = out.len();
+            out.extend_from_slice(raw.get().as_bytes());
+            let span = Span {
+                start: u32::try_from(start).map_err(|_| Error::TooLarge(start))?,
+                end: u32::try_from(out.len()).map_err(|_| Error::TooLarge(out.len()))?,
+            };
+            match &**name {
+                "name" => self.name = Some(serde_json::from_str(raw.get())?),
+                "namespace" => self.namespace = serde_json::from_str(raw.get())?,
+                "uid" => self.uid = serde_json::from_str(raw.get())?,
+                "resourceVersion" => {
+                    self.version = Version::new(&serde_json::from_str::<Text<'_>>(raw.get())?.0);
+                }
+                "generation" => self.generation = serde_json::from_str(raw.get())?,
+                "deletionTimestamp" => self.deleting = raw.get() != "null",
+                "labels" => self.labels = span,
+                "annotations" => self.annotations = span,
+                "finalizers" => self.finalizers = span,
+                "ownerReferences" => {
+                    self.owners = span;
+                    let owners: Option<Vec<OwnerFlags>> = serde_json::from_str(raw.get())?;
+                    self.controller =
+                        owners.unwrap_or_default().into_iter().find(|owner| owner.controller).map(|o| o.uid);
+                }
+                _ => {}
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct OwnerFlags {
+    uid: Uid,
+    #[serde(default)]
+    controller: bool,
+}
+
+fn write_name(out: &mut Vec<u8>, name: &str) {
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    // Writing a string as JSON into memory can't fail.
+    let _ = serde_json::to_writer(&mut *out, name);
+    out.push(b':');
+}
+
+fn write_member(out: &mut Vec<u8>, name: &str, json: &str) {
+    write_name(out, name);
+    out.extend_from_slice(json.as_bytes());
+}
+
+/// A string, borrowed where the text has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrow;
+        impl<'de> Visitor<'de> for Borrow {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+/// The members of a JSON object in their order, values as they stand.
+pub(crate) struct Entries<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl Entries<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(key, _)| key == name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Entries<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::with_capacity(8);
+                while let Some(Text(name)) = map.next_key()? {
+                    entries.push((name, map.next_value::<&'de RawValue>()?));
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// A map of strings in its order; a null map or value is an empty one.
+#[derive(Default)]
+struct Pairs<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'de> Deserialize<'de> for Pairs<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Pairs<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of strings")
+            }
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Pairs::default())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::with_capacity(4);
+                while let Some((Text(name), value)) = map.next_entry::<_, Option<Text<'de>>>()? {
+                    pairs.push((name, value.map_or(Cow::Borrowed(""), |value| value.0)));
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_any(Members)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::key::ApiVersion;
+    use crate::selector::Labels as _;
+
+    pub(crate) fn config_maps() -> Resource {
+        Resource {
+            api_version: ApiVersion::new("v1"),
+            plural: "configmaps".into(),
+            kind: "ConfigMap".into(),
+            namespaced: true,
+            status: false,
+        }
+    }
+
+    const FULL: &str = r#"{"metadata":{"name":"a","namespace":"n","uid":"0f8fad5b-d9cb-469f-a165-70867728950e",
+        "resourceVersion":"41","generation":3,"labels":{"app":"x","tier":"y"},
+        "annotations":{"note":"a \"quoted\" < text"},
+        "ownerReferences":[{"apiVersion":"v1","kind":"K","name":"o","uid":"u1"},
+                           {"apiVersion":"v1","kind":"K","name":"p","uid":"u2","controller":true}],
+        "finalizers":["f"],
+        "managedFields":[{"manager":"kubectl","fieldsV1":{"f:data":{}}}]},"data":{"k":"v"}}"#;
+
+    #[test]
+    fn reads_metadata_and_drops_managed_fields() {
+        let object = Object::parse(FULL, &config_maps()).unwrap();
+        assert_eq!(object.key().as_str(), "n/a");
+        assert_eq!(object.version(), Version(41));
+        assert_eq!(object.generation(), 3);
+        assert_eq!(object.labels().get("tier"), Some("y"));
+        assert_eq!(object.labels().get("none"), None);
+        assert_eq!(object.annotation("note").as_deref(), Some("a \"quoted\" < text"));
+        assert_eq!(object.controller(), Some(&Uid::new("u2")));
+        assert_eq!(object.owner_references().len(), 2);
+        assert_eq!(object.finalizers(), ["f"]);
+        assert!(!object.is_deleting());
+        let value = object.value();
+        assert!(value["metadata"].get("managedFields").is_none());
+        assert_eq!((value["apiVersion"].as_str(), value["kind"].as_str()), (Some("v1"), Some("ConfigMap")));
+        let mut expected: Value = serde_json::from_str(FULL).unwrap();
+        expected["metadata"].as_object_mut().unwrap().remove("managedFields");
+        expected["apiVersion"] = "v1".into();
+        expected["kind"] = "ConfigMap".into();
+        assert_eq!(value, expected);
+        assert_eq!(object.section::<Value>("data").unwrap(), serde_json::json!({"k": "v"}));
+    }
+
+    #[test]
+    fn managed_fields_first_last_or_alone_leave_valid_json() {
+        for metadata in [
+            r#"{"managedFields":[],"name":"a"}"#,
+            r#"{"name":"a","managedFields":[1]}"#,
+            r#"{"name":"a","managedFields":null,"uid":"x"}"#,
+        ] {
+            let object = Object::parse(&format!(r#"{{"metadata":{metadata}}}"#), &config_maps()).unwrap();
+            assert_eq!(object.value()["metadata"]["name"], "a");
+            assert!(object.value()["metadata"].get("managedFields").is_none());
+        }
+    }
+
+    #[test]
+    fn odd_shapes_are_errors_not_panics() {
+        for bad in ["", "[]", "{}", r#"{"metadata":[]}"#, r#"{"metadata":{}}"#, r#"{"metadata":{"name":7}}"#, "nul"] {
+            assert!(Object::parse(bad, &config_maps()).is_err(), "{bad}");
+        }
+        let odd = r#"{"metadata":{"name":"a","labels":null,"annotations":null,"ownerReferences":null}}"#;
+        let object = Object::parse(odd, &config_maps()).unwrap();
+        assert_eq!(object.labels().iter().count(), 0);
+        assert!(object.annotation("x").is_none());
+        assert!(object.owner_references().is_empty());
+    }
+
+    #[test]
+    fn status_only_changes_are_told_from_others() {
+        let make = |labels: &str, generation: i64, status: &str, deleting: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"a","generation":{generation},"labels":{labels}{deleting}}},"status":{status}}}"#
+            );
+            Object::parse(&text, &config_maps()).unwrap()
+        };
+        let first = make(r#"{"a":"b"}"#, 1, "{}", "");
+        assert!(make(r#"{"a":"b"}"#, 1, r#"{"x":1}"#, "").differs_in_status_only(&first));
+        assert!(!make(r#"{"a":"c"}"#, 1, "{}", "").differs_in_status_only(&first));
+        assert!(!make(r#"{"a":"b"}"#, 2, "{}", "").differs_in_status_only(&first));
+        assert!(!make(r#"{"a":"b"}"#, 1, "{}", r#","deletionTimestamp":"2020""#).differs_in_status_only(&first));
+    }
+
+    #[test]
+    fn settled_is_for_one_desired_state() {
+        let object = Object::parse(FULL, &config_maps()).unwrap();
+        assert!(!object.is_settled(0) && !object.is_settled(5));
+        object.settle(5);
+        assert!(object.is_settled(5) && !object.is_settled(6));
+    }
+}

@@ -1,0 +1,167 @@
+//! Which children are a parent's: ownership, adoption and release by the controller-reference rules of Kubernetes.
+//!
+//! Never decides on content; a parent that is being deleted neither adopts nor releases.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::controller::Controller;
+use crate::key::Resource;
+use crate::object::{Object, OwnerReference};
+use crate::selector::Selector;
+
+/// The label that `generateSelector` puts on children and selects them by (Metacontroller's contract).
+pub const CONTROLLER_UID_LABEL: &str = "controller-uid";
+
+/// The candidates of one kind, sorted out. Each list is sorted by key.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// The parent's children.
+    pub owned: Vec<Arc<Object>>,
+    /// Orphans that match its selector: to be owned after a write.
+    pub adopt: Vec<Arc<Object>>,
+    /// Children that no longer match: to lose their owner reference.
+    pub release: Vec<Arc<Object>>,
+}
+
+/// The selector of a parent's children.
+///
+/// # Errors
+/// If the parent has to have one and its `spec.selector` is missing, empty or malformed; the text names the fix.
+pub fn parent_selector(controller: &Controller, parent: &Object) -> Result<Selector, String> {
+    if controller.generate_selector {
+        return Selector::parse(&format!("{CONTROLLER_UID_LABEL}={}", parent.uid()))
+            .map_err(|error| format!("metadata.uid can't be a label value: {error}"));
+    }
+    let spec: Option<Value> = parent.section("spec");
+    let selector = spec.as_ref().and_then(|spec| spec.get("selector")).filter(|selector| !selector.is_null());
+    let hint = "give the parent a spec.selector with matchLabels, or set spec.generateSelector: true on the controller";
+    let Some(selector) = selector else {
+        return Err(format!("spec.selector is missing: {hint}"));
+    };
+    let selector = Selector::from_json(selector).map_err(|error| format!("spec.selector: {error}"))?;
+    if selector.is_everything() {
+        return Err(format!("spec.selector is empty and would match everything: {hint}"));
+    }
+    Ok(selector)
+}
+
+/// Sorts out candidates: the objects that the parent's uid controls, and the orphans that may match.
+pub fn claim<'a>(
+    parent: &Object,
+    selector: &Selector,
+    owned: impl Iterator<Item = &'a Arc<Object>>,
+    orphans: impl Iterator<Item = &'a Arc<Object>>,
+) -> Claims {
+    let mut claims = Claims::default();
+    for object in owned {
+        if selector.matches(&object.labels()) {
+            claims.owned.push(Arc::clone(object));
+        } else if !parent.is_deleting() {
+            claims.release.push(Arc::clone(object));
+        }
+    }
+    if !parent.is_deleting() {
+        let matching = orphans.filter(|object| !object.is_deleting() && selector.matches(&object.labels()));
+        claims.adopt.extend(matching.cloned());
+    }
+    claims.owned.sort_by(|a, b| a.key().cmp(b.key()));
+    claims.adopt.sort_by(|a, b| a.key().cmp(b.key()));
+    claims.release.sort_by(|a, b| a.key().cmp(b.key()));
+    claims
+}
+
+/// The owner reference that makes `parent` an object's controller.
+pub(super) fn controller_reference(parent: &Object, resource: &Resource) -> Value {
+    json!({
+        "apiVersion": resource.api_version.as_str(),
+        "kind": &*resource.kind,
+        "name": parent.key().name(),
+        "uid": parent.uid().to_string(),
+        "controller": true,
+        "blockOwnerDeletion": true,
+    })
+}
+
+/// A merge patch that makes `parent` the controller of an orphan, if the orphan is still the version that we saw.
+#[must_use]
+pub fn adopt_patch(parent: &Object, resource: &Resource, orphan: &Object) -> Value {
+    let mut references = references(orphan, |_| true);
+    references.push(controller_reference(parent, resource));
+    owners_patch(orphan, references)
+}
+
+/// A merge patch that takes the parent's reference off a child, if it is still the version that we saw.
+#[must_use]
+pub fn release_patch(parent: &Object, child: &Object) -> Value {
+    owners_patch(child, references(child, |owner| owner.uid != *parent.uid()))
+}
+
+fn references(object: &Object, keep: impl Fn(&OwnerReference) -> bool) -> Vec<Value> {
+    let mut tree: Value = object.section::<Value>("metadata").unwrap_or_default();
+    let Some(Value::Array(raw)) = tree.get_mut("ownerReferences").map(Value::take) else { return Vec::new() };
+    // The raw entries, so that fields that we don't read survive.
+    object.owner_references().iter().zip(raw).filter(|(owner, _)| keep(owner)).map(|(_, raw)| raw).collect()
+}
+
+fn owners_patch(object: &Object, references: Vec<Value>) -> Value {
+    json!({"metadata": {
+        "uid": object.uid().to_string(),
+        "resourceVersion": object.version().to_string(),
+        "ownerReferences": references,
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::tests::config_maps;
+
+    fn object(name: &str, label: &str, owner: Option<&str>, deleting: bool) -> Arc<Object> {
+        let owners = owner.map_or_else(String::new, |uid| {
+            format!(
+                r#","ownerReferences":[{{"apiVersion":"v1","kind":"X","name":"x","uid":"other","extra":1}},
+                {{"apiVersion":"v1","kind":"P","name":"p","uid":"{uid}","controller":true}}]"#
+            )
+        });
+        let deleting = if deleting { r#","deletionTimestamp":"2026-01-01T00:00:00Z""# } else { "" };
+        let text = format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"n","uid":"uid-{name}","resourceVersion":"7",
+            "labels":{{"app":"{label}"}}{owners}{deleting}}}}}"#
+        );
+        Arc::new(Object::parse(&text, &config_maps()).unwrap())
+    }
+
+    fn names(objects: &[Arc<Object>]) -> Vec<&str> {
+        objects.iter().map(|object| object.key().name()).collect()
+    }
+
+    #[test]
+    fn owns_adopts_and_releases_by_selector() {
+        let selector = Selector::parse("app=x").unwrap();
+        let owned = [object("keep", "x", Some("p"), false), object("drop", "y", Some("p"), false)];
+        let orphans =
+            [object("take", "x", None, false), object("leave", "y", None, false), object("dying", "x", None, true)];
+        let claims = claim(&object("p", "x", None, false), &selector, owned.iter(), orphans.iter());
+        assert_eq!(
+            (names(&claims.owned), names(&claims.adopt), names(&claims.release)),
+            (vec!["keep"], vec!["take"], vec!["drop"])
+        );
+        let claims = claim(&object("p", "x", None, true), &selector, owned.iter(), orphans.iter());
+        assert_eq!((names(&claims.owned), claims.adopt.len(), claims.release.len()), (vec!["keep"], 0, 0));
+    }
+
+    #[test]
+    fn patches_keep_other_owners_and_lock_the_version() {
+        let parent = object("p", "x", None, false);
+        let patch = adopt_patch(&parent, &config_maps(), &object("o", "x", None, false));
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        assert_eq!(patch["metadata"]["uid"], "uid-o");
+        assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], "uid-p");
+        assert_eq!(patch["metadata"]["ownerReferences"][0]["controller"], true);
+        let patch = release_patch(&parent, &object("c", "y", Some("uid-p"), false));
+        let left = patch["metadata"]["ownerReferences"].as_array().unwrap();
+        assert_eq!((left.len(), &left[0]["uid"], &left[0]["extra"]), (1, &json!("other"), &json!(1)));
+    }
+}

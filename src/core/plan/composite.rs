@@ -1,0 +1,384 @@
+//! The plan of a composite's sync: what to delete, create and update, and which status to write.
+//!
+//! Everything about the reply is checked before the first action exists: a bad child means no action at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::claim::{CONTROLLER_UID_LABEL, controller_reference};
+use super::merge;
+use crate::controller::{Controller, UpdateStrategy};
+use crate::hash::xxh;
+use crate::hook::{Desired, SyncReply};
+use crate::key::{ObjectKey, Resource};
+use crate::object::Object;
+use crate::selector::Selector;
+
+/// Names are at most this long (Kubernetes: DNS subdomain).
+pub const MAX_NAME_BYTES: usize = 253;
+
+/// A child that the webhook wants and that can't be applied. Nothing was planned.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("children[{index}] ({kind} {name}): {problem}")]
+pub struct Error {
+    /// Its place in the reply.
+    pub index: usize,
+    /// Its kind as the webhook wrote it.
+    pub kind: String,
+    /// Its namespace and name as the webhook wrote them.
+    pub name: String,
+    /// What is wrong, and the fix.
+    pub problem: String,
+}
+
+/// One declared kind of children with what the parent has of it.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// The kind.
+    pub resource: Arc<Resource>,
+    /// What happens to a child that differs.
+    pub strategy: UpdateStrategy,
+    /// The parent's children of this kind, sorted by key.
+    pub owned: Vec<Arc<Object>>,
+}
+
+/// Everything that a plan is made from.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The controller.
+    pub controller: &'a Controller,
+    /// The parent's kind.
+    pub resource: &'a Resource,
+    /// The parent as the webhook saw it.
+    pub parent: &'a Object,
+    /// The selector of its children.
+    pub selector: &'a Selector,
+    /// The declared kinds.
+    pub kinds: &'a [Kind],
+    /// What the webhook answered.
+    pub reply: &'a SyncReply,
+}
+
+/// What to do, in this order: deletes, then creates and updates, then the status.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Children to delete, in the background, if they are still the version that was seen.
+    pub deletes: Vec<Delete>,
+    /// Children to create.
+    pub creates: Vec<Create>,
+    /// Children to replace, if they are still the version that was seen.
+    pub updates: Vec<Update>,
+    /// A JSON patch for the parent's status; `None` if it is right as it is.
+    pub status: Option<Vec<u8>>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.writes_no_children() && self.status.is_none()
+    }
+
+    /// Whether no child is touched.
+    #[must_use]
+    pub fn writes_no_children(&self) -> bool {
+        self.deletes.is_empty() && self.creates.is_empty() && self.updates.is_empty()
+    }
+}
+
+/// A child to delete.
+#[derive(Debug)]
+pub struct Delete {
+    /// Index into [`Input::kinds`].
+    pub kind: usize,
+    /// The child as it was seen.
+    pub object: Arc<Object>,
+    /// It differs, and is to be made anew once it is gone; otherwise nobody wants it.
+    pub recreate: bool,
+}
+
+/// A child to create.
+#[derive(Debug)]
+pub struct Create {
+    /// Index into [`Input::kinds`].
+    pub kind: usize,
+    /// Its namespace and name.
+    pub key: ObjectKey,
+    /// The whole object as JSON.
+    pub body: Vec<u8>,
+    /// What to [`Object::settle`] the answer with.
+    pub desired: u64,
+}
+
+/// A child to replace.
+#[derive(Debug)]
+pub struct Update {
+    /// Index into [`Input::kinds`].
+    pub kind: usize,
+    /// The child as it was seen.
+    pub object: Arc<Object>,
+    /// The whole object as JSON, with uid and resourceVersion of what was seen.
+    pub body: Vec<u8>,
+    /// What to [`Object::settle`] the answer with.
+    pub desired: u64,
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// If a child of the reply can't be applied: undeclared kind, wrong scope or namespace, bad name, labels that the
+/// parent's selector doesn't match, an owner of its own, or (read strictly) twice.
+pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
+    let mut plan = Plan { status: status(input), ..Plan::default() };
+    let wanted = wanted(input)?;
+    // A parent that is being deleted, without a finalize hook, still gets its status and no child changes (contract 1.7).
+    if input.parent.is_deleting() {
+        return Ok(plan);
+    }
+    for (index, kind) in input.kinds.iter().enumerate() {
+        for object in &kind.owned {
+            if !object.is_deleting() && !wanted.contains_key(&(index, object.key().clone())) {
+                plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: false });
+            }
+        }
+    }
+    for ((index, key), child) in wanted {
+        let kind = &input.kinds[index];
+        let hash = settled_hash(input, child);
+        let Ok(at) = kind.owned.binary_search_by(|object| object.key().cmp(&key)) else {
+            plan.creates.push(Create { kind: index, body: create_body(input, kind, &key, child), key, desired: hash });
+            continue;
+        };
+        let object = &kind.owned[at];
+        // One that is going is made anew once it is gone.
+        if object.is_deleting() || kind.strategy == UpdateStrategy::OnDelete || object.is_settled(hash) {
+            continue;
+        }
+        match update_body(input, kind, &key, child, object) {
+            None => object.settle(hash),
+            Some(_) if kind.strategy == UpdateStrategy::Recreate => {
+                plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: true });
+            }
+            Some(body) => {
+                plan.updates.push(Update { kind: index, object: Arc::clone(object), body, desired: hash });
+            }
+        }
+    }
+    Ok(plan)
+}
+
+/// Checks every child of the reply, and finds its declared kind.
+fn wanted<'a>(input: &Input<'a>) -> Result<BTreeMap<(usize, ObjectKey), &'a Desired>, Error> {
+    let mut wanted = BTreeMap::new();
+    for (index, child) in input.reply.children.iter().enumerate() {
+        let fail = |problem: String| Error {
+            index,
+            kind: child.kind.clone(),
+            name: ObjectKey::new(&child.namespace, &child.name).to_string(),
+            problem,
+        };
+        let kind = find_kind(input.kinds, child).map_err(fail)?;
+        let resource = &input.kinds[kind].resource;
+        let namespace = namespace(input.parent, resource, child).map_err(fail)?;
+        check_name("metadata.name", &child.name).map_err(fail)?;
+        check_metadata(input, child).map_err(fail)?;
+        let key = ObjectKey::new(namespace, &child.name);
+        let twice = wanted.insert((kind, key), child).is_some();
+        // Read loosely, the last one counts (contract 1.5).
+        if twice && input.controller.sync.webhook.strict {
+            return Err(fail("stands twice in the reply; name each child once".to_owned()));
+        }
+    }
+    Ok(wanted)
+}
+
+fn find_kind(kinds: &[Kind], child: &Desired) -> Result<usize, String> {
+    let exact =
+        |kind: &Kind| *kind.resource.kind == *child.kind && kind.resource.api_version.as_str() == child.api_version;
+    if let Some(index) = kinds.iter().position(exact) {
+        return Ok(index);
+    }
+    let group = crate::key::ApiVersion::new(&child.api_version);
+    let other_version =
+        kinds.iter().find(|k| *k.resource.kind == *child.kind && k.resource.api_version.group() == group.group());
+    Err(match other_version {
+        Some(kind) => format!(
+            "apiVersion is {}, but spec.childResources declares this kind as {}; use one of them in both",
+            child.api_version, kind.resource.api_version
+        ),
+        None => format!(
+            "the kind isn't declared; add apiVersion {} with its plural name to spec.childResources",
+            child.api_version
+        ),
+    })
+}
+
+fn namespace<'a>(parent: &'a Object, resource: &Resource, child: &'a Desired) -> Result<&'a str, String> {
+    let home = parent.key().namespace();
+    match (resource.namespaced, home.is_empty()) {
+        (false, false) => Err("a cluster-scoped object can't be the child of a namespaced parent".to_owned()),
+        (false, true) if child.namespace.is_empty() => Ok(""),
+        (false, true) => Err("the kind is cluster-scoped; leave metadata.namespace out".to_owned()),
+        (true, true) if child.namespace.is_empty() => {
+            Err("metadata.namespace is missing; a cluster-scoped parent must name it".to_owned())
+        }
+        (true, false) if child.namespace.is_empty() || child.namespace == home => Ok(home),
+        (true, false) => Err(format!("metadata.namespace must be the parent's ({home}) or be left out")),
+        (true, true) => check_name("metadata.namespace", &child.namespace).map(|()| &*child.namespace),
+    }
+}
+
+/// What may stand in a URL's path as a name (Kubernetes: IsValidPathSegmentName); the kind's own rules are the API
+/// server's to check.
+fn check_name(field: &str, name: &str) -> Result<(), String> {
+    let bad = name == "." || name == ".." || name.contains(['/', '%']) || name.chars().any(char::is_control);
+    if bad || name.len() > MAX_NAME_BYTES {
+        return Err(format!("{field} isn't a valid name (at most {MAX_NAME_BYTES} bytes, no '/' or '%')"));
+    }
+    Ok(())
+}
+
+fn check_metadata(input: &Input<'_>, child: &Desired) -> Result<(), String> {
+    #[derive(Default, serde::Deserialize)]
+    struct Head {
+        #[serde(default)]
+        metadata: Metadata,
+    }
+    #[derive(Default, serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        #[serde(default)]
+        labels: Option<BTreeMap<String, Option<String>>>,
+        #[serde(default)]
+        owner_references: Option<Vec<Owner>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Owner {
+        #[serde(default)]
+        controller: Option<bool>,
+    }
+    let head: Head = serde_json::from_str(child.json.get()).map_err(|error| format!("metadata: {error}"))?;
+    if head.metadata.owner_references.unwrap_or_default().iter().any(|owner| owner.controller == Some(true)) {
+        return Err(
+            "metadata.ownerReferences names a controller; leave it out, the parent is set as the owner".to_owned()
+        );
+    }
+    let mut labels: BTreeMap<String, String> =
+        head.metadata.labels.unwrap_or_default().into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
+    if input.controller.generate_selector {
+        labels.entry(CONTROLLER_UID_LABEL.to_owned()).or_insert_with(|| input.parent.uid().to_string());
+    }
+    if input.selector.matches(&labels) {
+        return Ok(());
+    }
+    Err(format!("metadata.labels don't match the parent's selector ({}); add the labels it asks for", input.selector))
+}
+
+/// The webhook's text, and what else the object is made of.
+fn settled_hash(input: &Input<'_>, child: &Desired) -> u64 {
+    let generated = input.controller.generate_selector;
+    xxh(format!("{:x} {} {generated}", child.hash, input.parent.uid()).as_bytes()).max(1)
+}
+
+/// The child as it shall be: the webhook's object with namespace and, if we select by it, our label. Without our
+/// annotation, which webhooks return that start from what they were sent: it is never the webhook's to set.
+fn complete(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired) -> Value {
+    // The text was checked to be a JSON object, down to its numbers and strings, when the reply was read.
+    let mut desired: Value = serde_json::from_str(child.json.get()).unwrap_or_default();
+    if !desired["metadata"].is_object() {
+        desired["metadata"] = json!({});
+    }
+    if kind.resource.namespaced {
+        desired["metadata"]["namespace"] = key.namespace().into();
+    }
+    if let Some(annotations) = desired["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.remove(input.controller.dialect.last_applied);
+    }
+    if input.controller.generate_selector {
+        if !desired["metadata"]["labels"].is_object() {
+            desired["metadata"]["labels"] = json!({});
+        }
+        let label = &mut desired["metadata"]["labels"][CONTROLLER_UID_LABEL];
+        if label.is_null() {
+            *label = input.parent.uid().to_string().into();
+        }
+    }
+    desired
+}
+
+fn create_body(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired) -> Vec<u8> {
+    let desired = complete(input, kind, key, child);
+    // Merged with nothing, so that a null says as little here as it does in an update: otherwise the new child would
+    // differ from what is wanted as soon as it is there.
+    let mut object = merge::merge(&json!({}), None, &desired);
+    let annotation = input.controller.dialect.last_applied;
+    let text = merge::desired_annotation(&desired, annotation);
+    annotate(&mut object, annotation, text);
+    if let Some(object) = object.as_object_mut() {
+        object.remove("status");
+    }
+    for field in ["resourceVersion", "uid", "managedFields", "generation", "creationTimestamp"] {
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove(field);
+        }
+    }
+    let owners = &mut object["metadata"]["ownerReferences"];
+    if !owners.is_array() {
+        *owners = json!([]);
+    }
+    if let Some(owners) = owners.as_array_mut() {
+        owners.push(controller_reference(input.parent, input.resource));
+    }
+    object.to_string().into_bytes()
+}
+
+/// The merged object, or `None` if the child is as it shall be.
+fn update_body(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired, object: &Object) -> Option<Vec<u8>> {
+    let desired = complete(input, kind, key, child);
+    let observed = object.value();
+    let annotation = input.controller.dialect.last_applied;
+    let last: Option<Value> = object.annotation(annotation).and_then(|text| serde_json::from_str(&text).ok());
+    let mut merged = merge::merge_object(&observed, last.as_ref(), &desired);
+    let text = merge::desired_annotation(&desired, annotation);
+    // Compared as JSON: whoever wrote it may have spelled it otherwise.
+    let recorded =
+        last.is_some_and(|last| serde_json::from_str::<Value>(&text).is_ok_and(|desired| merge::same(&last, &desired)));
+    if recorded && merge::same(&observed, &merged) {
+        return None;
+    }
+    annotate(&mut merged, annotation, text);
+    Some(merged.to_string().into_bytes())
+}
+
+fn annotate(object: &mut Value, name: &str, text: String) {
+    let annotations = &mut object["metadata"]["annotations"];
+    if !annotations.is_object() {
+        *annotations = json!({});
+    }
+    annotations[name] = text.into();
+}
+
+/// The webhook's status with `observedGeneration`, as a patch that replaces the whole status of this very parent.
+fn status(input: &Input<'_>) -> Option<Vec<u8>> {
+    if !input.resource.status {
+        return None;
+    }
+    let raw = input.reply.status.as_ref();
+    let mut wanted: Value = raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_else(|| json!({}));
+    wanted["observedGeneration"] = input.parent.generation().into();
+    let present: Value = input.parent.section("status").unwrap_or_default();
+    if merge::same(&present, &wanted) {
+        return None;
+    }
+    let patch = json!([
+        {"op": "test", "path": "/metadata/uid", "value": input.parent.uid().to_string()},
+        {"op": "add", "path": "/status", "value": wanted},
+    ]);
+    Some(patch.to_string().into_bytes())
+}
+
+#[cfg(test)]
+#[path = "composite_tests.rs"]
+mod tests;

@@ -1,0 +1,9 @@
+//! From what is and what shall be to what to do: `(parent, children, reply) -> actions`.
+//!
+//! Never does any of it; see the engine for that.
+
+mod claim;
+pub mod composite;
+pub mod merge;
+
+pub use claim::{CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, parent_selector, release_patch};

@@ -1,0 +1,263 @@
+//! Whose turn it is: levels of priority, turns of the controllers inside a level, and shares of the workers.
+//!
+//! Never knows timers, failures or dirty keys, and never refuses a key; it only orders those that are ready.
+//!
+//! # The share of a controller
+//!
+//! A controller may start one more sync if more than the reserve (a quarter of the workers, at least one) is free, or
+//! if it runs fewer than its share: `ceil(workers / claimants)`. Claimants are the controllers that have a key ready
+//! or running, and one more that stands for all registered controllers that have none. So:
+//!
+//! - a controller that is alone may take every worker;
+//! - one whose webhook hangs takes at most its share or what lies above the reserve, and the rest stays free for the
+//!   others, also for those that have nothing to do yet (with at least two workers);
+//! - who has borrowed above its share gives back as its syncs end: it can't start another while the reserve is in use.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+
+use crate::key::{ControllerId, ObjectKey};
+
+/// A level that has keys gets at least one pop in so many, as long as one of its controllers may start a sync.
+///
+/// Without this a steady stream of changes would starve resyncs for ever.
+pub const BACKGROUND_SHARE: u32 = 16;
+
+/// The reserve is the workers divided by this, at least one.
+pub const RESERVE_PART: usize = 4;
+
+const LEVELS: usize = 3;
+
+/// How urgent a key is. The order is the order of service: the smallest is served first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// The parent itself changed: a new spec, a deletion.
+    Fresh = 0,
+    /// A child or related object changed, or a failed sync is retried.
+    Child = 1,
+    /// Nothing is known to have changed: resyncs and start-up.
+    Background = 2,
+}
+
+/// Where a ready key stands: its level and its number in the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) priority: Priority,
+    number: u64,
+}
+
+/// A key whose turn has come.
+pub(super) struct Turn {
+    pub(super) controller: ControllerId,
+    pub(super) parent: ObjectKey,
+    pub(super) priority: Priority,
+    /// Since when it was ready.
+    pub(super) since: Duration,
+}
+
+/// All ready keys, and how many syncs each controller runs.
+#[derive(Debug)]
+pub(super) struct Turns {
+    workers: usize,
+    running: usize,
+    /// Seats that have a key ready or running.
+    active: usize,
+    next_number: u64,
+    seats: HashMap<ControllerId, Seat, FixedState>,
+    levels: [Level; LEVELS],
+}
+
+/// One controller. It stays after it was forgotten until its last sync ends.
+#[derive(Debug, Default)]
+struct Seat {
+    running: usize,
+    lines: [Line; LEVELS],
+}
+
+/// A controller's ready keys of one level, oldest place first, with the moment at which each became ready.
+#[derive(Debug, Default)]
+struct Line {
+    keys: BTreeMap<u64, (ObjectKey, Duration)>,
+    /// Its number in the level's `turns`; means nothing while `keys` is empty.
+    turn: u64,
+}
+
+#[derive(Debug, Default)]
+struct Level {
+    /// The controllers that have keys here, in the order of their turns.
+    turns: BTreeMap<u64, ControllerId>,
+    len: usize,
+    /// How many pops in a row went to other levels while this one had keys.
+    passed: u32,
+}
+
+impl Level {
+    /// So many keys left it. An empty level isn't passed over.
+    fn left(&mut self, keys: usize) {
+        self.len -= keys;
+        if self.len == 0 {
+            self.passed = 0;
+        }
+    }
+}
+
+impl Seat {
+    fn ready(&self) -> usize {
+        self.lines.iter().map(|line| line.keys.len()).sum()
+    }
+
+    fn is_active(&self) -> bool {
+        self.running > 0 || self.lines.iter().any(|line| !line.keys.is_empty())
+    }
+}
+
+impl Turns {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers: workers.max(1),
+            running: 0,
+            active: 0,
+            next_number: 0,
+            seats: HashMap::default(),
+            levels: Default::default(),
+        }
+    }
+
+    pub(super) fn register(&mut self, controller: ControllerId) {
+        self.seats.entry(controller).or_default();
+    }
+
+    /// Drops all ready keys of `controller`, and its seat once it runs nothing.
+    pub(super) fn forget(&mut self, controller: ControllerId) {
+        let Some(seat) = self.seats.get_mut(&controller) else { return };
+        let was_active = seat.is_active();
+        for (level, line) in self.levels.iter_mut().zip(&mut seat.lines) {
+            if !line.keys.is_empty() {
+                level.turns.remove(&line.turn);
+                level.left(line.keys.len());
+                line.keys.clear();
+            }
+        }
+        if seat.running == 0 {
+            self.seats.remove(&controller);
+            self.active -= usize::from(was_active);
+        }
+    }
+
+    /// Puts a key at the end of its controller's line. The controller must be registered.
+    pub(super) fn push(
+        &mut self,
+        controller: ControllerId,
+        parent: ObjectKey,
+        priority: Priority,
+        since: Duration,
+    ) -> Place {
+        let number = self.next_number;
+        self.next_number += 1;
+        let seat = self.seats.entry(controller).or_default();
+        self.active += usize::from(!seat.is_active());
+        let (level, line) = (&mut self.levels[priority as usize], &mut seat.lines[priority as usize]);
+        if line.keys.is_empty() {
+            line.turn = number;
+            level.turns.insert(number, controller);
+        }
+        line.keys.insert(number, (parent, since));
+        level.len += 1;
+        Place { priority, number }
+    }
+
+    /// Takes a ready key out of its line and tells since when it was ready.
+    pub(super) fn withdraw(&mut self, controller: ControllerId, place: Place) -> Option<Duration> {
+        let seat = self.seats.get_mut(&controller)?;
+        let (level, line) = (&mut self.levels[place.priority as usize], &mut seat.lines[place.priority as usize]);
+        let (_, since) = line.keys.remove(&place.number)?;
+        level.left(1);
+        if line.keys.is_empty() {
+            level.turns.remove(&line.turn);
+        }
+        self.active -= usize::from(!seat.is_active());
+        Some(since)
+    }
+
+    /// Takes the key whose turn it is and counts it as running.
+    ///
+    /// None if nothing is ready, all workers are busy, or every controller with a ready key has its share. Looks at no
+    /// more controllers than there are workers in a level, because each one that it skips runs a sync.
+    pub(super) fn start(&mut self) -> Option<Turn> {
+        if self.running >= self.workers {
+            return None;
+        }
+        let (priority, turn, controller) = self.order().into_iter().find_map(|priority| {
+            let mut turns = self.levels[priority as usize].turns.iter();
+            turns.find(|(_, controller)| self.may_start(**controller)).map(|(turn, id)| (priority, *turn, *id))
+        })?;
+        let seat = self.seats.get_mut(&controller)?;
+        let (level, line) = (&mut self.levels[priority as usize], &mut seat.lines[priority as usize]);
+        let (_, (parent, since)) = line.keys.pop_first()?;
+        seat.running += 1;
+        self.running += 1;
+        level.left(1);
+        level.turns.remove(&turn);
+        if !line.keys.is_empty() {
+            line.turn = self.next_number;
+            self.next_number += 1;
+            level.turns.insert(line.turn, controller);
+        }
+        self.count_passed(priority);
+        Some(Turn { controller, parent, priority, since })
+    }
+
+    /// A sync of `controller` ended.
+    pub(super) fn finished(&mut self, controller: ControllerId) {
+        let Some(seat) = self.seats.get_mut(&controller) else { return };
+        seat.running = seat.running.saturating_sub(1);
+        self.running = self.running.saturating_sub(1);
+        self.active -= usize::from(!seat.is_active());
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    pub(super) fn ready(&self) -> [usize; LEVELS] {
+        [self.levels[0].len, self.levels[1].len, self.levels[2].len]
+    }
+
+    /// The ready and the running keys of one controller.
+    pub(super) fn depth(&self, controller: ControllerId) -> (usize, usize) {
+        self.seats.get(&controller).map_or((0, 0), |seat| (seat.ready(), seat.running))
+    }
+
+    /// The earliest moment at which a key that is now first of its line became ready.
+    pub(super) fn oldest(&self) -> Option<Duration> {
+        let lines = self.seats.values().flat_map(|seat| &seat.lines);
+        lines.filter_map(|line| line.keys.first_key_value()).map(|(_, (_, since))| *since).min()
+    }
+
+    fn may_start(&self, controller: ControllerId) -> bool {
+        let reserve = (self.workers / RESERVE_PART).max(1);
+        let claimants = self.active + usize::from(self.seats.len() > self.active);
+        let share = self.workers.div_ceil(claimants.max(1));
+        self.workers - self.running > reserve || self.seats.get(&controller).is_some_and(|seat| seat.running < share)
+    }
+
+    /// Levels that were passed over too often, lowest first; then the others, highest first.
+    fn order(&self) -> [Priority; LEVELS] {
+        let mut order = [Priority::Fresh, Priority::Child, Priority::Background];
+        order.sort_by_key(|priority| {
+            let level = *priority as usize;
+            let due = self.levels[level].passed + 1 >= BACKGROUND_SHARE;
+            if due { (0, LEVELS - level) } else { (1, level) }
+        });
+        order
+    }
+
+    fn count_passed(&mut self, served: Priority) {
+        for (index, level) in self.levels.iter_mut().enumerate() {
+            let passed_over = index != served as usize && level.len > 0;
+            level.passed = if passed_over { (level.passed + 1).min(BACKGROUND_SHARE) } else { 0 };
+        }
+    }
+}

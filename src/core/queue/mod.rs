@@ -1,0 +1,38 @@
+//! The work queue: which parent is synced next, by which of the free workers, and when a failed one comes back.
+//!
+//! It is a pure state machine. It never reads a clock (`now` is an argument: the time since any fixed start of a
+//! monotonic clock), never draws a random number (`random` is an argument), never waits and never runs a sync. One
+//! task of the engine owns it, pops keys for its workers and sleeps until [`Queue::next_due`].
+//!
+//! ```text
+//!          add                  pop                 done
+//!   idle -------> ready line ---------> running ------------> idle, or ready again (dirty, `again`),
+//!     |              ^                                        or a timer (resync, backoff, retry-after)
+//!     +-- add_after: timer --due
+//! ```
+//!
+//! # Rules
+//!
+//! - A key waits at most once and runs at most once. What is added while it runs makes it *dirty*: it is queued again
+//!   when it is done, whatever the outcome. Fresh news beats a backoff.
+//! - Higher priorities first, but a lower level that has keys gets one pop in [`BACKGROUND_SHARE`]. Inside a level the
+//!   controllers take turns; inside a controller's line keys leave in the order in which they came.
+//! - No controller takes all workers while another one is registered. See `fairness.rs`.
+//! - An idle key costs nothing: an entry without readiness, timer or running sync is removed.
+//!
+//! The queue has no size limit of its own: it holds at most one entry for each parent that its owner caches, and a key
+//! that was refused would be a sync that is lost.
+
+mod backoff;
+mod fairness;
+mod timers;
+mod work;
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+pub use self::backoff::{BACKOFF_BASE, BACKOFF_CAP, backoff};
+pub use self::fairness::{BACKGROUND_SHARE, Priority, RESERVE_PART};
+pub use self::work::{Depth, Outcome, Popped, Queue, RETRY_AFTER_MIN, Stats, TIMERS_AT_ONCE};

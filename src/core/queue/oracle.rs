@@ -1,0 +1,391 @@
+//! A second, naive queue made of plain lists, and random sequences of calls that must look the same on both.
+//!
+//! Written from the rules, not from the code: it keeps no counters and no order but that of its lists.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::key::{ControllerId, ObjectKey, SyncKey};
+
+use Priority::{Background, Child, Fresh};
+
+#[derive(Default)]
+struct Model {
+    workers: usize,
+    registered: Vec<ControllerId>,
+    /// In the order in which they took their places.
+    ready: Vec<(SyncKey, Priority, Duration)>,
+    /// With the priority of a dirty key.
+    running: Vec<(SyncKey, Option<Priority>)>,
+    /// In the order in which they were set.
+    timers: Vec<(SyncKey, Priority, Duration)>,
+    failures: Vec<(SyncKey, u32)>,
+    /// For each level, the controllers that have keys in it; the next one first.
+    rotation: [Vec<ControllerId>; 3],
+    /// For each level, the pops since it was last served or empty.
+    passed: [u32; 3],
+}
+
+impl Model {
+    fn add(&mut self, key: &SyncKey, priority: Priority, since: Duration) {
+        if !self.registered.contains(&key.controller) {
+            return;
+        }
+        if let Some((_, dirty)) = self.running.iter_mut().find(|(running, _)| running == key) {
+            if dirty.is_none_or(|dirty| priority < dirty) {
+                *dirty = Some(priority);
+            }
+        } else if let Some(at) = self.ready.iter().position(|(ready, _, _)| ready == key) {
+            if priority < self.ready[at].1 {
+                let (key, _, since) = self.ready.remove(at);
+                self.ready.push((key, priority, since));
+            }
+        } else {
+            self.ready.push((key.clone(), priority, since));
+        }
+        self.rotate();
+    }
+
+    fn add_after(&mut self, key: &SyncKey, priority: Priority, delay: Duration, now: Duration) {
+        if !self.registered.contains(&key.controller) {
+            return;
+        }
+        let due = now + delay;
+        if let Some(at) = self.timers.iter().position(|(timer, _, _)| timer == key) {
+            let (_, old_priority, old_due) = self.timers[at];
+            if due > old_due || (due == old_due && priority >= old_priority) {
+                return;
+            }
+            self.timers.remove(at);
+        }
+        self.timers.push((key.clone(), priority, due));
+    }
+
+    fn tick(&mut self, now: Duration) -> usize {
+        let mut due: Vec<_> = self.timers.iter().filter(|timer| timer.2 <= now).cloned().collect();
+        self.timers.retain(|timer| timer.2 > now);
+        due.sort_by_key(|timer| timer.2);
+        for (key, priority, due) in &due {
+            self.add(key, *priority, *due);
+        }
+        due.len()
+    }
+
+    fn running_of(&self, controller: ControllerId) -> usize {
+        self.running.iter().filter(|(key, _)| key.controller == controller).count()
+    }
+
+    fn may_start(&self, controller: ControllerId) -> bool {
+        let keys = self.ready.iter().map(|(key, _, _)| key).chain(self.running.iter().map(|(key, _)| key));
+        let mut active: Vec<_> = keys.map(|key| key.controller).collect();
+        active.sort_unstable();
+        active.dedup();
+        let an_idle_one = self.registered.iter().any(|id| !active.contains(id));
+        let claimants = active.len() + usize::from(an_idle_one);
+        let reserve = if self.workers < 4 { 1 } else { self.workers / 4 };
+        // running < ceil(workers / claimants), without a division.
+        self.running_of(controller) * claimants < self.workers || self.workers - self.running.len() > reserve
+    }
+
+    fn pop(&mut self, now: Duration) -> Option<Popped> {
+        self.tick(now);
+        if self.running.len() == self.workers {
+            return None;
+        }
+        let mut order: Vec<Priority> =
+            [Background, Child, Fresh].into_iter().filter(|level| self.passed[*level as usize] >= 15).collect();
+        order.extend([Fresh, Child, Background]);
+        let (level, controller) = order.into_iter().find_map(|level| {
+            let next = self.rotation[level as usize].iter().find(|id| self.may_start(**id))?;
+            Some((level, *next))
+        })?;
+        let at = self.ready.iter().position(|(key, at, _)| key.controller == controller && *at == level)?;
+        for other in [Fresh, Child, Background] {
+            let passed = &mut self.passed[other as usize];
+            *passed = if other == level { 0 } else { *passed + 1 };
+        }
+        let (key, priority, since) = self.ready.remove(at);
+        self.timers.retain(|(timer, _, _)| *timer != key);
+        self.running.push((key.clone(), None));
+        self.rotation[level as usize].retain(|id| *id != controller);
+        self.rotate();
+        let attempt = self.failures.iter().find(|(failed, _)| *failed == key).map_or(0, |(_, count)| *count);
+        Some(Popped { key, priority, attempt, waited: now - since })
+    }
+
+    fn done(&mut self, key: &SyncKey, outcome: Outcome, now: Duration, random: u64) {
+        let Some(at) = self.running.iter().position(|(running, _)| running == key) else { return };
+        let (_, dirty) = self.running.remove(at);
+        let failures = self.failures.iter().position(|(failed, _)| failed == key);
+        let failures = failures.map_or(0, |at| self.failures.remove(at).1);
+        if !self.registered.contains(&key.controller) {
+            return;
+        }
+        if outcome == Outcome::Dropped {
+            self.timers.retain(|(timer, _, _)| timer != key);
+        }
+        if let Some(priority) = dirty {
+            self.add(key, priority, now);
+        }
+        match outcome {
+            Outcome::Success { resync_after, again } => {
+                if let Some(priority) = again {
+                    self.add(key, priority, now);
+                }
+                if let Some(delay) = resync_after {
+                    self.add_after(key, Background, delay, now);
+                }
+            }
+            Outcome::Failure => {
+                self.failures.push((key.clone(), failures + 1));
+                self.add_after(key, Child, backoff(failures + 1, random), now);
+            }
+            Outcome::RetryAfter(delay) => {
+                self.failures.push((key.clone(), failures));
+                self.add_after(key, Child, delay.max(RETRY_AFTER_MIN), now);
+            }
+            Outcome::Dropped => {}
+        }
+    }
+
+    fn drop_where(&mut self, gone: impl Fn(&SyncKey) -> bool) {
+        self.ready.retain(|(key, _, _)| !gone(key));
+        self.timers.retain(|(key, _, _)| !gone(key));
+        self.failures.retain(|(key, _)| !gone(key));
+        self.running.iter_mut().filter(|(key, _)| gone(key)).for_each(|(_, dirty)| *dirty = None);
+        self.rotate();
+    }
+
+    /// Controllers without keys leave the rotations; those that got keys join at the end.
+    fn rotate(&mut self) {
+        for level in [Fresh, Child, Background] {
+            let here: Vec<_> =
+                self.ready.iter().filter(|(_, at, _)| *at == level).map(|(key, _, _)| key.controller).collect();
+            let rotation = &mut self.rotation[level as usize];
+            rotation.retain(|id| here.contains(id));
+            for id in here {
+                if !rotation.contains(&id) {
+                    rotation.push(id);
+                }
+            }
+        }
+        self.passed_while_empty();
+    }
+
+    fn passed_while_empty(&mut self) {
+        for (rotation, passed) in self.rotation.iter().zip(&mut self.passed) {
+            if rotation.is_empty() {
+                *passed = 0;
+            }
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let level = |level| self.ready.iter().filter(|(_, at, _)| *at == level).count();
+        let mut first_of_line: Vec<(ControllerId, Priority)> = Vec::new();
+        let mut oldest_ready = None;
+        for (key, priority, since) in &self.ready {
+            if !first_of_line.contains(&(key.controller, *priority)) {
+                first_of_line.push((key.controller, *priority));
+                oldest_ready = Some(oldest_ready.map_or(*since, |oldest: Duration| oldest.min(*since)));
+            }
+        }
+        Stats {
+            ready: self.ready.len(),
+            ready_by_priority: [level(Fresh), level(Child), level(Background)],
+            waiting: self.timers.len(),
+            running: self.running.len(),
+            oldest_ready,
+        }
+    }
+
+    /// Keys that are not idle.
+    fn entries(&self) -> usize {
+        let mut keys: Vec<_> = self.ready.iter().map(|(key, _, _)| key).collect();
+        keys.extend(self.running.iter().map(|(key, _)| key));
+        keys.extend(self.timers.iter().map(|(key, _, _)| key));
+        keys.sort_unstable();
+        keys.dedup();
+        keys.len()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Call {
+    Register(ControllerId),
+    Forget(ControllerId),
+    Add(SyncKey, Priority),
+    AddAfter(SyncKey, Priority, Duration),
+    Pop,
+    /// Ends the running sync with this index, modulo their number.
+    Done(usize, Outcome, u64),
+    /// A call about a key that may not be running.
+    DoneWrong(SyncKey, Outcome),
+    Remove(SyncKey),
+    Tick,
+    Advance(Duration),
+}
+
+fn any_controller() -> impl Strategy<Value = ControllerId> {
+    (0u32..4).prop_map(ControllerId)
+}
+
+fn any_key() -> impl Strategy<Value = SyncKey> {
+    (any_controller(), 0u32..8)
+        .prop_map(|(controller, n)| SyncKey { controller, parent: ObjectKey::new("", &format!("k{n}")) })
+}
+
+fn any_priority() -> impl Strategy<Value = Priority> {
+    prop_oneof![3 => Just(Fresh), 2 => Just(Child), 2 => Just(Background)]
+}
+
+fn any_delay() -> impl Strategy<Value = Duration> {
+    (0u64..12).prop_map(|n| Duration::from_millis(n * 50))
+}
+
+fn any_outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        4 => (proptest::option::of(any_delay()), proptest::option::weighted(0.2, any_priority()))
+            .prop_map(|(resync_after, again)| Outcome::Success { resync_after, again }),
+        2 => Just(Outcome::Failure),
+        1 => any_delay().prop_map(Outcome::RetryAfter),
+        1 => Just(Outcome::Dropped),
+    ]
+}
+
+fn any_call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        2 => any_controller().prop_map(Call::Register),
+        1 => any_controller().prop_map(Call::Forget),
+        24 => (any_key(), any_priority()).prop_map(|(key, priority)| Call::Add(key, priority)),
+        8 => (any_key(), any_priority(), any_delay()).prop_map(|(key, priority, delay)| Call::AddAfter(key, priority, delay)),
+        24 => Just(Call::Pop),
+        16 => (any::<usize>(), any_outcome(), any::<u64>()).prop_map(|(at, outcome, random)| Call::Done(at, outcome, random)),
+        1 => (any_key(), any_outcome()).prop_map(|(key, outcome)| Call::DoneWrong(key, outcome)),
+        2 => any_key().prop_map(Call::Remove),
+        2 => Just(Call::Tick),
+        6 => any_delay().prop_map(Call::Advance),
+    ]
+}
+
+/// Both queues, and the caller's clock.
+struct Pair {
+    queue: Queue,
+    model: Model,
+    now: Duration,
+}
+
+impl Pair {
+    fn new(workers: usize, controllers: u32) -> Self {
+        let model = Model { workers, ..Model::default() };
+        let mut pair = Self { queue: Queue::new(workers), model, now: Duration::from_secs(5) };
+        (0..controllers).for_each(|id| pair.register(ControllerId(id)));
+        pair
+    }
+
+    fn register(&mut self, id: ControllerId) {
+        self.queue.register(id);
+        if !self.model.registered.contains(&id) {
+            self.model.registered.push(id);
+        }
+    }
+
+    fn done(&mut self, key: &SyncKey, outcome: Outcome, random: u64) {
+        self.queue.done(key, outcome, self.now, random);
+        self.model.done(key, outcome, self.now, random);
+    }
+
+    fn pop(&mut self) -> Result<Option<Popped>, TestCaseError> {
+        let popped = self.queue.pop(self.now);
+        prop_assert_eq!(&popped, &self.model.pop(self.now));
+        Ok(popped)
+    }
+
+    fn call(&mut self, call: Call) -> Result<(), TestCaseError> {
+        let now = self.now;
+        match call {
+            Call::Register(id) => self.register(id),
+            Call::Forget(id) => {
+                self.queue.forget(id);
+                self.model.registered.retain(|known| *known != id);
+                self.model.drop_where(|key| key.controller == id);
+            }
+            Call::Add(key, priority) => {
+                self.model.add(&key, priority, now);
+                self.queue.add(key, priority, now);
+            }
+            Call::AddAfter(key, priority, delay) => {
+                self.model.add_after(&key, priority, delay, now);
+                self.queue.add_after(key, priority, delay, now);
+            }
+            Call::Pop => {
+                self.pop()?;
+            }
+            Call::Done(at, outcome, random) => {
+                if let Some(at) = at.checked_rem(self.model.running.len()) {
+                    let key = self.model.running[at].0.clone();
+                    self.done(&key, outcome, random);
+                }
+            }
+            Call::DoneWrong(key, outcome) => self.done(&key, outcome, 0),
+            Call::Remove(key) => {
+                self.queue.remove(&key);
+                self.model.drop_where(|gone| *gone == key);
+            }
+            Call::Tick => prop_assert_eq!(self.queue.tick(now), self.model.tick(now)),
+            Call::Advance(delay) => self.now += delay,
+        }
+        self.compare()
+    }
+
+    fn compare(&self) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.queue.stats(), self.model.stats());
+        prop_assert_eq!(self.queue.next_due(), self.model.timers.iter().map(|timer| timer.2).min());
+        prop_assert_eq!(self.queue.footprint().0, self.model.entries());
+        for id in (0..4).map(ControllerId) {
+            let depth = Depth {
+                ready: self.model.ready.iter().filter(|(key, _, _)| key.controller == id).count(),
+                waiting: self.model.timers.iter().filter(|(key, _, _)| key.controller == id).count(),
+                running: self.model.running_of(id),
+            };
+            prop_assert_eq!(self.queue.depth(id), depth);
+        }
+        Ok(())
+    }
+
+    /// Ends all that runs and pops all that waits, with success, until nothing is left.
+    fn drain(&mut self) -> Result<(), TestCaseError> {
+        loop {
+            while let Some((key, _)) = self.model.running.first().cloned() {
+                self.done(&key, Outcome::Success { resync_after: None, again: None }, 0);
+            }
+            self.compare()?;
+            if self.pop()?.is_none() {
+                let Some(due) = self.queue.next_due() else { break };
+                self.now = due;
+            }
+        }
+        prop_assert_eq!(self.queue.stats(), Stats::default());
+        prop_assert_eq!(self.queue.footprint().0, 0);
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn looks_the_same_as_the_naive_queue(
+        workers in 1usize..10,
+        controllers in 1u32..5,
+        calls in proptest::collection::vec(any_call(), 1..250),
+    ) {
+        let mut pair = Pair::new(workers, controllers);
+        for call in calls {
+            pair.call(call)?;
+        }
+        pair.drain()?;
+    }
+}

@@ -1,0 +1,402 @@
+//! Each rule of the queue, one by one. Random sequences against a naive model are in `oracle.rs`.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::time::Duration;
+
+use super::*;
+use crate::key::{ControllerId, ObjectKey, SyncKey};
+
+use Priority::{Background, Child, Fresh};
+
+const T0: Duration = Duration::from_secs(1000);
+const SUCCESS: Outcome = Outcome::Success { resync_after: None, again: None };
+
+fn key(controller: u32, name: &str) -> SyncKey {
+    SyncKey { controller: ControllerId(controller), parent: ObjectKey::new("ns", name) }
+}
+
+/// A queue with controllers `0..controllers`.
+fn queue(workers: usize, controllers: u32) -> Queue {
+    let mut queue = Queue::new(workers);
+    (0..controllers).for_each(|id| queue.register(ControllerId(id)));
+    queue
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Pops until nothing comes; each key is done at once. Gives `controller/name`.
+fn drain(queue: &mut Queue, now: Duration) -> Vec<String> {
+    let mut names = Vec::new();
+    while let Some(popped) = queue.pop(now) {
+        names.push(format!("{}/{}", popped.key.controller.0, popped.key.parent.name()));
+        queue.done(&popped.key, SUCCESS, now, 0);
+    }
+    names
+}
+
+#[track_caller]
+fn assert_forgot_all(queue: &Queue) {
+    assert_eq!(queue.stats(), Stats::default());
+    assert_eq!(queue.footprint().0, 0, "entries of idle keys");
+    assert_eq!(queue.next_due(), None);
+}
+
+#[test]
+fn a_key_waits_once_and_in_order() {
+    let mut queue = queue(1, 1);
+    for name in ["a", "b", "a", "c", "b"] {
+        queue.add(key(0, name), Child, T0);
+    }
+    assert_eq!(queue.stats().ready, 3);
+    assert_eq!(drain(&mut queue, T0), ["0/a", "0/b", "0/c"]);
+    assert_forgot_all(&queue);
+}
+
+#[test]
+fn a_higher_priority_raises_and_a_lower_one_changes_nothing() {
+    let mut queue = queue(1, 1);
+    queue.add(key(0, "a"), Background, T0);
+    queue.add(key(0, "b"), Background, T0);
+    queue.add(key(0, "c"), Fresh, T0);
+    queue.add(key(0, "b"), Fresh, T0 + ms(5)); // Joins the end of the higher level.
+    queue.add(key(0, "c"), Background, T0);
+    assert_eq!(queue.stats().ready_by_priority, [2, 0, 1]);
+    let order: Vec<_> = std::iter::from_fn(|| {
+        let popped = queue.pop(T0 + ms(10))?;
+        queue.done(&popped.key, SUCCESS, T0, 0);
+        Some((popped.key.parent.name().to_owned(), popped.priority, popped.waited))
+    })
+    .collect();
+    let expected = [("c", Fresh, ms(10)), ("b", Fresh, ms(10)), ("a", Background, ms(10))];
+    assert_eq!(order, expected.map(|(name, priority, waited)| (name.to_owned(), priority, waited)));
+}
+
+#[test]
+fn a_running_key_is_not_popped_but_queued_again_when_done() {
+    for outcome in [SUCCESS, Outcome::Failure, Outcome::RetryAfter(ms(9)), Outcome::Dropped] {
+        let mut queue = queue(4, 1);
+        queue.add(key(0, "a"), Fresh, T0);
+        let popped = queue.pop(T0).unwrap();
+        queue.add(key(0, "a"), Background, T0);
+        queue.add(key(0, "a"), Child, T0);
+        queue.add(key(0, "a"), Background, T0);
+        assert_eq!(queue.pop(T0), None, "one worker a key");
+        queue.done(&popped.key, outcome, T0 + ms(1), 0);
+        let again = queue.pop(T0 + ms(3)).unwrap();
+        assert_eq!((again.priority, again.waited), (Child, ms(2)), "after {outcome:?}");
+        assert_eq!(again.attempt, u32::from(outcome == Outcome::Failure));
+        queue.done(&again.key, SUCCESS, T0, 0);
+        assert_forgot_all(&queue);
+    }
+}
+
+#[test]
+fn lower_levels_wait_but_do_not_starve() {
+    let mut queue = queue(1, 1);
+    let mut served = [0; 3];
+    for level in [Fresh, Child, Background] {
+        (0..200).for_each(|n| queue.add(key(0, &format!("{level:?}{n}")), level, T0));
+    }
+    let mut first_low = None;
+    for pop in 0..BACKGROUND_SHARE * 10 {
+        let popped = queue.pop(T0).unwrap();
+        queue.done(&popped.key, SUCCESS, T0, 0);
+        served[popped.priority as usize] += 1;
+        if popped.priority != Fresh {
+            first_low.get_or_insert((pop, popped.priority));
+        }
+    }
+    assert_eq!(first_low, Some((BACKGROUND_SHARE - 1, Background)));
+    assert_eq!(served, [141, 9, 10]);
+}
+
+#[test]
+fn what_comes_to_a_lower_level_has_no_credit_from_when_it_was_empty() {
+    let mut queue = queue(1, 1);
+    (0..100).for_each(|n| queue.add(key(0, &format!("f{n}")), Fresh, T0));
+    for _ in 0..40 {
+        let popped = queue.pop(T0).unwrap();
+        queue.done(&popped.key, SUCCESS, T0, 0);
+    }
+    queue.add(key(0, "b"), Background, T0);
+    let names = drain(&mut queue, T0);
+    assert_eq!(names.iter().position(|name| name == "0/b"), Some(BACKGROUND_SHARE as usize - 1));
+}
+
+#[test]
+fn controllers_take_turns_whatever_the_length_of_their_lines() {
+    let mut queue = queue(1, 3);
+    (0..6).for_each(|n| queue.add(key(0, &format!("a{n}")), Child, T0));
+    queue.add(key(1, "b0"), Child, T0);
+    queue.add(key(1, "b1"), Child, T0);
+    queue.add(key(2, "c0"), Child, T0);
+    let expected = ["0/a0", "1/b0", "2/c0", "0/a1", "1/b1", "0/a2", "0/a3", "0/a4", "0/a5"];
+    assert_eq!(drain(&mut queue, T0), expected);
+}
+
+/// How many workers a hanging controller gets when only it has keys.
+fn taken_by_one(workers: usize, controllers: u32) -> usize {
+    let mut queue = queue(workers, controllers);
+    (0..workers * 2).for_each(|n| queue.add(key(0, &format!("a{n}")), Fresh, T0));
+    std::iter::from_fn(|| queue.pop(T0)).count()
+}
+
+#[test]
+fn a_hanging_controller_never_takes_all_workers() {
+    // (workers, registered controllers, workers that the only busy one gets)
+    let table = [(1, 1, 1), (8, 1, 8), (1, 2, 1), (2, 2, 1), (3, 2, 2), (4, 2, 3), (8, 2, 6), (8, 30, 6), (50, 3, 38)];
+    for (workers, controllers, taken) in table {
+        assert_eq!(taken_by_one(workers, controllers), taken, "{workers} workers, {controllers} controllers");
+    }
+}
+
+#[test]
+fn workers_left_by_a_hanging_controller_serve_the_others_at_once() {
+    let mut queue = queue(8, 3);
+    (0..99).for_each(|n| queue.add(key(0, &format!("a{n}")), Fresh, T0));
+    while queue.pop(T0).is_some() {}
+    for name in ["b0", "b1", "b2"] {
+        queue.add(key(1, name), Background, T0);
+        let popped = queue.pop(T0).unwrap();
+        assert_eq!(popped.key, key(1, name));
+        queue.done(&popped.key, SUCCESS, T0, 0);
+    }
+    assert_eq!(queue.depth(ControllerId(0)), Depth { ready: 93, waiting: 0, running: 6 });
+    assert_eq!(queue.depth(ControllerId(1)), Depth::default());
+}
+
+#[test]
+fn two_hanging_controllers_leave_workers_for_an_idle_third() {
+    let mut queue = queue(8, 3);
+    for n in 0..9 {
+        queue.add(key(0, &format!("a{n}")), Fresh, T0);
+        queue.add(key(1, &format!("b{n}")), Fresh, T0);
+    }
+    assert_eq!(std::iter::from_fn(|| queue.pop(T0)).count(), 6);
+    queue.add(key(2, "c"), Background, T0);
+    assert_eq!(queue.pop(T0).map(|popped| popped.key), Some(key(2, "c")));
+}
+
+#[test]
+fn a_borrower_gives_back_until_the_shares_are_even() {
+    let mut queue = queue(8, 2);
+    (0..99).for_each(|n| queue.add(key(0, &format!("a{n}")), Fresh, T0));
+    let mut borrowed: Vec<_> = std::iter::from_fn(|| queue.pop(T0)).collect();
+    (0..99).for_each(|n| queue.add(key(1, &format!("b{n}")), Background, T0));
+    while queue.pop(T0).is_some() {}
+    assert_eq!((queue.depth(ControllerId(0)).running, queue.depth(ControllerId(1)).running), (6, 2));
+    for even in [(5, 3), (4, 4), (4, 4)] {
+        queue.done(&borrowed.pop().unwrap().key, SUCCESS, T0, 0);
+        assert!(queue.pop(T0).is_some());
+        assert_eq!((queue.depth(ControllerId(0)).running, queue.depth(ControllerId(1)).running), even);
+    }
+}
+
+#[test]
+fn a_timer_is_never_early_and_the_earliest_wins() {
+    // (first timer, second timer, what is popped and when)
+    let table = [
+        ((Background, 50), (Child, 80), (Background, 50)),
+        ((Child, 80), (Background, 50), (Background, 50)),
+        ((Background, 50), (Child, 50), (Child, 50)),
+        ((Child, 50), (Background, 50), (Child, 50)),
+    ];
+    for (first, second, (priority, due)) in table {
+        let mut queue = queue(1, 1);
+        queue.add_after(key(0, "a"), first.0, ms(first.1), T0);
+        queue.add_after(key(0, "a"), second.0, ms(second.1), T0);
+        assert_eq!((queue.stats().waiting, queue.depth(ControllerId(0)).waiting), (1, 1));
+        assert_eq!(queue.next_due(), Some(T0 + ms(due)));
+        assert_eq!(queue.pop(T0 + ms(due) - Duration::from_nanos(1)), None);
+        let popped = queue.pop(T0 + ms(due + 7)).unwrap();
+        assert_eq!((popped.priority, popped.waited), (priority, ms(7)));
+        queue.done(&popped.key, SUCCESS, T0, 0);
+        assert_forgot_all(&queue);
+    }
+}
+
+#[test]
+fn a_pop_clears_the_timer_and_a_due_timer_of_a_running_key_makes_it_dirty() {
+    let mut queue = queue(2, 1);
+    queue.add_after(key(0, "a"), Child, ms(50), T0);
+    queue.add(key(0, "a"), Fresh, T0);
+    let popped = queue.pop(T0).unwrap();
+    assert_eq!(queue.next_due(), None);
+
+    queue.add_after(key(0, "a"), Child, ms(10), T0);
+    assert_eq!(queue.tick(T0 + ms(10)), 1);
+    assert_eq!(queue.pop(T0 + ms(10)), None);
+    queue.add_after(key(0, "a"), Background, ms(20), T0); // Set while it runs, and not due: it stays.
+    queue.done(&popped.key, SUCCESS, T0 + ms(11), 0);
+    assert_eq!(queue.next_due(), Some(T0 + ms(20)));
+    assert_eq!(queue.pop(T0 + ms(11)).unwrap().priority, Child);
+}
+
+#[test]
+fn a_due_timer_raises_a_ready_key() {
+    let mut queue = queue(1, 1);
+    queue.add(key(0, "a"), Background, T0);
+    queue.add_after(key(0, "a"), Child, ms(5), T0);
+    let popped = queue.pop(T0 + ms(6)).unwrap();
+    assert_eq!((popped.priority, popped.waited), (Child, ms(6)));
+}
+
+#[test]
+fn one_tick_moves_a_bounded_number_of_timers_and_a_pop_is_not_fooled_by_it() {
+    let mut queue = queue(2, 2);
+    let crowd = TIMERS_AT_ONCE + 10;
+    (0..crowd).for_each(|n| queue.add_after(key(0, &format!("a{n}")), Child, ms(1), T0));
+    queue.add_after(key(1, "b"), Child, ms(2), T0);
+    queue.add(key(0, "running"), Fresh, T0);
+    queue.pop(T0).unwrap(); // Controller 0 has its share now.
+    assert_eq!(queue.pop(T0 + ms(2)).map(|popped| popped.key), Some(key(1, "b")));
+    assert_eq!(queue.tick(T0 + ms(2)), 0);
+    assert_eq!(queue.stats().ready, crowd);
+}
+
+#[test]
+fn failures_back_off_and_success_forgives() {
+    let mut queue = queue(1, 1);
+    queue.add(key(0, "a"), Fresh, T0);
+    let mut now = T0;
+    for failed in 0..12 {
+        let popped = queue.pop(now).unwrap();
+        assert_eq!(popped.attempt, failed);
+        assert_eq!(popped.priority, if failed == 0 { Fresh } else { Child });
+        queue.done(&popped.key, Outcome::Failure, now, 77 << 57);
+        assert_eq!(queue.next_due(), Some(now + backoff(failed + 1, 77 << 57)));
+        now = queue.next_due().unwrap();
+    }
+    let popped = queue.pop(now).unwrap();
+    queue.done(&popped.key, Outcome::RetryAfter(Duration::from_secs(3)), now, 0);
+    assert_eq!(queue.next_due(), Some(now + Duration::from_secs(3)));
+    now += Duration::from_secs(3);
+    let popped = queue.pop(now).unwrap();
+    assert_eq!((popped.attempt, popped.priority), (12, Child), "retry-after neither grows nor resets");
+    queue.done(&popped.key, Outcome::RetryAfter(Duration::ZERO), now, 0);
+    assert_eq!(queue.next_due(), Some(now + RETRY_AFTER_MIN));
+
+    queue.add(key(0, "a"), Fresh, now); // Comes before the timer, and keeps the count.
+    let popped = queue.pop(now).unwrap();
+    assert_eq!((popped.attempt, popped.priority), (12, Fresh));
+    queue.done(&popped.key, Outcome::Success { resync_after: Some(ms(30)), again: Some(Child) }, now, 0);
+    assert_eq!(queue.next_due(), Some(now + ms(30)));
+    let popped = queue.pop(now).unwrap();
+    assert_eq!((popped.attempt, popped.priority), (0, Child));
+    assert_eq!(queue.next_due(), None, "a pop clears the timer of the sync before");
+    queue.done(&popped.key, Outcome::Success { resync_after: Some(ms(30)), again: None }, now, 0);
+    assert_eq!(queue.pop(now + ms(30)).unwrap().priority, Background);
+}
+
+#[test]
+fn dropped_and_removed_keys_leave_nothing() {
+    let mut queue = queue(3, 1);
+    queue.add(key(0, "ready"), Fresh, T0);
+    queue.add_after(key(0, "ready"), Fresh, ms(1), T0);
+    queue.add_after(key(0, "waiting"), Fresh, ms(1), T0);
+    queue.remove(&key(0, "ready"));
+    queue.remove(&key(0, "waiting"));
+    queue.remove(&key(0, "unknown"));
+    queue.remove(&key(9, "unknown"));
+    assert_forgot_all(&queue);
+
+    queue.add(key(0, "a"), Fresh, T0);
+    let popped = queue.pop(T0).unwrap();
+    queue.done(&popped.key, Outcome::Failure, T0, 0);
+    let popped = queue.pop(T0 + ms(100)).unwrap();
+    queue.add_after(key(0, "a"), Fresh, ms(500), T0);
+    queue.done(&popped.key, Outcome::Dropped, T0, 0);
+    assert_forgot_all(&queue);
+
+    queue.add(key(0, "a"), Fresh, T0);
+    let popped = queue.pop(T0).unwrap();
+    assert_eq!(popped.attempt, 0);
+    queue.add(key(0, "a"), Fresh, T0);
+    queue.add_after(key(0, "a"), Fresh, ms(500), T0);
+    queue.remove(&key(0, "a"));
+    assert_eq!((queue.stats().running, queue.stats().waiting), (1, 0));
+    queue.done(&popped.key, SUCCESS, T0, 0);
+    assert_forgot_all(&queue);
+}
+
+#[test]
+fn forget_drops_all_that_waits_and_lets_running_ones_end() {
+    let mut queue = queue(2, 2);
+    for name in ["a", "b", "c"] {
+        queue.add(key(0, name), Fresh, T0);
+        queue.add_after(key(0, name), Fresh, ms(9), T0);
+    }
+    queue.add(key(1, "other"), Fresh, T0);
+    queue.add_after(key(1, "other"), Fresh, ms(12), T0);
+    let popped = queue.pop(T0).unwrap();
+    assert_eq!(popped.key, key(0, "a"));
+    queue.add(key(0, "a"), Fresh, T0);
+    queue.add_after(key(0, "a"), Fresh, ms(1), T0);
+    queue.forget(ControllerId(0));
+    queue.forget(ControllerId(7));
+    queue.add(key(0, "late"), Fresh, T0);
+    queue.add_after(key(0, "late"), Fresh, ms(1), T0);
+    assert_eq!(queue.next_due(), Some(T0 + ms(12)));
+    assert_eq!(queue.depth(ControllerId(0)), Depth { ready: 0, waiting: 0, running: 1 });
+    assert_eq!(queue.pop(T0).map(|popped| popped.key), Some(key(1, "other")));
+    assert_eq!(queue.pop(T0), None);
+    queue.done(&key(0, "a"), Outcome::Failure, T0, 0);
+    queue.done(&key(0, "a"), Outcome::Failure, T0, 0);
+    queue.done(&key(1, "other"), SUCCESS, T0, 0);
+    queue.done(&key(1, "other"), Outcome::Failure, T0, 0); // Not running: without effect.
+    assert_forgot_all(&queue);
+
+    // The one that is left is alone now, and may take all workers.
+    (0..3).for_each(|n| queue.add(key(1, &format!("n{n}")), Fresh, T0));
+    assert_eq!(std::iter::from_fn(|| queue.pop(T0)).count(), 2);
+}
+
+#[test]
+fn a_controller_that_comes_back_keeps_one_worker_a_key() {
+    let mut queue = queue(4, 1);
+    queue.add(key(0, "a"), Fresh, T0);
+    let popped = queue.pop(T0).unwrap();
+    queue.forget(ControllerId(0));
+    queue.register(ControllerId(0));
+    queue.add(key(0, "a"), Child, T0);
+    assert_eq!(queue.pop(T0), None);
+    queue.done(&popped.key, SUCCESS, T0, 0);
+    assert_eq!(queue.pop(T0).unwrap().priority, Child);
+}
+
+#[test]
+fn stats_tell_the_oldest_ready_key() {
+    let mut queue = queue(1, 2);
+    assert_eq!(queue.stats().oldest_ready, None);
+    queue.add(key(0, "a"), Fresh, T0 + ms(3));
+    queue.add(key(1, "b"), Background, T0 + ms(2));
+    queue.add(key(1, "c"), Background, T0 + ms(9));
+    assert_eq!(queue.stats().oldest_ready, Some(T0 + ms(2)));
+    queue.remove(&key(1, "b"));
+    assert_eq!(queue.stats().oldest_ready, Some(T0 + ms(3)));
+}
+
+#[test]
+fn room_is_given_back_after_a_flood() {
+    let mut queue = queue(1, 1);
+    (0..50_000).for_each(|n| queue.add(key(0, &format!("a{n}")), Background, T0));
+    assert_eq!(queue.footprint().0, 50_000);
+    assert_eq!(drain(&mut queue, T0).len(), 50_000);
+    assert_forgot_all(&queue);
+    assert!(queue.footprint().1 < 2_000, "room for {} keys is left", queue.footprint().1);
+}
+
+#[test]
+fn no_moment_overflows() {
+    let mut queue = queue(0, 1); // No worker counts as one.
+    queue.add_after(key(0, "a"), Fresh, Duration::MAX, T0);
+    assert_eq!(queue.next_due(), Some(Duration::MAX));
+    queue.add(key(0, "a"), Fresh, T0);
+    let popped = queue.pop(Duration::ZERO).unwrap();
+    assert_eq!(popped.waited, Duration::ZERO);
+    queue.done(&popped.key, Outcome::RetryAfter(Duration::MAX), T0, 0);
+    assert_eq!(queue.next_due(), Some(Duration::MAX));
+}

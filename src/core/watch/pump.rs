@@ -1,0 +1,317 @@
+//! The state machine of a watch: list (streamed where served, else in pages), then watch, for ever.
+//!
+//! Rules: a watch that ends, by itself or by an error, goes on from the last version; a version that is too old (410)
+//! leads to a new list; a list that breaks off concludes nothing. Failures back off with jitter.
+
+use std::time::Duration;
+
+use crate::queue::backoff;
+
+/// Objects asked for in one page.
+pub const PAGE_LIMIT: u32 = 500;
+/// A failed request is repeated after at most this long.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// A watch is asked to end after 30 to 60 s, so that a connection that went silent costs at most that.
+const WATCH_SECS: (u64, u64) = (30, 60);
+
+/// What to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A page of a list.
+    Page {
+        /// The token of the page before; `None` for the first.
+        next: Option<String>,
+    },
+    /// A watch that starts with all objects (streaming list, KEP-3157).
+    Stream {
+        /// The server is asked to end it after this many seconds.
+        timeout_secs: u64,
+    },
+    /// A watch from a version.
+    Watch {
+        /// The version.
+        version: String,
+        /// The server is asked to end it after this many seconds.
+        timeout_secs: u64,
+    },
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Wait this long first.
+    pub wait: Duration,
+    /// Then ask.
+    pub request: Request,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A page arrived, and its objects were applied.
+    Page {
+        /// The list's version.
+        version: String,
+        /// The token for the next page.
+        next: Option<String>,
+    },
+    /// An event with this version was applied.
+    Event {
+        /// The object's version.
+        version: String,
+    },
+    /// A bookmark arrived.
+    Bookmark {
+        /// Its version.
+        version: String,
+        /// It ends the initial events.
+        initial_end: bool,
+    },
+    /// The stream ended as it should.
+    Ended,
+    /// The version or the page token is too old (410).
+    Expired,
+    /// The server doesn't stream lists (a 4xx for the request).
+    NotStreamed,
+    /// The request or the stream failed.
+    Failed,
+}
+
+/// What follows for the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// The list is complete as of this version.
+    ListComplete(String),
+    /// A list broke off.
+    ListAborted,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// About to list; nothing was asked yet.
+    Start,
+    /// In the middle of pages.
+    Paging { next: Option<String> },
+    /// In the middle of a streaming list.
+    Streaming,
+    /// Informed up to a version.
+    Watching { version: String },
+}
+
+/// The state of one watch.
+#[derive(Debug)]
+pub struct Pump {
+    phase: Phase,
+    /// Whether to try a streaming list next time.
+    stream: bool,
+    failures: u32,
+    /// Something arrived since the last request: a failure after progress starts the backoff anew.
+    progressed: bool,
+}
+
+impl Default for Pump {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pump {
+    /// A watch that knows nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { phase: Phase::Start, stream: true, failures: 0, progressed: false }
+    }
+
+    /// What to do next. A list begins where [`Request::Stream`] or a first [`Request::Page`] is returned.
+    pub fn next(&mut self, random: u64) -> Step {
+        let wait = if self.failures == 0 { Duration::ZERO } else { backoff(self.failures, random).min(MAX_WAIT) };
+        let timeout_secs = WATCH_SECS.0 + random % (WATCH_SECS.1 - WATCH_SECS.0 + 1);
+        self.progressed = false;
+        let request = match &self.phase {
+            Phase::Start if self.stream => {
+                self.phase = Phase::Streaming;
+                Request::Stream { timeout_secs }
+            }
+            Phase::Start => {
+                self.phase = Phase::Paging { next: None };
+                Request::Page { next: None }
+            }
+            Phase::Paging { next } => Request::Page { next: next.clone() },
+            Phase::Streaming => Request::Stream { timeout_secs },
+            Phase::Watching { version } => Request::Watch { version: version.clone(), timeout_secs },
+        };
+        Step { wait, request }
+    }
+
+    /// Whether a list is in progress.
+    #[must_use]
+    pub fn is_listing(&self) -> bool {
+        matches!(self.phase, Phase::Paging { .. } | Phase::Streaming)
+    }
+
+    /// How many requests in a row failed.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Takes what came of the last request.
+    pub fn on(&mut self, input: Input) -> Effect {
+        match (input, &mut self.phase) {
+            (Input::Page { version, next: None }, Phase::Paging { .. })
+            | (Input::Bookmark { version, initial_end: true }, Phase::Streaming) => {
+                self.succeed();
+                self.phase = Phase::Watching { version: version.clone() };
+                Effect::ListComplete(version)
+            }
+            (Input::Page { next, .. }, Phase::Paging { next: token }) => {
+                *token = next;
+                self.succeed();
+                Effect::None
+            }
+            (Input::Bookmark { version, .. } | Input::Event { version }, Phase::Watching { version: known }) => {
+                known.clone_from(&version);
+                self.succeed();
+                Effect::None
+            }
+            (Input::NotStreamed, Phase::Streaming) => {
+                self.stream = false;
+                self.phase = Phase::Start;
+                Effect::ListAborted
+            }
+            // The initial events didn't fit into one stream: pages take their time.
+            (Input::Ended, Phase::Streaming) => {
+                self.stream = false;
+                self.restart()
+            }
+            (Input::Expired, Phase::Watching { .. }) => {
+                self.phase = Phase::Start;
+                Effect::None
+            }
+            (Input::Expired | Input::Failed | Input::NotStreamed, Phase::Streaming | Phase::Paging { .. }) => {
+                self.restart()
+            }
+            (Input::Failed, _) => {
+                self.fail();
+                Effect::None
+            }
+            // A watch lasted its time, whether or not it had anything to say.
+            (Input::Ended, Phase::Watching { .. }) => {
+                self.failures = 0;
+                Effect::None
+            }
+            // Events inside a list, and inputs that don't fit the phase, change nothing.
+            _ => {
+                self.progressed = true;
+                Effect::None
+            }
+        }
+    }
+
+    fn restart(&mut self) -> Effect {
+        self.fail();
+        self.phase = Phase::Start;
+        Effect::ListAborted
+    }
+
+    fn succeed(&mut self) {
+        self.failures = 0;
+        self.progressed = true;
+    }
+
+    fn fail(&mut self) {
+        self.failures = if self.progressed { 1 } else { self.failures.saturating_add(1) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(pump: &mut Pump) -> Request {
+        pump.next(0).request
+    }
+
+    fn page(version: &str, next: Option<&str>) -> Input {
+        Input::Page { version: version.into(), next: next.map(Into::into) }
+    }
+
+    #[test]
+    fn streams_a_list_then_watches_from_its_end() {
+        let mut pump = Pump::new();
+        assert_eq!(request(&mut pump), Request::Stream { timeout_secs: 30 });
+        assert!(pump.is_listing());
+        assert_eq!(pump.on(Input::Event { version: "3".into() }), Effect::None);
+        let end = Input::Bookmark { version: "7".into(), initial_end: true };
+        assert_eq!(pump.on(end), Effect::ListComplete("7".into()));
+        pump.on(Input::Event { version: "8".into() });
+        pump.on(Input::Bookmark { version: "9".into(), initial_end: false });
+        pump.on(Input::Ended);
+        let step = pump.next(30);
+        assert_eq!(
+            step,
+            Step { wait: Duration::ZERO, request: Request::Watch { version: "9".into(), timeout_secs: 60 } }
+        );
+    }
+
+    #[test]
+    fn pages_where_streams_are_not_served() {
+        let mut pump = Pump::new();
+        request(&mut pump);
+        assert_eq!(pump.on(Input::NotStreamed), Effect::ListAborted);
+        assert_eq!(pump.next(0), Step { wait: Duration::ZERO, request: Request::Page { next: None } });
+        assert_eq!(pump.on(page("5", Some("t"))), Effect::None);
+        assert_eq!(request(&mut pump), Request::Page { next: Some("t".into()) });
+        assert_eq!(pump.on(page("5", None)), Effect::ListComplete("5".into()));
+        assert!(matches!(request(&mut pump), Request::Watch { version, .. } if version == "5"));
+    }
+
+    #[test]
+    fn too_old_a_version_lists_anew_at_once() {
+        let mut pump = Pump::new();
+        request(&mut pump);
+        pump.on(Input::Bookmark { version: "7".into(), initial_end: true });
+        request(&mut pump);
+        assert_eq!(pump.on(Input::Expired), Effect::None);
+        let step = pump.next(0);
+        assert_eq!(step.wait, Duration::ZERO);
+        assert!(matches!(step.request, Request::Stream { .. }));
+    }
+
+    #[test]
+    fn a_broken_list_concludes_nothing_and_begins_again() {
+        let mut pump = Pump::new();
+        request(&mut pump);
+        pump.on(Input::NotStreamed);
+        request(&mut pump);
+        pump.on(page("5", Some("t")));
+        request(&mut pump);
+        assert_eq!(pump.on(Input::Expired), Effect::ListAborted);
+        assert_eq!(request(&mut pump), Request::Page { next: None });
+        let mut streaming = Pump::new();
+        request(&mut streaming);
+        assert_eq!(streaming.on(Input::Ended), Effect::ListAborted);
+        assert_eq!(request(&mut streaming), Request::Page { next: None });
+    }
+
+    #[test]
+    fn failures_back_off_and_keep_the_version() {
+        let mut pump = Pump::new();
+        request(&mut pump);
+        pump.on(Input::Bookmark { version: "7".into(), initial_end: true });
+        let mut waits = Vec::new();
+        for _ in 0..20 {
+            waits.push(pump.next(u64::MAX).wait);
+            pump.on(Input::Failed);
+        }
+        assert_eq!(waits[0], Duration::ZERO);
+        assert!(waits[2] > waits[1] && *waits.last().unwrap() <= MAX_WAIT);
+        let step = pump.next(0);
+        assert!(matches!(step.request, Request::Watch { version, .. } if version == "7"));
+        pump.on(Input::Event { version: "8".into() });
+        pump.on(Input::Failed);
+        assert!(pump.next(u64::MAX).wait < waits[5], "progress starts the backoff anew");
+    }
+}

@@ -1,0 +1,266 @@
+//! Executes a plan: deletes, then creates and updates, then the status; concurrently within a bound.
+//!
+//! Never retries and never plans. Every answer enters the cache; a write whose outcome isn't known is noted, so that the
+//! object is read before the next sync.
+
+use std::fmt;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use ringmaster_cluster::{Client, Error, Preconditions};
+use ringmaster_core::key::{ObjectKey, SyncKey};
+use ringmaster_core::object::Object;
+use ringmaster_core::plan::composite::{Create, Delete, Plan, Update};
+use ringmaster_core::selector::Selector;
+
+use crate::hosted::{ChildKind, Hosted};
+
+/// Writes of one sync that run at once.
+pub(crate) const MAX_WRITES_AT_ONCE: usize = 8;
+/// Failures of one sync that are kept and told.
+const MAX_FAILURES: usize = 8;
+
+/// What executes one plan.
+pub(crate) struct Executor<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) hosted: &'a Hosted,
+    pub(crate) key: &'a SyncKey,
+    pub(crate) parent: &'a Object,
+    pub(crate) selector: &'a Selector,
+}
+
+/// What failed of a plan.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    /// Our picture was old; the next sync sees more.
+    stale: usize,
+    /// What somebody should know.
+    errors: Vec<WriteError>,
+    /// How many errors there were, also beyond those kept.
+    count: usize,
+}
+
+/// Why one write failed.
+#[derive(Debug)]
+pub(crate) enum WriteError {
+    /// The call failed.
+    Call(Error),
+    /// The name is taken by an object that isn't the parent's.
+    Taken {
+        /// Kind, namespace and name.
+        what: String,
+        /// Whose it is.
+        whose: String,
+    },
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(error) => write!(f, "{error}"),
+            Self::Taken { what, whose } => write!(f, "{what} already exists and {whose}; it is left alone"),
+        }
+    }
+}
+
+impl Failures {
+    /// A single failed call.
+    pub(crate) fn one(error: Error) -> Self {
+        Self { stale: 0, errors: vec![WriteError::Call(error)], count: 1 }
+    }
+
+    /// Whether there were any.
+    pub(crate) fn into_result(self) -> Result<(), Self> {
+        if self.count == 0 && self.stale == 0 { Ok(()) } else { Err(self) }
+    }
+
+    /// Whether nothing failed but that our picture was old.
+    pub(crate) fn is_only_stale(&self) -> bool {
+        self.count == 0
+    }
+
+    /// A word for the class of the first error.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self.errors.first() {
+            Some(WriteError::Call(error)) => error.reason(),
+            Some(WriteError::Taken { .. }) => "NameTaken",
+            None => "Stale",
+        }
+    }
+
+    fn add(&mut self, outcome: Result<(), Failure>) {
+        match outcome {
+            Ok(()) => {}
+            Err(Failure::Stale) => self.stale += 1,
+            Err(Failure::Error(error)) => {
+                self.count += 1;
+                if self.errors.len() < MAX_FAILURES {
+                    self.errors.push(error);
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_only_stale() {
+            return write!(f, "{} objects changed meanwhile", self.stale);
+        }
+        for (index, error) in self.errors.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{error}")?;
+        }
+        let more = self.count - self.errors.len();
+        if more > 0 {
+            write!(f, "; and {more} more")?;
+        }
+        Ok(())
+    }
+}
+
+enum Write {
+    Delete(Delete),
+    Create(Create),
+    Update(Update),
+}
+
+enum Failure {
+    Stale,
+    Error(WriteError),
+}
+
+impl Executor<'_> {
+    /// Does everything that the plan says. What fails doesn't keep the rest from being done.
+    pub(crate) async fn execute(&self, plan: Plan) -> Failures {
+        let mut failures = Failures::default();
+        let deletes = plan.deletes.into_iter().map(Write::Delete).collect();
+        let rest = plan.creates.into_iter().map(Write::Create).chain(plan.updates.into_iter().map(Write::Update));
+        for writes in [deletes, rest.collect::<Vec<_>>()] {
+            let mut running: FuturesUnordered<_> = FuturesUnordered::new();
+            let mut waiting = writes.into_iter();
+            loop {
+                while running.len() < MAX_WRITES_AT_ONCE
+                    && let Some(write) = waiting.next()
+                {
+                    running.push(self.write(write));
+                }
+                let Some(outcome) = running.next().await else { break };
+                failures.add(outcome);
+            }
+        }
+        if let Some(patch) = plan.status {
+            failures.add(self.status(patch).await);
+        }
+        failures
+    }
+
+    async fn write(&self, write: Write) -> Result<(), Failure> {
+        match write {
+            Write::Delete(delete) => self.delete(delete).await,
+            Write::Create(create) => self.create(create).await,
+            Write::Update(update) => self.update(update).await,
+        }
+    }
+
+    async fn delete(&self, delete: Delete) -> Result<(), Failure> {
+        let child = self.child(delete.kind)?;
+        let object = &delete.object;
+        match self.client.delete(&child.resource, Preconditions(object)).await {
+            Ok(Some(left)) => child.shared.answer(left, None, Some(self.key)),
+            Ok(None) => child.shared.gone(object.key(), object.uid(), Some(self.key)),
+            Err(error) if error.is_not_found() => {
+                child.shared.gone(object.key(), object.uid(), Some(self.key));
+            }
+            Err(error) => return self.failed(delete.kind, object.key(), error).await,
+        }
+        Ok(())
+    }
+
+    async fn create(&self, create: Create) -> Result<(), Failure> {
+        let child = self.child(create.kind)?;
+        match self.client.create(&child.resource, create.key.namespace(), create.body).await {
+            Ok(answer) => {
+                child.shared.answer(answer, Some(create.desired), Some(self.key));
+                Ok(())
+            }
+            Err(error) if error.is_already_exists() => self.taken(child, create.kind, &create.key).await,
+            Err(error) => self.failed(create.kind, &create.key, error).await,
+        }
+    }
+
+    async fn update(&self, update: Update) -> Result<(), Failure> {
+        let child = self.child(update.kind)?;
+        let object = &update.object;
+        match self.client.replace(&child.resource, object.key(), update.body).await {
+            Ok(answer) => {
+                child.shared.answer(answer, Some(update.desired), Some(self.key));
+                Ok(())
+            }
+            Err(error) => self.failed(update.kind, object.key(), error).await,
+        }
+    }
+
+    async fn status(&self, patch: Vec<u8>) -> Result<(), Failure> {
+        match self.client.patch_status(&self.hosted.parent, self.parent.key(), patch).await {
+            Ok(answer) => {
+                self.hosted.parents.answer(answer, None, Some(self.key));
+                Ok(())
+            }
+            // Gone, or made anew: its events lead to what follows.
+            Err(error) if error.is_not_found() || error.is_conflict() => Err(Failure::Stale),
+            Err(error) => {
+                // A parent of another uid fails the patch's test, which reads as invalid: look before judging.
+                if error.outcome_is_unknown() || error.is_refused() {
+                    self.hosted.note_unknown(&self.key.parent, None, self.parent.key());
+                }
+                Err(Failure::Error(WriteError::Call(error)))
+            }
+        }
+    }
+
+    fn child(&self, kind: usize) -> Result<&ChildKind, Failure> {
+        // Plans are made over these very kinds; an index beyond them would be a bug, and is only a failed write.
+        self.hosted.children.get(kind).ok_or(Failure::Stale)
+    }
+
+    async fn failed(&self, kind: usize, object: &ObjectKey, error: Error) -> Result<(), Failure> {
+        let stale = error.is_conflict() || error.is_not_found();
+        if stale || error.outcome_is_unknown() {
+            self.hosted.note_unknown(&self.key.parent, Some(kind), object);
+        }
+        Err(if stale { Failure::Stale } else { Failure::Error(WriteError::Call(error)) })
+    }
+
+    /// A create met an object of the same name: ours that we hadn't seen, one to adopt, or a stranger's.
+    async fn taken(&self, child: &ChildKind, kind: usize, key: &ObjectKey) -> Result<(), Failure> {
+        let found = match self.client.get(&child.resource, key).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return Err(Failure::Stale),
+            Err(error) => return self.failed(kind, key, error).await,
+        };
+        let whose = match found.controller() {
+            Some(uid) if uid == self.parent.uid() => None,
+            Some(_) => {
+                let owners = found.owner_references();
+                let owner = owners.iter().find(|owner| owner.controller);
+                Some(owner.map_or_else(
+                    || "has another owner".to_owned(),
+                    |owner| format!("is controlled by {} {}", owner.kind, owner.name),
+                ))
+            }
+            None if found.is_deleting() || self.selector.matches(&found.labels()) => None,
+            None => Some(format!("has no owner and doesn't match the parent's selector ({})", self.selector)),
+        };
+        child.shared.answer(found, None, Some(self.key));
+        match whose {
+            None => Err(Failure::Stale),
+            Some(whose) => {
+                let what = format!("{} {key}", child.resource.kind);
+                Err(Failure::Error(WriteError::Taken { what, whose }))
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The life of one hosted controller: its kinds are found, its watches begin, its parents are synced, until it changes.
+//!
+//! Never syncs by itself: it hands keys to the queue, and waits for running syncs when it ends.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::future::select_all;
+use parking_lot::{Mutex, RwLock};
+use ringmaster_cluster::{Discovery, Subject, Watch};
+use ringmaster_core::controller::Controller;
+use ringmaster_core::hook::Limits;
+use ringmaster_core::key::{ApiVersion, ControllerId, Resource};
+use ringmaster_core::queue::Priority;
+use ringmaster_hooks::{Target, check_url};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::dispatch::Dispatch;
+use crate::hosted::{ChildKind, Hosted};
+use crate::route::{ChildRoute, ParentRoute, index_parent};
+use crate::status::Board;
+use crate::tell::Tell;
+use crate::watches::{State, Subscription, Watches};
+
+/// What isn't served, or can't be watched, is looked at again after this long, doubling up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// What every hosted controller needs.
+pub(crate) struct Stage {
+    pub(crate) discovery: Discovery,
+    pub(crate) watches: Watches,
+    pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) tell: Tell,
+    pub(crate) limits: Limits,
+    /// All parents are queued this often, whatever the controller says.
+    pub(crate) flush_interval: Option<Duration>,
+    pub(crate) hosted: RwLock<HashMap<ControllerId, Arc<Hosted>>>,
+    pub(crate) next_id: AtomicU32,
+}
+
+/// Why a round of hosting ended.
+enum Ended {
+    Cancelled,
+    /// A kind isn't served, or no longer: everything is looked up anew.
+    Again,
+}
+
+/// Hosts a controller until cancelled.
+pub(crate) async fn host(
+    stage: Arc<Stage>,
+    model: Controller,
+    board: Arc<Board>,
+    subject: Subject,
+    cancel: CancellationToken,
+) {
+    let target = match check_url(&model.sync.webhook, model.dialect.plain_http) {
+        Ok(uri) => Target { uri, timeout: model.sync.webhook.timeout, reply_limit_bytes: stage.limits.body_bytes },
+        Err(error) => {
+            let text = format!("spec.hooks.sync.{error}");
+            warn!(controller = %model.name, "not accepted: {text}");
+            stage.tell.event(subject, true, "CreateError", text.clone());
+            board.reject(text);
+            return;
+        }
+    };
+    let round = Round { stage, model, board, subject, target, cancel };
+    let mut wait = RETRY.0;
+    while let Ended::Again = round.run(&mut wait).await {
+        if tokio::time::timeout(wait, round.cancel.cancelled()).await.is_ok() {
+            return;
+        }
+        wait = (wait * 2).min(RETRY.1);
+    }
+}
+
+struct Round {
+    stage: Arc<Stage>,
+    model: Controller,
+    board: Arc<Board>,
+    subject: Subject,
+    target: Target,
+    cancel: CancellationToken,
+}
+
+impl Round {
+    async fn run(&self, wait: &mut Duration) -> Ended {
+        let kinds = tokio::select! {
+            () = self.cancel.cancelled() => return Ended::Cancelled,
+            kinds = self.find_kinds() => kinds,
+        };
+        let Some((parent, children)) = kinds else { return Ended::Again };
+        let (hosted, subscriptions) = self.subscribe(parent, children);
+        let mut states: Vec<_> = subscriptions.iter().map(|subscription| subscription.shared().state()).collect();
+        if let Some(ended) = self.wait_until_synced(&subscriptions, &mut states).await {
+            return ended;
+        }
+        *wait = RETRY.0;
+        self.start(&hosted);
+        let ended = self.serve(&hosted, &mut states).await;
+        // Its keys go first, then its running syncs end, then its watches.
+        hosted.active.store(false, Ordering::Release);
+        self.stage.dispatch.forget(hosted.id).await;
+        self.stage.hosted.write().remove(&hosted.id);
+        info!(controller = %self.model.name, "stopped");
+        drop(subscriptions);
+        ended
+    }
+
+    /// The parents' and the children's kinds, if all are served.
+    async fn find_kinds(&self) -> Option<(Arc<Resource>, Vec<Arc<Resource>>)> {
+        let rule = &self.model.parent;
+        let parent = self.find("spec.parentResource", "ParentKindNotServed", &rule.api_version, &rule.resource).await?;
+        if !parent.status {
+            self.stage.discovery.forget(&rule.api_version);
+            let text = format!(
+                "spec.parentResource: {parent} has no status subresource; add `subresources: {{status: {{}}}}` to its CRD"
+            );
+            self.block("ParentHasNoStatus", text);
+            return None;
+        }
+        let mut children = Vec::with_capacity(self.model.children.len());
+        for (index, rule) in self.model.children.iter().enumerate() {
+            let field = format!("spec.childResources[{index}]");
+            children.push(self.find(&field, "ChildKindNotServed", &rule.api_version, &rule.resource).await?);
+        }
+        Some((parent, children))
+    }
+
+    async fn find(
+        &self,
+        field: &str,
+        reason: &'static str,
+        api_version: &ApiVersion,
+        plural: &str,
+    ) -> Option<Arc<Resource>> {
+        match self.stage.discovery.find(api_version, plural).await {
+            Ok(Some(resource)) => Some(resource),
+            Ok(None) => {
+                let text = format!(
+                    "{field}: the API server doesn't serve {plural} in {api_version}; install its CRD, or correct the name (plural, lower case)"
+                );
+                self.block(reason, text);
+                None
+            }
+            Err(error) => {
+                self.block("DiscoveryFailing", format!("{field}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn block(&self, reason: &'static str, text: String) {
+        if self.board.block(reason, text.clone()) {
+            warn!(controller = %self.model.name, reason, "doesn't run: {text}");
+            self.stage.tell.event(self.subject.clone(), true, "CreateError", text);
+        }
+    }
+
+    fn subscribe(&self, parent: Arc<Resource>, children: Vec<Arc<Resource>>) -> (Arc<Hosted>, Vec<Subscription>) {
+        let slot = Arc::new(OnceLock::new());
+        let everything = |resource: &Arc<Resource>| Watch { resource: Arc::clone(resource), selector: String::new() };
+        let dispatch = &self.stage.dispatch;
+        let route = ParentRoute { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch) };
+        let parents = self.stage.watches.subscribe(everything(&parent), Arc::new(route));
+        let mut subscriptions = vec![parents];
+        let mut kinds = Vec::with_capacity(children.len());
+        for (resource, rule) in children.into_iter().zip(&self.model.children) {
+            let route = ChildRoute { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch) };
+            let subscription = self.stage.watches.subscribe(everything(&resource), Arc::new(route));
+            let shared = Arc::clone(subscription.shared());
+            kinds.push(ChildKind { resource, strategy: rule.strategy, shared });
+            subscriptions.push(subscription);
+        }
+        let hosted = Arc::new(Hosted {
+            id: ControllerId(self.stage.next_id.fetch_add(1, Ordering::Relaxed)),
+            model: self.model.clone(),
+            target: self.target.clone(),
+            parent,
+            parents: Arc::clone(subscriptions[0].shared()),
+            children: kinds,
+            board: Arc::clone(&self.board),
+            active: AtomicBool::new(false),
+            index: Mutex::default(),
+            notes: Mutex::default(),
+        });
+        // Set once, here; listeners see nothing before.
+        let _ = slot.set(Arc::downgrade(&hosted));
+        (hosted, subscriptions)
+    }
+
+    /// `None` once all watches are informed.
+    async fn wait_until_synced(
+        &self,
+        subscriptions: &[Subscription],
+        states: &mut [watch::Receiver<State>],
+    ) -> Option<Ended> {
+        loop {
+            if let Some(ended) = self.judge(states, subscriptions.iter().all(|s| s.shared().is_synced())) {
+                return Some(ended);
+            }
+            if subscriptions.iter().all(|subscription| subscription.shared().is_synced()) {
+                return None;
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => return Some(Ended::Cancelled),
+                () = any_changed(states) => {}
+            }
+        }
+    }
+
+    /// Looks at the watches: one whose kind isn't served any more ends the round; others that fail are told.
+    fn judge(&self, states: &mut [watch::Receiver<State>], running: bool) -> Option<Ended> {
+        let mut trouble = None;
+        for (index, state) in states.iter_mut().enumerate() {
+            let State::Troubled(reason, text, not_served) = &*state.borrow_and_update() else { continue };
+            let field = index
+                .checked_sub(1)
+                .map_or_else(|| "spec.parentResource".to_owned(), |child| format!("spec.childResources[{child}]"));
+            if *not_served {
+                let (rule, reason) = match index.checked_sub(1).and_then(|child| self.model.children.get(child)) {
+                    Some(child) => (&child.api_version, "ChildKindNotServed"),
+                    None => (&self.model.parent.api_version, "ParentKindNotServed"),
+                };
+                self.stage.discovery.forget(rule);
+                self.block(reason, format!("{field}: {text}"));
+                return Some(Ended::Again);
+            }
+            trouble = Some((*reason, format!("{field} can't be watched: {text}")));
+        }
+        match trouble {
+            Some(("Forbidden", text)) => {
+                self.block("Forbidden", format!("{text}; grant get, list and watch to Ringmaster's account"));
+            }
+            Some((_, text)) => self.block("WatchFailing", text),
+            None if running => self.board.run(std::sync::Weak::new()),
+            None => {}
+        }
+        None
+    }
+
+    fn start(&self, hosted: &Arc<Hosted>) {
+        self.stage.hosted.write().insert(hosted.id, Arc::clone(hosted));
+        self.stage.dispatch.register(hosted.id);
+        hosted.active.store(true, Ordering::Release);
+        let parents: Vec<_> = hosted.parents.store().iter().cloned().collect();
+        for parent in &parents {
+            index_parent(hosted, None, parent);
+        }
+        let keys = hosted.parent_keys();
+        info!(controller = %self.model.name, parents = keys.len(), hook = %self.target.uri, "started");
+        self.stage.dispatch.add_all(keys.into_iter(), Priority::Background);
+        self.board.run(Arc::downgrade(hosted));
+        self.stage.tell.event(self.subject.clone(), false, "Started", format!("syncing {}", hosted.parent));
+    }
+
+    async fn serve(&self, hosted: &Arc<Hosted>, states: &mut [watch::Receiver<State>]) -> Ended {
+        let period = [self.model.resync_period, self.stage.flush_interval].into_iter().flatten().min();
+        loop {
+            let resync = async {
+                match period {
+                    Some(period) => tokio::time::sleep(period).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let resync = std::pin::pin!(resync);
+            let mut resync = resync;
+            let due = loop {
+                tokio::select! {
+                    () = self.cancel.cancelled() => return Ended::Cancelled,
+                    () = &mut resync => break true,
+                    () = any_changed(states) => {
+                        if let Some(ended) = self.judge(states, false) {
+                            return ended;
+                        }
+                        if states.iter().all(|state| *state.borrow() == State::Synced) {
+                            self.board.run(Arc::downgrade(hosted));
+                        }
+                    }
+                }
+            };
+            if due {
+                self.stage.dispatch.add_all(hosted.parent_keys().into_iter(), Priority::Background);
+            }
+        }
+    }
+}
+
+async fn any_changed(states: &mut [watch::Receiver<State>]) {
+    // The senders live as long as the subscriptions do, which outlive this wait.
+    let _ = select_all(states.iter_mut().map(|state| Box::pin(state.changed()))).await;
+}

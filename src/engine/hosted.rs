@@ -1,0 +1,164 @@
+//! One hosted controller: its model, its watches, what is known of its hook and of single parents.
+//!
+//! Never calls a hook and never writes; see `sync`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use foldhash::fast::FixedState;
+use parking_lot::Mutex;
+use ringmaster_core::cache::SelectorIndex;
+use ringmaster_core::condition::HookHealth;
+use ringmaster_core::controller::{Controller, UpdateStrategy};
+use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid};
+use ringmaster_core::object::Object;
+use ringmaster_hooks::Target;
+
+use crate::watches::Shared;
+
+/// A controller that runs.
+pub(crate) struct Hosted {
+    /// Its number in the queue.
+    pub(crate) id: ControllerId,
+    /// What was declared.
+    pub(crate) model: Controller,
+    /// Where its sync hook is.
+    pub(crate) target: Target,
+    /// The parents' kind.
+    pub(crate) parent: Arc<Resource>,
+    /// The parents.
+    pub(crate) parents: Arc<Shared>,
+    /// The declared kinds of children, in their order.
+    pub(crate) children: Vec<ChildKind>,
+    /// What its status is made of.
+    pub(crate) board: Arc<crate::status::Board>,
+    /// Whether all its watches are informed, so that changes lead to syncs.
+    pub(crate) active: AtomicBool,
+    pub(crate) index: Mutex<ParentIndex>,
+    pub(crate) notes: Mutex<HashMap<ObjectKey, Note, FixedState>>,
+}
+
+/// One declared kind of children.
+pub(crate) struct ChildKind {
+    /// The kind.
+    pub(crate) resource: Arc<Resource>,
+    /// What happens to a child that differs.
+    pub(crate) strategy: UpdateStrategy,
+    /// Its objects.
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// How an orphan finds the parents that may adopt it.
+#[derive(Default)]
+pub(crate) struct ParentIndex {
+    /// By their selectors.
+    pub(crate) selectors: SelectorIndex,
+    /// By uid, where children are selected by it.
+    pub(crate) by_uid: HashMap<Uid, ObjectKey, FixedState>,
+}
+
+/// What must be remembered of a parent between two syncs; most have nothing.
+#[derive(Default)]
+pub(crate) struct Note {
+    /// Objects whose last write had no known outcome: index of the child kind (`None` for the parent itself) and key.
+    pub(crate) unknown: Vec<(Option<usize>, ObjectKey)>,
+    /// The parent that the hook refused for good; no call until it changes.
+    pub(crate) terminal: Option<Arc<Object>>,
+}
+
+impl Hosted {
+    /// The queue's key for a parent.
+    pub(crate) fn key(&self, parent: &ObjectKey) -> SyncKey {
+        SyncKey { controller: self.id, parent: parent.clone() }
+    }
+
+    /// Whether a parent is one of this controller's.
+    pub(crate) fn selects(&self, parent: &Object) -> bool {
+        let selector = &self.model.parent.selector;
+        selector.is_everything() || selector.matches(&parent.labels())
+    }
+
+    /// The keys of all its parents.
+    pub(crate) fn parent_keys(&self) -> Vec<SyncKey> {
+        let store = self.parents.store();
+        store.iter().filter(|parent| self.selects(parent)).map(|parent| self.key(parent.key())).collect()
+    }
+
+    /// How many parents it has.
+    pub(crate) fn parent_count(&self) -> usize {
+        let store = self.parents.store();
+        if self.model.parent.selector.is_everything() {
+            return store.len();
+        }
+        store.iter().filter(|parent| self.selects(parent)).count()
+    }
+
+    /// Whether changes lead to syncs.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Where orphans of a parent may lie: its namespace, or anywhere for a cluster-scoped parent.
+    pub(crate) fn orphan_namespace<'a>(&self, parent: &'a ObjectKey) -> Option<&'a str> {
+        self.parent.namespaced.then(|| parent.namespace())
+    }
+
+    /// Notes what the hook's last call showed.
+    pub(crate) fn hook_health(&self, health: HookHealth) -> bool {
+        self.board.set_hook(health)
+    }
+
+    /// Notes that an object must be read before the next sync.
+    pub(crate) fn note_unknown(&self, parent: &ObjectKey, kind: Option<usize>, object: &ObjectKey) {
+        let mut notes = self.notes.lock();
+        let unknown = &mut notes.entry(parent.clone()).or_default().unknown;
+        if !unknown.iter().any(|(k, o)| *k == kind && o == object) {
+            unknown.push((kind, object.clone()));
+        }
+    }
+
+    /// What must be read before the next sync.
+    pub(crate) fn unknown(&self, parent: &ObjectKey) -> Vec<(Option<usize>, ObjectKey)> {
+        self.notes.lock().get(parent).map(|note| note.unknown.clone()).unwrap_or_default()
+    }
+
+    /// It was read.
+    pub(crate) fn known(&self, parent: &ObjectKey, kind: Option<usize>, object: &ObjectKey) {
+        let mut notes = self.notes.lock();
+        if let Some(note) = notes.get_mut(parent) {
+            note.unknown.retain(|(k, o)| !(*k == kind && o == object));
+            if note.unknown.is_empty() && note.terminal.is_none() {
+                notes.remove(parent);
+            }
+        }
+    }
+
+    /// The hook refused the parent for good, or (`None`) no longer does.
+    pub(crate) fn set_terminal(&self, key: &ObjectKey, parent: Option<Arc<Object>>) {
+        let mut notes = self.notes.lock();
+        if parent.is_none() && !notes.contains_key(key) {
+            return;
+        }
+        let note = notes.entry(key.clone()).or_default();
+        note.terminal = parent;
+        if note.unknown.is_empty() && note.terminal.is_none() {
+            notes.remove(key);
+        }
+    }
+
+    /// Whether the hook refused this state of the parent for good.
+    pub(crate) fn is_terminal(&self, parent: &Object) -> bool {
+        let notes = self.notes.lock();
+        let refused = notes.get(parent.key()).and_then(|note| note.terminal.as_ref());
+        refused.is_some_and(|refused| parent.differs_in_status_only(refused))
+    }
+
+    /// The parent is gone.
+    pub(crate) fn forget_parent(&self, parent: &Object) {
+        self.notes.lock().remove(parent.key());
+        let mut index = self.index.lock();
+        index.selectors.set(parent.key(), None);
+        index.by_uid.remove(parent.uid());
+    }
+}

@@ -1,0 +1,230 @@
+//! The declared controllers: found by watching their kinds, converted, hosted, and stopped when they go.
+//!
+//! Never hosts two generations of one controller at once: the old one's last sync ends before the new one begins.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use ringmaster_api::convert;
+use ringmaster_cluster::{Client, Watch};
+use ringmaster_core::cache::Change;
+use ringmaster_core::dialect::Dialect;
+use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey, Uid};
+use ringmaster_core::object::Object;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::clock::Clock;
+use crate::host::{Stage, host};
+use crate::status::{Board, Boards, write_all};
+use crate::tell::subject;
+use crate::watches::{Listener, State};
+
+/// A controller kind whose CRD isn't there is asked for this often.
+const ABSENT_INTERVAL: Duration = Duration::from_secs(5);
+/// The version of both groups.
+const VERSION: &str = "v1alpha1";
+/// The plural of both groups' composites.
+const COMPOSITES: &str = "compositecontrollers";
+
+/// Collects the names of controllers that changed; a name waits once.
+#[derive(Default)]
+struct Changed {
+    names: Mutex<BTreeSet<ObjectKey>>,
+    wake: Notify,
+}
+
+impl Listener for Changed {
+    fn changed(&self, change: &Change, _: Option<&SyncKey>) {
+        self.names.lock().insert(change.key().clone());
+        self.wake.notify_one();
+    }
+}
+
+/// What the sources of controllers share.
+pub(crate) struct Registry {
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) client: Client,
+    pub(crate) clock: Clock,
+    /// Only controllers with these labels are ours; empty for all.
+    pub(crate) selector: String,
+    pub(crate) tasks: TaskTracker,
+    /// Ends the hosting of controllers.
+    pub(crate) stop: CancellationToken,
+}
+
+/// A controller that is hosted, or was.
+struct Running {
+    uid: Uid,
+    generation: i64,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Whether a source has seen what there was when the process began.
+#[derive(Default)]
+pub(crate) struct Progress {
+    settled: AtomicBool,
+    boards: Mutex<Option<Arc<Boards>>>,
+}
+
+impl Progress {
+    /// Whether each controller that was there runs, or is known not to.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire) && self.boards.lock().as_ref().is_none_or(|boards| !boards.any_starting())
+    }
+}
+
+impl Registry {
+    /// Hosts the controllers of one dialect until stopped.
+    pub(crate) async fn run(self: Arc<Self>, dialect: &'static Dialect, progress: Arc<Progress>) {
+        let version = ApiVersion::new(&format!("{}/{VERSION}", dialect.group));
+        let Some(resource) = self.wait_for_kind(&version, &progress).await else { return };
+        let changed = Arc::new(Changed::default());
+        let watch = Watch { resource: Arc::clone(&resource), selector: self.selector.clone() };
+        let subscription = self.stage.watches.subscribe(watch, Arc::clone(&changed) as Arc<dyn Listener>);
+        let shared = subscription.shared();
+        let boards = Arc::new(Boards::new(Arc::clone(shared)));
+        *progress.boards.lock() = Some(Arc::clone(&boards));
+        if dialect.conditions {
+            let stop = self.stop.clone();
+            self.tasks.spawn(write_all(self.client.clone(), Arc::clone(&boards), Arc::clone(&resource), stop));
+        }
+        let mut state = shared.state();
+        let mut running: HashMap<ObjectKey, Running> = HashMap::new();
+        loop {
+            let names = std::mem::take(&mut *changed.names.lock());
+            for name in names {
+                let object = shared.store().get(&name).cloned();
+                self.update(dialect, &resource, &boards, &mut running, &name, object.as_deref());
+            }
+            if shared.is_synced() {
+                progress.settled.store(true, Ordering::Release);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = changed.wake.notified() => {}
+                _ = state.changed() => {
+                    if let State::Troubled(_, text, true) = &*state.borrow_and_update() {
+                        debug!(group = dialect.group, "controllers can't be watched: {text}");
+                    }
+                }
+            }
+        }
+        for (_, running) in running {
+            running.cancel.cancel();
+            // Ends with its last sync, which the shutdown bounds.
+            let _ = running.task.await;
+        }
+    }
+
+    async fn wait_for_kind(&self, version: &ApiVersion, progress: &Progress) -> Option<Arc<Resource>> {
+        let mut told = false;
+        loop {
+            match self.stage.discovery.find(version, COMPOSITES).await {
+                Ok(Some(resource)) => return Some(resource),
+                Ok(None) => {
+                    if !told {
+                        info!(group = version.group(), "no {COMPOSITES} are served; waiting for their CRD");
+                        told = true;
+                    }
+                    progress.settled.store(true, Ordering::Release);
+                }
+                Err(error) => warn!(group = version.group(), "discovery fails: {error}"),
+            }
+            if tokio::time::timeout(ABSENT_INTERVAL, self.stop.cancelled()).await.is_ok() {
+                return None;
+            }
+        }
+    }
+
+    fn update(
+        &self,
+        dialect: &'static Dialect,
+        resource: &Resource,
+        boards: &Boards,
+        running: &mut HashMap<ObjectKey, Running>,
+        name: &ObjectKey,
+        object: Option<&Object>,
+    ) {
+        if let (Some(known), Some(object)) = (running.get(name), object)
+            && known.uid == *object.uid()
+            && known.generation == object.generation()
+        {
+            return;
+        }
+        let before = running.remove(name).map(|known| {
+            known.cancel.cancel();
+            known.task
+        });
+        let Some(object) = object else {
+            boards.set(name, None);
+            if let Some(task) = before {
+                // Owned by the tracker from here on: it ends with the controller's last sync.
+                self.tasks.spawn(async move {
+                    let _ = task.await;
+                });
+            }
+            return;
+        };
+        let board = Board::new(self.clock);
+        board.declared(object.generation());
+        boards.set(name, Some(Arc::clone(&board)));
+        let about = subject(resource, object);
+        let cancel = self.stop.child_token();
+        let model = self.convert(dialect, resource, object, &board);
+        let (stage, token) = (Arc::clone(&self.stage), cancel.clone());
+        let task = self.tasks.spawn(async move {
+            if let Some(task) = before {
+                let _ = task.await;
+            }
+            if let Some(model) = model {
+                host(stage, model, board, about, token).await;
+            }
+        });
+        let (uid, generation) = (object.uid().clone(), object.generation());
+        running.insert(name.clone(), Running { uid, generation, cancel, task });
+    }
+
+    /// The model of a controller that shall run.
+    fn convert(
+        &self,
+        dialect: &'static Dialect,
+        resource: &Resource,
+        object: &Object,
+        board: &Board,
+    ) -> Option<ringmaster_core::controller::Controller> {
+        let tell = |warning: bool, reason: &str, text: String| {
+            self.stage.tell.event(subject(resource, object), warning, reason, text);
+        };
+        if object.is_deleting() {
+            board.block("Deleting", "the controller is being deleted".to_owned());
+            return None;
+        }
+        let converted = match convert::from_json(dialect, object.json().into()) {
+            Ok(converted) => converted,
+            Err(error) => {
+                warn!(controller = %object.key(), "not accepted: {error}");
+                tell(true, "CreateError", error.to_string());
+                board.reject(error.to_string());
+                return None;
+            }
+        };
+        for warning in converted.warnings {
+            warn!(controller = %object.key(), "{warning}");
+            tell(true, "Ignored", warning);
+        }
+        if converted.controller.paused {
+            info!(controller = %object.key(), "paused");
+            board.block("Paused", "spec.paused is true: nothing is synced until it is false".to_owned());
+            return None;
+        }
+        Some(converted.controller)
+    }
+}

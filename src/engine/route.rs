@@ -1,0 +1,132 @@
+//! From a change of an object to the parents that must be synced.
+//!
+//! Never waits and never calls: it runs inside event handling.
+
+use std::sync::{Arc, Weak};
+
+use ringmaster_core::cache::Change;
+use ringmaster_core::key::{ObjectKey, SyncKey};
+use ringmaster_core::object::Object;
+use ringmaster_core::plan::{CONTROLLER_UID_LABEL, parent_selector};
+use ringmaster_core::queue::Priority;
+use ringmaster_core::selector::Labels as _;
+
+use crate::dispatch::Dispatch;
+use crate::hosted::Hosted;
+use crate::watches::Listener;
+
+/// Listens to the parents of a controller. The controller is set once it exists: its watches come first.
+pub(crate) struct ParentRoute {
+    pub(crate) hosted: Arc<std::sync::OnceLock<Weak<Hosted>>>,
+    pub(crate) dispatch: Arc<Dispatch>,
+}
+
+/// Listens to one kind of its children.
+pub(crate) struct ChildRoute {
+    pub(crate) hosted: Arc<std::sync::OnceLock<Weak<Hosted>>>,
+    pub(crate) dispatch: Arc<Dispatch>,
+}
+
+fn running(hosted: &std::sync::OnceLock<Weak<Hosted>>) -> Option<Arc<Hosted>> {
+    hosted.get()?.upgrade().filter(|hosted| hosted.is_active())
+}
+
+impl Listener for ParentRoute {
+    fn changed(&self, change: &Change, origin: Option<&SyncKey>) {
+        let Some(hosted) = running(&self.hosted) else { return };
+        let (old, new) = match change {
+            Change::Deleted { old } => {
+                hosted.forget_parent(old);
+                self.dispatch.remove(&hosted.key(old.key()));
+                return;
+            }
+            Change::Applied { old, new } => (old, new),
+        };
+        // Two changes may be told out of order; what the store holds is the newer.
+        let current = hosted.parents.store().get(new.key()).cloned();
+        index_parent(&hosted, old.as_deref(), current.as_deref().unwrap_or(new));
+        let key = hosted.key(new.key());
+        // The sync that wrote it queues it by its own rules.
+        if origin == Some(&key) || !hosted.selects(new) {
+            return;
+        }
+        let status_only = old.as_ref().is_some_and(|old| new.differs_in_status_only(old));
+        if !status_only {
+            self.dispatch.add(key, Priority::Fresh);
+        } else if !hosted.model.parent.ignore_status_changes {
+            self.dispatch.add(key, Priority::Child);
+        }
+    }
+}
+
+/// Keeps the index of a controller's parents, by which orphans find them.
+pub(crate) fn index_parent(hosted: &Hosted, old: Option<&Object>, new: &Object) {
+    let selected = hosted.selects(new) && !new.is_deleting();
+    if hosted.model.generate_selector {
+        let mut index = hosted.index.lock();
+        if let Some(old) = old.filter(|old| old.uid() != new.uid()) {
+            index.by_uid.remove(old.uid());
+        }
+        if selected {
+            index.by_uid.insert(new.uid().clone(), new.key().clone());
+        } else {
+            index.by_uid.remove(new.uid());
+        }
+        return;
+    }
+    let spec_may_differ = old.is_none_or(|old| !new.differs_in_status_only(old));
+    if spec_may_differ {
+        let selector = if selected { parent_selector(&hosted.model, new).ok() } else { None };
+        hosted.index.lock().selectors.set(new.key(), selector);
+    }
+}
+
+impl Listener for ChildRoute {
+    fn changed(&self, change: &Change, origin: Option<&SyncKey>) {
+        let Some(hosted) = running(&self.hosted) else { return };
+        let mut parents = Vec::new();
+        match change {
+            Change::Deleted { old } => parents_of(&hosted, old, &mut parents),
+            Change::Applied { old, new } => {
+                parents_of(&hosted, new, &mut parents);
+                if let Some(old) = old.as_ref().filter(|old| old.controller() != new.controller()) {
+                    parents_of(&hosted, old, &mut parents);
+                }
+            }
+        }
+        for parent in parents {
+            let key = hosted.key(&parent);
+            if origin != Some(&key) {
+                self.dispatch.add(key, Priority::Child);
+            }
+        }
+    }
+}
+
+/// The parent that controls a child, or those that may adopt an orphan.
+fn parents_of(hosted: &Hosted, child: &Object, found: &mut Vec<ObjectKey>) {
+    let Some(uid) = child.controller() else {
+        let namespace = hosted.orphan_namespace(child.key());
+        let labels = child.labels();
+        let index = hosted.index.lock();
+        if !hosted.model.generate_selector {
+            found.extend(index.selectors.matching(namespace, &labels));
+        } else if let Some(uid) = labels.get(CONTROLLER_UID_LABEL) {
+            let parent = index.by_uid.get(&ringmaster_core::key::Uid::new(uid));
+            found.extend(parent.filter(|parent| namespace.is_none_or(|n| parent.namespace() == n)).cloned());
+        }
+        return;
+    };
+    let owners = child.owner_references();
+    let Some(owner) = owners.iter().find(|owner| owner.controller) else { return };
+    let group = ringmaster_core::key::ApiVersion::new(&owner.api_version);
+    if *owner.kind != *hosted.parent.kind || group.group() != hosted.parent.api_version.group() {
+        return;
+    }
+    let namespace = if hosted.parent.namespaced { child.key().namespace() } else { "" };
+    let key = ObjectKey::new(namespace, &owner.name);
+    let store = hosted.parents.store();
+    if store.get(&key).is_some_and(|parent| parent.uid() == uid && hosted.selects(parent)) {
+        found.push(key);
+    }
+}

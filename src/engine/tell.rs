@@ -1,0 +1,157 @@
+//! Tells people what goes wrong: one log line a problem, an event on the parent, the hook's condition.
+//!
+//! Never decides what follows; the queue does. A failing hook is one line per change of its health, not one per parent.
+
+use std::time::Duration;
+
+use ringmaster_cluster::{Event, Events, Subject};
+use ringmaster_core::condition::HookHealth;
+use ringmaster_core::key::Resource;
+use ringmaster_core::object::Object;
+use tracing::{debug, info, warn};
+
+use crate::execute::Failures;
+use crate::hosted::Hosted;
+
+/// Our picture may be old this often in a row before anybody is told.
+const QUIET_ATTEMPTS: u32 = 5;
+
+/// Why a sync didn't do its work.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    /// The parent is gone.
+    Gone,
+    /// The hook asks to be called later.
+    Later(Option<Duration>),
+    /// The parent itself can't be worked with.
+    Parent(String),
+    /// The hook's call failed.
+    Hook(ringmaster_hooks::Error),
+    /// The hook refused the parent until it changes.
+    Terminal(ringmaster_hooks::Error),
+    /// The reply can't be used.
+    Reply(String),
+    /// The API server couldn't be read.
+    Read(ringmaster_cluster::Error),
+    /// What we saw isn't what is.
+    Stale(String),
+    /// Writes failed.
+    Write(Failures),
+}
+
+impl Problem {
+    fn text(&self) -> String {
+        match self {
+            Self::Gone => "the parent is gone".to_owned(),
+            Self::Later(_) => "the hook asks to be called later".to_owned(),
+            Self::Parent(text) | Self::Stale(text) => text.clone(),
+            Self::Hook(error) => format!("sync hook: {error}"),
+            Self::Terminal(error) => format!("sync hook: {error}; not called again until the parent changes"),
+            Self::Reply(text) => format!("sync hook's reply: {text}"),
+            Self::Read(error) => error.to_string(),
+            Self::Write(failures) => failures.to_string(),
+        }
+    }
+
+    /// Whether it concerns the hook as such, and so is told once for all parents.
+    fn is_of_the_hook(&self) -> bool {
+        matches!(self, Self::Hook(error) if !error.was_answered())
+    }
+
+    fn is_quiet(&self, attempt: u32) -> bool {
+        let stale = match self {
+            Self::Stale(_) => true,
+            Self::Write(failures) => failures.is_only_stale(),
+            _ => false,
+        };
+        stale && attempt < QUIET_ATTEMPTS
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Gone | Self::Stale(_) => "Stale",
+            Self::Later(_) => "TooManyRequests",
+            Self::Parent(_) => "InvalidParent",
+            Self::Hook(error) | Self::Terminal(error) => error.reason(),
+            Self::Reply(_) => "BadReply",
+            Self::Read(error) => error.reason(),
+            Self::Write(failures) => failures.reason(),
+        }
+    }
+}
+
+/// Where it is told.
+#[derive(Clone)]
+pub(crate) struct Tell {
+    events: Events,
+}
+
+impl Tell {
+    pub(crate) fn new(events: Events) -> Self {
+        Self { events }
+    }
+
+    /// A sync of `parent` failed; `attempt` failed before it.
+    pub(crate) fn problem(&self, hosted: &Hosted, parent: &Object, attempt: u32, problem: &Problem) {
+        let (controller, reason, text) = (&hosted.model.name, problem.reason(), problem.text());
+        if problem.is_quiet(attempt) {
+            debug!(%controller, parent = %parent.key(), "sync will be repeated: {text}");
+            return;
+        }
+        // Each repetition is counted by metrics; lines and events are for the first and every doubling.
+        if problem.is_of_the_hook() || !(attempt + 1).is_power_of_two() {
+            debug!(%controller, parent = %parent.key(), attempt, reason, "sync failed: {text}");
+        } else {
+            let excerpt = match problem {
+                Problem::Hook(ringmaster_hooks::Error::Code { excerpt, .. })
+                | Problem::Terminal(ringmaster_hooks::Error::Code { excerpt, .. }) => excerpt.as_str(),
+                _ => "",
+            };
+            if excerpt.is_empty() {
+                warn!(%controller, parent = %parent.key(), attempt, reason, "sync failed: {text}");
+            } else {
+                warn!(%controller, parent = %parent.key(), attempt, reason, excerpt, "sync failed: {text}");
+            }
+        }
+        if (attempt + 1).is_power_of_two() {
+            self.event(subject(&hosted.parent, parent), true, "SyncError", format!("{controller}: {text}"));
+        }
+    }
+
+    /// Something in a reply is odd, but was read all the same.
+    pub(crate) fn remark(&self, hosted: &Hosted, parent: &Object, remark: &str) {
+        debug!(controller = %hosted.model.name, parent = %parent.key(), "hook reply: {remark}");
+    }
+
+    /// The hook's health as the last call showed it; a change is a line in the log.
+    pub(crate) fn hook(&self, hosted: &Hosted, health: HookHealth) {
+        let line = match &health {
+            HookHealth::Failing(reason, message) => Some((*reason, message.clone())),
+            _ => None,
+        };
+        if !hosted.hook_health(health) {
+            return;
+        }
+        let controller = &hosted.model.name;
+        match line {
+            Some((reason, message)) => warn!(%controller, reason, "the hook fails: {message}"),
+            None => info!(%controller, "the hook answers"),
+        }
+    }
+
+    /// An event on any object.
+    pub(crate) fn event(&self, subject: Subject, warning: bool, reason: &str, note: String) {
+        self.events.send(Event { subject, warning, reason: reason.to_owned(), note });
+    }
+}
+
+/// What an event about an object refers to.
+pub(crate) fn subject(resource: &Resource, object: &Object) -> Subject {
+    Subject {
+        api_version: resource.api_version.to_string(),
+        kind: resource.kind.to_string(),
+        namespace: object.key().namespace().to_owned(),
+        name: object.key().name().to_owned(),
+        uid: object.uid().to_string(),
+    }
+}

@@ -1,0 +1,284 @@
+//! Hook calls over HTTP/1.1 with keep-alive: one pool per process, connections kept per endpoint.
+//!
+//! Never follows a redirect, never repeats a request, never decompresses. The whole call, from resolving to the last
+//! byte of the reply, has one deadline.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use crate::resolve::resolve;
+use crate::{Error, Overrides, Policy};
+
+/// A connection is made within this time, or the call's deadline if that is sooner.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// An idle connection is closed after this long, before most servers would close it under us.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of an error reply is read and kept for the log, in bytes.
+const EXCERPT_BYTES: usize = 512;
+/// A reply's headers are at most this large.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// Where a call goes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The checked URL; see [`crate::check_url`].
+    pub uri: Uri,
+    /// Limit for the whole call.
+    pub timeout: Duration,
+    /// Limit for the reply's body.
+    pub reply_limit_bytes: usize,
+}
+
+/// A reply with code 200.
+#[derive(Debug)]
+pub struct Reply {
+    /// The body.
+    pub body: Bytes,
+}
+
+/// The hook client of a process; cheap to clone.
+#[derive(Clone)]
+pub struct Hooks {
+    client: Client<HttpsConnector<Connector>, Full<Bytes>>,
+}
+
+impl Hooks {
+    /// A client that keeps up to `concurrency` idle connections per endpoint.
+    ///
+    /// # Errors
+    /// If the system's certificate store can't be read.
+    pub fn new(policy: Policy, overrides: Overrides, concurrency: usize) -> Result<Self, Error> {
+        let connector = Connector { policy: Arc::new(policy), overrides: Arc::new(overrides) };
+        let https = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
+            .map_err(|error| Error::Address(format!("no usable certificate store: {error}")))?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(concurrency)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_timer(TokioTimer::new())
+            .http1_max_buf_size(MAX_HEADER_BYTES)
+            .build(https);
+        Ok(Self { client })
+    }
+
+    /// Posts `body` and reads the reply.
+    ///
+    /// # Errors
+    /// If there is no whole reply with code 200 within the target's limits.
+    pub async fn call(&self, target: &Target, headers: HeaderMap, body: Bytes) -> Result<Reply, Error> {
+        tokio::time::timeout(target.timeout, self.exchange(target, headers, body))
+            .await
+            .unwrap_or(Err(Error::Timeout { after: target.timeout }))
+    }
+
+    async fn exchange(&self, target: &Target, headers: HeaderMap, body: Bytes) -> Result<Reply, Error> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = target.uri.clone();
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let response = self.client.request(request).await.map_err(classify)?;
+        let (head, body) = response.into_parts();
+        match head.status {
+            StatusCode::OK => {}
+            StatusCode::TOO_MANY_REQUESTS => {
+                #[expect(clippy::disallowed_methods, reason = "an HTTP date is wall time")]
+                let now = SystemTime::now();
+                return Err(Error::Later { after: retry_after(&head.headers, now) });
+            }
+            code if code.is_redirection() => return Err(Error::Redirect { code: code.as_u16() }),
+            code => {
+                let excerpt = read(body, EXCERPT_BYTES).await.unwrap_or_else(|partial| partial.0);
+                let excerpt = String::from_utf8_lossy(&excerpt).chars().filter(|c| !c.is_control()).collect();
+                return Err(Error::Code { code: code.as_u16(), excerpt });
+            }
+        }
+        if let Some(encoding) = head.headers.get(CONTENT_ENCODING)
+            && encoding != "identity"
+        {
+            return Err(Error::Encoding(String::from_utf8_lossy(encoding.as_bytes()).into_owned()));
+        }
+        let limit = target.reply_limit_bytes;
+        let announced = hyper::body::Body::size_hint(&body).lower();
+        if announced > limit as u64 {
+            return Err(Error::TooLarge { limit });
+        }
+        match read(body, limit).await {
+            Ok(body) => Ok(Reply { body }),
+            Err((_, Some(error))) => Err(Error::Broken(chain(&error))),
+            Err((_, None)) => Err(Error::TooLarge { limit }),
+        }
+    }
+}
+
+/// Reads a body up to a limit. What was read by then comes with the error; without a cause, it is too large.
+async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, (Bytes, Option<hyper::Error>)> {
+    let mut buffer = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let data = match frame {
+            Ok(frame) => frame.into_data().unwrap_or_default(),
+            Err(error) => return Err((buffer.freeze(), Some(error))),
+        };
+        let room = limit - buffer.len();
+        buffer.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() > room {
+            return Err((buffer.freeze(), None));
+        }
+    }
+    Ok(buffer.freeze())
+}
+
+/// Retry-After in seconds or as an HTTP date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or(Duration::ZERO))
+}
+
+fn classify(error: hyper_util::client::legacy::Error) -> Error {
+    if error.is_connect() {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(cause) = source {
+            if let Some(ConnectError(ours)) = cause.downcast_ref::<ConnectError>() {
+                return match ours {
+                    Error::Address(text) => Error::Address(text.clone()),
+                    Error::Resolve { host, problem } => Error::Resolve { host: host.clone(), problem: problem.clone() },
+                    Error::Connect { problem, refused } => {
+                        Error::Connect { problem: problem.clone(), refused: *refused }
+                    }
+                    other => Error::Connect { problem: other.to_string(), refused: false },
+                };
+            }
+            source = cause.source();
+        }
+        return Error::Connect { problem: chain(&error), refused: false };
+    }
+    Error::Broken(chain(&error))
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Resolves once, checks, connects to what was checked.
+#[derive(Clone)]
+struct Connector {
+    policy: Arc<Policy>,
+    overrides: Arc<Overrides>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct ConnectError(Error);
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (policy, overrides) = (Arc::clone(&self.policy), Arc::clone(&self.overrides));
+        Box::pin(async move { connect(&uri, &overrides, &policy).await.map_err(ConnectError) })
+    }
+}
+
+async fn connect(uri: &Uri, overrides: &Overrides, policy: &Policy) -> Result<Stream, Error> {
+    let host = uri.host().unwrap_or_default();
+    let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let port = uri.port_u16().unwrap_or(default_port);
+    let failed = |problem: String, refused| Error::Connect { problem, refused };
+    let work = async {
+        let address = resolve(host, port, overrides, policy).await?;
+        let stream = TcpStream::connect(address).await.map_err(|error| {
+            failed(format!("{address}: {error}"), error.kind() == std::io::ErrorKind::ConnectionRefused)
+        })?;
+        // Requests are written whole; waiting for more to send with them only costs time.
+        stream.set_nodelay(true).map_err(|error| failed(error.to_string(), false))?;
+        Ok(Stream(TokioIo::new(stream)))
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(failed(format!("no connection within {CONNECT_TIMEOUT:?}"), false)))
+}
+
+/// A plain connection; what `hyper-util` wants to know of it is nothing.
+struct Stream(TokioIo<TcpStream>);
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, buffers)
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! Calls against bare TCP servers on loopback: limits, deadlines, and every kind of failure by its class.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// Answers each connection's first request with `answer`, then keeps the connection open until the test ends.
+async fn server(answer: &'static str) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.read(&mut buffer).await;
+            });
+        }
+    });
+    (address, task)
+}
+
+async fn call(answer: &'static str, timeout_ms: u64, limit: usize) -> Result<Reply, Error> {
+    let (address, task) = server(answer).await;
+    let reply = call_at(address, timeout_ms, limit).await;
+    task.abort();
+    reply
+}
+
+async fn call_at(address: SocketAddr, timeout_ms: u64, limit: usize) -> Result<Reply, Error> {
+    let policy = Policy { allow_loopback: true, api_server: None };
+    let hooks = Hooks::new(policy, Overrides::default(), 4).unwrap();
+    let target = Target {
+        uri: format!("http://{address}/sync").parse().unwrap(),
+        timeout: Duration::from_millis(timeout_ms),
+        reply_limit_bytes: limit,
+    };
+    hooks.call(&target, HeaderMap::new(), Bytes::from_static(b"{}")).await
+}
+
+#[tokio::test]
+async fn a_reply_within_the_limit_comes_back() {
+    let reply = call("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 5000, 2).await.unwrap();
+    assert_eq!(&*reply.body, b"{}");
+}
+
+#[tokio::test]
+async fn too_large_a_reply_is_refused_by_header_and_by_count() {
+    let announced = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+    assert!(matches!(call(announced, 5000, 10).await, Err(Error::TooLarge { limit: 10 })));
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n01234567890\r\n";
+    assert!(matches!(call(chunked, 5000, 10).await, Err(Error::TooLarge { limit: 10 })));
+}
+
+#[tokio::test]
+async fn the_deadline_covers_head_and_body() {
+    assert!(matches!(call("", 100, 10).await, Err(Error::Timeout { .. })));
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{\"";
+    assert!(matches!(call(half, 100, 10).await, Err(Error::Timeout { .. })));
+}
+
+#[tokio::test]
+async fn failures_have_classes() {
+    let redirect = call("HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n", 5000, 10).await;
+    assert!(matches!(redirect, Err(Error::Redirect { code: 302 })));
+    let error = call("HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\noops", 5000, 10).await.unwrap_err();
+    assert!(matches!(&error, Error::Code { code: 500, excerpt } if excerpt == "oops") && !error.is_terminal());
+    assert!(call("HTTP/1.1 422 No\r\nContent-Length: 0\r\n\r\n", 5000, 10).await.unwrap_err().is_terminal());
+    let later = call("HTTP/1.1 429 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", 5000, 10).await;
+    assert!(matches!(later, Err(Error::Later { after: Some(after) }) if after.as_secs() == 7));
+    let later = call("HTTP/1.1 429 No\r\nContent-Length: 0\r\n\r\n", 5000, 10).await;
+    assert!(matches!(later, Err(Error::Later { after: None })));
+    let encoded = call("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n", 5000, 10).await;
+    assert!(matches!(encoded, Err(Error::Encoding(_))));
+    let garbage = call("SSH-2.0-x\r\n", 5000, 10).await;
+    assert!(matches!(garbage, Err(Error::Broken(_))), "{garbage:?}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_as_refused() {
+    let (address, task) = server("").await;
+    task.abort();
+    let _ = task.await;
+    let error = call_at(address, 5000, 10).await.unwrap_err();
+    assert_eq!(error.reason(), "ConnectionRefused");
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let header = |text: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_str(text).unwrap());
+        retry_after(&headers, now)
+    };
+    assert_eq!(header("12"), Some(Duration::from_secs(12)));
+    assert_eq!(header("Sun, 09 Sep 2001 01:46:50 GMT"), Some(Duration::from_secs(10)));
+    assert_eq!(header("Sun, 09 Sep 2001 01:46:30 GMT"), Some(Duration::ZERO));
+    assert_eq!((header("soon"), header("-1")), (None, None));
+}

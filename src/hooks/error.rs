@@ -1,0 +1,101 @@
+//! Why a hook call failed, classed by method.
+//!
+//! Never holds a reply's text whole: an excerpt goes to the log, not into a status or an event.
+
+use std::time::Duration;
+
+/// A failed call. The URL is the caller's to add.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL can't be used, or the rules forbid it.
+    #[error("{0}")]
+    Address(String),
+    /// The host's name doesn't resolve.
+    #[error("{host} does not resolve: {problem}")]
+    Resolve {
+        /// The host.
+        host: String,
+        /// What the resolver said.
+        problem: String,
+    },
+    /// No connection.
+    #[error("can't connect: {problem}")]
+    Connect {
+        /// What the operating system or TLS said.
+        problem: String,
+        /// Nobody listens there.
+        refused: bool,
+    },
+    /// The connection broke during the call.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// No whole reply in time.
+    #[error("no whole reply within {after:?}")]
+    Timeout {
+        /// The limit.
+        after: Duration,
+    },
+    /// A redirect, which is never followed.
+    #[error("the hook answered with a redirect ({code}), which is not followed; name the final URL")]
+    Redirect {
+        /// HTTP code.
+        code: u16,
+    },
+    /// Any other answer than 200.
+    #[error("the hook answered {code}")]
+    Code {
+        /// HTTP code.
+        code: u16,
+        /// The beginning of the body, for the log.
+        excerpt: String,
+    },
+    /// 429.
+    #[error("the hook asks to be called later (429)")]
+    Later {
+        /// After this long; `None` if it didn't say.
+        after: Option<Duration>,
+    },
+    /// Larger than the limit.
+    #[error("the reply is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// An encoding that wasn't asked for.
+    #[error("the reply has Content-Encoding {0}, which was not asked for")]
+    Encoding(String),
+}
+
+impl Error {
+    /// A word for conditions, events and metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Address(_) => "AddressRefused",
+            Self::Resolve { .. } => "NameNotResolved",
+            Self::Connect { refused: true, .. } => "ConnectionRefused",
+            Self::Connect { .. } => "ConnectionFailed",
+            Self::Broken(_) => "ConnectionBroken",
+            Self::Timeout { .. } => "Timeout",
+            Self::Redirect { .. } => "Redirect",
+            Self::Code { .. } => "BadCode",
+            Self::Later { .. } => "TooManyRequests",
+            Self::TooLarge { .. } | Self::Encoding(_) => "BadReply",
+        }
+    }
+
+    /// Whether the webhook was reached and answered in HTTP.
+    #[must_use]
+    pub fn was_answered(&self) -> bool {
+        matches!(
+            self,
+            Self::Redirect { .. } | Self::Code { .. } | Self::Later { .. } | Self::TooLarge { .. } | Self::Encoding(_)
+        )
+    }
+
+    /// Whether the reply says that only a change of the parent can help (422).
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Code { code: 422, .. })
+    }
+}

@@ -1,0 +1,73 @@
+//! From a hook's host and port to the one address that is connected to.
+//!
+//! Never connects to a name: what was checked is what is used, so that a name can't point elsewhere in between.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::policy::ip_of;
+use crate::{Error, Policy};
+
+/// `--hook-resolve`: fixed addresses for hosts, for tests and laptops.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides(HashMap<(String, u16), SocketAddr>);
+
+impl Overrides {
+    /// Connects to `address` whenever `host` and `port` are meant.
+    pub fn add(&mut self, host: &str, port: u16, address: SocketAddr) {
+        self.0.insert((host.to_ascii_lowercase(), port), address);
+    }
+
+    fn find(&self, host: &str, port: u16) -> Option<SocketAddr> {
+        self.0.get(&(host.to_ascii_lowercase(), port)).copied()
+    }
+}
+
+/// The address to connect to: an override as it is (whoever runs this process said so), else the first address of the
+/// name that the policy allows.
+///
+/// # Errors
+/// If the name doesn't resolve, or resolves to refused addresses only.
+pub(crate) async fn resolve(
+    host: &str,
+    port: u16,
+    overrides: &Overrides,
+    policy: &Policy,
+) -> Result<SocketAddr, Error> {
+    if let Some(address) = overrides.find(host, port) {
+        return Ok(address);
+    }
+    if let Some(ip) = ip_of(host) {
+        let address = SocketAddr::new(ip, port);
+        return policy.check_address(address).map(|()| address);
+    }
+    let failed = |problem: String| Error::Resolve { host: host.to_owned(), problem };
+    let found = tokio::net::lookup_host((host, port)).await.map_err(|error| failed(error.to_string()))?;
+    let mut refused = None;
+    for address in found {
+        match policy.check_address(address) {
+            Ok(()) => return Ok(address),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.unwrap_or_else(|| failed("no address".to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn literal_addresses_are_checked_and_overrides_are_trusted() {
+        let policy = Policy { allow_loopback: false, api_server: None };
+        let mut overrides = Overrides::default();
+        assert!(resolve("127.0.0.1", 80, &overrides, &policy).await.is_err());
+        assert!(resolve("[fe80::1]", 80, &overrides, &policy).await.is_err());
+        overrides.add("Hook.shop.svc", 80, "127.0.0.1:8080".parse().unwrap());
+        let address = resolve("hook.shop.svc", 80, &overrides, &policy).await.unwrap();
+        assert_eq!(address, "127.0.0.1:8080".parse().unwrap());
+        assert!(resolve("hook.shop.svc", 81, &overrides, &policy).await.is_err());
+        let error = resolve("no-such-name.invalid", 80, &overrides, &policy).await.unwrap_err();
+        assert_eq!(error.reason(), "NameNotResolved");
+    }
+}

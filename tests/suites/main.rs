@@ -1,0 +1,55 @@
+//! The black-box suites: what Ringmaster does, seen through an API server and webhooks, never through its code.
+//!
+//! `cargo test --test suites` runs them; a trial is `<server>::<suite>::<name>`, and no server starts for trials that
+//! are filtered out. `cargo test --test suites -- --serve [DIR]` starts the same server for use by hand: it writes
+//! `DIR/kubeconfig` and runs until SIGINT or SIGTERM. With `RINGMASTER_KEEP_LOGS=DIR` the logs of all processes stay.
+
+// Helpers are here for all suites; time and tasks are the trials' own.
+#![allow(dead_code, clippy::disallowed_methods)]
+
+mod child;
+mod cluster;
+mod hook;
+mod objects;
+mod process;
+mod serve;
+mod server;
+mod suites;
+mod trial;
+mod wait;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+use server::ServerKind;
+use trial::Shared;
+
+/// Trials at one time unless `--test-threads` says otherwise.
+const TEST_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "--serve") {
+        return match serve::run(words.next().map(PathBuf::from)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("suites --serve: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(TEST_THREADS);
+    let servers = ServerKind::ALL.map(Shared::new);
+    let trials = servers.iter().flat_map(|server| suites::all().into_iter().map(|case| case.on(server))).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let mut code = conclusion.exit_code();
+    for server in &servers {
+        if let Err(error) = server.stop() {
+            eprintln!("stop the server: {error:#}");
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}
