@@ -21,7 +21,7 @@ use crate::server::lock;
 /// Largest request that is taken, in bytes.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 /// Calls that are remembered; older ones are forgotten, though [`Hook::count`] still counts them.
-const MAX_CALLS: usize = 100_000;
+const MAX_CALLS: usize = 10_000;
 /// Largest head of a request that [`read_request`] takes, in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 /// How long an address may stay taken by the hook that had it before.

@@ -17,6 +17,7 @@ mod server;
 mod suites;
 mod trial;
 mod wait;
+mod website;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,0 +1,56 @@
+# What there is to run. Nothing here downloads a binary: components and tools are built once, from their registries, into
+# the cache folder.
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ringmaster
+DENY := $(CACHE)/tools/bin/cargo-deny
+DENY_VERSION := 0.20.2
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+UNIT_TESTS := $(if $(NEXTEST),cargo nextest run --workspace --lib --bins,cargo test --workspace --lib --bins)
+
+.DEFAULT_GOAL := help
+.PHONY: help test unit examples suites lint crds apiserver demo bench prerequisites
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+test: prerequisites unit examples suites ## All tests: unit, examples, and every suite on the real kube-apiserver
+
+unit: ## Tests without I/O, or on loopback only
+	$(UNIT_TESTS)
+
+examples: ## The examples' own tests
+	python3 -m unittest discover -s webhooks-examples/python/website
+
+suites: ## Black-box suites; SUITE=name runs those whose name contains it
+	cargo test --test suites -- $(SUITE)
+
+lint: ## Formatting, clippy, documentation, dependencies, file sizes; all without a warning
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
+	tests/lint/sizes
+	$(MAKE) --no-print-directory $(DENY)
+	$(DENY) --log-level error check bans licenses sources
+
+$(DENY):
+	cargo install --locked --quiet cargo-deny --version $(DENY_VERSION) --root $(CACHE)/tools --target-dir $(CACHE)/tools/target
+	rm -rf $(CACHE)/tools/target
+
+crds: ## Write manifests/crds from the Rust types
+	cargo run --quiet -- crds --out manifests/crds
+
+apiserver: ## A real kube-apiserver with the CRDs, on loopback, until Ctrl-C
+	@mkdir -p target/apiserver
+	@echo "when the path of the kubeconfig appears, in another terminal:"
+	@echo "  export KUBECONFIG=$(CURDIR)/target/apiserver/kubeconfig"
+	@echo "  export PATH=\$$PATH:$$(tests/components/build)"
+	cargo test --quiet --test suites -- --serve target/apiserver
+
+demo: ## Comes with the embedded API server
+	@echo "make demo comes with the embedded API server; until then follow the README's first five minutes" >&2; exit 1
+
+bench: ## Comes with the benchmarks
+	@echo "make bench is not there yet; 'make suites SUITE=scale' prints figures for 5,000 objects" >&2; exit 1
+
+prerequisites:
+	@tests/prerequisites
