@@ -30,7 +30,7 @@ lint: ## Formatting, clippy, documentation, dependencies, file sizes; all withou
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 	tests/lint/sizes
 	$(MAKE) --no-print-directory $(DENY)
-	$(DENY) --log-level error check bans licenses sources
+	$(DENY) --locked check bans licenses sources
 
 $(DENY):
 	cargo install --locked --quiet cargo-deny --version $(DENY_VERSION) --root $(CACHE)/tools --target-dir $(CACHE)/tools/target

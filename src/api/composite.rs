@@ -98,7 +98,8 @@ pub struct CompositeControllerSpec {
     /// Select children by a controller-uid label that is added to them, instead of the parent's spec.selector.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub generate_selector: bool,
-    /// Sync every parent this often, in seconds, changed or not. Never when left out.
+    /// Sync every parent this often, in seconds, changed or not. When left out, only `--cache-flush-interval` of
+    /// `ringmaster run` does that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = RESYNC_PERIOD_SECONDS_MAX))]
     pub resync_period_seconds: Option<i32>,

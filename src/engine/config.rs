@@ -149,7 +149,7 @@ pub struct Settings {
     pub discovery_interval: Duration,
     /// Time between two deliveries of each parent at the lowest priority; `None` for never.
     pub cache_flush_interval: Option<Duration>,
-    /// Parents that are reconciled; `None` for all.
+    /// Labels of the controllers that are run; `None` for all.
     pub target_label_selector: Option<Selector>,
     /// Where metrics are served; `None` for nowhere. Port 0 takes a free one.
     pub metrics_address: Option<SocketAddr>,

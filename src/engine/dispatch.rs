@@ -89,6 +89,11 @@ impl Dispatch {
             tokio::select! {
                 () = abort.cancelled() => {
                     running.shutdown().await;
+                    // Whoever waits for these to end need not wait any longer.
+                    for key in keys.values() {
+                        self.queue.lock().done(key, Outcome::Dropped, self.clock.now(), random());
+                    }
+                    self.ended.notify_waiters();
                     return;
                 }
                 () = stop.cancelled(), if !stop.is_cancelled() => {}

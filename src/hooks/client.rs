@@ -28,6 +28,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of an error reply is read and kept for the log, in bytes.
 const EXCERPT_BYTES: usize = 512;
+/// A 429 can put a call off for at most this long.
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// A reply's headers are at most this large.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
@@ -144,14 +146,14 @@ async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, (Bytes, Option<
     Ok(buffer.freeze())
 }
 
-/// Retry-After in seconds or as an HTTP date.
+/// Retry-After in seconds or as an HTTP date, at most [`MAX_RETRY_AFTER`].
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(now).unwrap_or(Duration::ZERO))
+    let after = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or(Duration::ZERO),
+    };
+    Some(after.min(MAX_RETRY_AFTER))
 }
 
 fn classify(error: hyper_util::client::legacy::Error) -> Error {

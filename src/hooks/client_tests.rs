@@ -103,4 +103,6 @@ fn retry_after_is_seconds_or_a_date() {
     assert_eq!(header("Sun, 09 Sep 2001 01:46:50 GMT"), Some(Duration::from_secs(10)));
     assert_eq!(header("Sun, 09 Sep 2001 01:46:30 GMT"), Some(Duration::ZERO));
     assert_eq!((header("soon"), header("-1")), (None, None));
+    assert_eq!(header("99999999999"), Some(MAX_RETRY_AFTER));
+    assert_eq!(header("Sun, 09 Sep 2091 01:46:50 GMT"), Some(MAX_RETRY_AFTER));
 }

@@ -34,7 +34,7 @@ pub struct Flags {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub workers: Option<String>,
 
-    /// How often the API server is asked which kinds it serves [default: 30s]
+    /// For how long the API server's answer to which kinds it serves counts [default: 30s]
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     pub discovery_interval: Option<String>,
 
@@ -42,7 +42,7 @@ pub struct Flags {
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     pub cache_flush_interval: Option<String>,
 
-    /// Only parents with these labels are reconciled, such as `env=prod,tier!=web` [default: all]
+    /// Only controllers with these labels are run, such as `env=prod,tier!=web` [default: all]
     #[arg(long, value_name = "SELECTOR", allow_hyphen_values = true)]
     pub target_label_selector: Option<String>,
 
@@ -54,7 +54,7 @@ pub struct Flags {
     #[arg(long, value_name = "IP:PORT")]
     pub health_probe_bind_address: Option<String>,
 
-    /// Events per second that one object may cause, once its burst is used up [default: 1/300]
+    /// Events per second that one object may cause, once its burst is used up [default: 0.00333, one in five minutes]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub events_qps: Option<String>,
 
@@ -82,7 +82,7 @@ pub struct Flags {
     #[arg(long, value_name = "STRATEGY", help_heading = METACONTROLLER)]
     pub apply_strategy: Option<String>,
 
-    /// Field manager of server-side apply [default: metacontroller]
+    /// Field manager of server-side apply, which is not available yet [default: metacontroller]
     #[arg(long, value_name = "NAME", help_heading = METACONTROLLER)]
     pub apply_strategy_ssa_field_manager: Option<String>,
 
