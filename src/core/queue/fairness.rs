@@ -8,7 +8,7 @@
 //! if it runs fewer than its share: `ceil(workers / claimants)`. Claimants are the controllers that have a key ready
 //! or running, and one more that stands for all registered controllers that have none. So:
 //!
-//! - a controller that is alone may take every worker;
+//! - a controller that is alone may take all workers but a sixteenth, which wait for one that is declared later;
 //! - one whose webhook hangs takes at most its share or what lies above the reserve, and the rest stays free for the
 //!   others, also for those that have nothing to do yet (with at least two workers);
 //! - who has borrowed above its share gives back as its syncs end: it can't start another while the reserve is in use.
@@ -27,6 +27,9 @@ pub const BACKGROUND_SHARE: u32 = 16;
 
 /// The reserve is the workers divided by this, at least one.
 pub const RESERVE_PART: usize = 4;
+
+/// No controller takes the last workers: this part of them, rounded down, so none of less than 16.
+pub const SPARE_PART: usize = 16;
 
 const LEVELS: usize = 3;
 
@@ -239,7 +242,7 @@ impl Turns {
     fn may_start(&self, controller: ControllerId) -> bool {
         let reserve = (self.workers / RESERVE_PART).max(1);
         let claimants = self.active + usize::from(self.seats.len() > self.active);
-        let share = self.workers.div_ceil(claimants.max(1));
+        let share = self.workers.div_ceil(claimants.max(1)).min(self.workers - self.workers / SPARE_PART);
         self.workers - self.running > reserve || self.seats.get(&controller).is_some_and(|seat| seat.running < share)
     }
 

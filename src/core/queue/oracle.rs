@@ -86,7 +86,9 @@ impl Model {
         let claimants = active.len() + usize::from(an_idle_one);
         let reserve = if self.workers < 4 { 1 } else { self.workers / 4 };
         // running < ceil(workers / claimants), without a division.
-        self.running_of(controller) * claimants < self.workers || self.workers - self.running.len() > reserve
+        let fair = self.running_of(controller) * claimants < self.workers;
+        let spares_some = self.running_of(controller) + self.workers / 16 < self.workers;
+        (fair && spares_some) || self.workers - self.running.len() > reserve
     }
 
     fn pop(&mut self, now: Duration) -> Option<Popped> {

@@ -355,6 +355,17 @@ fn forget_drops_all_that_waits_and_lets_running_ones_end() {
 }
 
 #[test]
+fn a_lone_controller_leaves_workers_for_one_that_comes_later() {
+    let mut queue = queue(64, 1);
+    (0..100).for_each(|n| queue.add(key(0, &format!("n{n}")), Fresh, T0));
+    assert_eq!(std::iter::from_fn(|| queue.pop(T0)).count(), 60);
+    queue.register(ControllerId(1));
+    (0..9).for_each(|n| queue.add(key(1, &format!("n{n}")), Background, T0));
+    let popped: Vec<_> = std::iter::from_fn(|| queue.pop(T0)).map(|popped| popped.key.controller).collect();
+    assert_eq!(popped, [ControllerId(1); 4]);
+}
+
+#[test]
 fn a_controller_that_comes_back_keeps_one_worker_a_key() {
     let mut queue = queue(4, 1);
     queue.add(key(0, "a"), Fresh, T0);

@@ -2,19 +2,39 @@
 //!
 //! Never asks which kind of server it runs on.
 
+mod children;
+mod children_claim;
+mod children_when;
 mod command;
+mod errors;
+mod errors_reply;
+mod errors_setting;
 mod main_job;
 mod metacontroller;
 mod readme;
 mod scale;
+mod scene;
 mod smoke;
 
 use crate::trial::Case;
 
 /// Every trial, in the order in which they start.
 pub(crate) fn all() -> Vec<Case> {
-    [smoke::cases(), command::cases(), main_job::cases(), metacontroller::cases(), readme::cases(), scale::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        smoke::cases(),
+        command::cases(),
+        main_job::cases(),
+        metacontroller::cases(),
+        readme::cases(),
+        scale::cases(),
+        children::cases(),
+        children_claim::cases(),
+        children_when::cases(),
+        errors::cases(),
+        errors_reply::cases(),
+        errors_setting::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -1,0 +1,172 @@
+//! Whose a child is: adoption and release by a parent's `spec.selector`.
+//!
+//! Never about content: the hook here wants just what it observes.
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+
+use super::scene::{NEVER, Scene, config_map};
+use crate::cluster::Context;
+use crate::hook::{CallInfo, Reply};
+use crate::trial::Case;
+use crate::wait;
+
+/// The trials of this suite.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("children", "adopts_a_matching_orphan", adopts),
+        Case::new("children", "adopts_an_orphan_that_comes_later", adopts_later),
+        Case::new("children", "adopts_an_orphan_that_is_relabelled", adopts_relabelled),
+        Case::new("children", "releases_what_no_longer_matches", releases),
+        Case::new("children", "missing_or_empty_selector_is_told", bad_selectors),
+    ]
+}
+
+/// A scene whose parents bring their own selectors, and whose hook wants what it observes.
+async fn scene(ctx: Context) -> anyhow::Result<Scene> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(keep);
+    let mut spec = scene.spec("InPlace");
+    spec["generateSelector"] = false.into();
+    scene.ctx.controller("c", spec).await?;
+    Ok(scene)
+}
+
+fn keep(request: &Value, _: &CallInfo) -> Reply {
+    let observed = request["children"]["ConfigMap.v1"].as_object().into_iter().flat_map(|maps| maps.values());
+    let children: Vec<Value> = observed
+        .map(|map| {
+            let mut wanted = config_map(map["metadata"]["name"].as_str().unwrap_or_default(), map["data"].clone());
+            wanted["metadata"]["labels"] = map["metadata"]["labels"].clone();
+            wanted
+        })
+        .collect();
+    Reply::json(&json!({ "status": { "children": children.len() }, "children": children }))
+}
+
+impl Scene {
+    async fn selecting_thing(&self, name: &str, app: &str) -> anyhow::Result<Value> {
+        let selector = json!({ "matchLabels": { "app": app } });
+        let body = json!({ "metadata": { "name": name }, "spec": { "selector": selector } });
+        self.ctx.admin.create(&self.things, body).await
+    }
+
+    async fn orphan(&self, name: &str, app: &str) -> anyhow::Result<Value> {
+        let mut map = config_map(name, json!({ "x": "1" }));
+        map["metadata"]["labels"] = json!({ "app": app });
+        self.ctx.admin.create(&self.maps, map).await
+    }
+
+    async fn owned_by(&self, name: &str, thing: &Value) -> anyhow::Result<Value> {
+        let wanted = json!([{
+            "apiVersion": self.things.api_version, "kind": "Thing", "name": thing["metadata"]["name"],
+            "uid": thing["metadata"]["uid"], "controller": true, "blockOwnerDeletion": true,
+        }]);
+        let check = |map: &Value| {
+            ensure!(map["metadata"]["ownerReferences"] == wanted, "{}", map["metadata"]);
+            Ok(())
+        };
+        self.map(name, "is adopted", check).await
+    }
+
+    async fn children_in_status(&self, name: &str, count: usize) -> anyhow::Result<()> {
+        let ask = async || {
+            let thing = self.ctx.admin.get(&self.things, name).await?;
+            ensure!(thing["status"]["children"] == count, "{}", thing["status"]);
+            Ok(())
+        };
+        self.ctx.wait(&format!("{name} has {count} children"), super::scene::SOON, ask).await
+    }
+}
+
+async fn adopts(ctx: Context) -> anyhow::Result<()> {
+    let scene = scene(ctx).await?;
+    let (a, b) = (scene.orphan("a", "x").await?, scene.orphan("b", "y").await?);
+    let mark = scene.ctx.mark()?;
+    let thing = scene.selecting_thing("p", "x").await?;
+    let adopted = scene.owned_by("a", &thing).await?;
+    ensure!(adopted["metadata"]["uid"] == a["metadata"]["uid"], "{adopted}");
+    ensure!(adopted["data"] == a["data"], "{adopted}");
+    scene.children_in_status("p", 1).await?;
+    scene.quiet().await?;
+    let stranger = scene.ctx.admin.get(&scene.maps, "b").await?;
+    ensure!(stranger["metadata"]["resourceVersion"] == b["metadata"]["resourceVersion"], "{stranger}");
+    let requests = scene.ctx.requests(mark)?;
+    let created: Vec<_> = requests.iter().filter(|r| r.verb == "create" && r.resource == "configmaps").collect();
+    ensure!(created.is_empty(), "it was there already: {created:?}");
+    Ok(())
+}
+
+async fn adopts_later(ctx: Context) -> anyhow::Result<()> {
+    let scene = scene(ctx).await?;
+    let thing = scene.selecting_thing("p", "x").await?;
+    let bystander = scene.selecting_thing("q", "y").await?;
+    scene.children_in_status("p", 0).await?;
+    scene.children_in_status("q", 0).await?;
+    scene.quiet().await?;
+    scene.orphan("a", "x").await?;
+    scene.owned_by("a", &thing).await?;
+    scene.children_in_status("p", 1).await?;
+    ensure!(scene.calls("q") == 1, "q was called {} times: {bystander}", scene.calls("q"));
+    Ok(())
+}
+
+async fn adopts_relabelled(ctx: Context) -> anyhow::Result<()> {
+    let scene = scene(ctx).await?;
+    let thing = scene.selecting_thing("p", "x").await?;
+    let orphan = scene.orphan("a", "y").await?;
+    scene.children_in_status("p", 0).await?;
+    scene.quiet().await?;
+    let map = scene.ctx.admin.get(&scene.maps, "a").await?;
+    ensure!(map["metadata"]["resourceVersion"] == orphan["metadata"]["resourceVersion"], "{map}");
+    scene.ctx.admin.patch_merge(&scene.maps, "a", &json!({ "metadata": { "labels": { "app": "x" } } })).await?;
+    scene.owned_by("a", &thing).await?;
+    scene.children_in_status("p", 1).await
+}
+
+async fn releases(ctx: Context) -> anyhow::Result<()> {
+    let scene = scene(ctx).await?;
+    let thing = scene.selecting_thing("p", "x").await?;
+    let orphan = scene.orphan("a", "x").await?;
+    scene.owned_by("a", &thing).await?;
+    scene.children_in_status("p", 1).await?;
+    scene.quiet().await?;
+    scene.ctx.admin.patch_merge(&scene.maps, "a", &json!({ "metadata": { "labels": { "app": "y" } } })).await?;
+    let check = |map: &Value| {
+        ensure!(map["metadata"]["ownerReferences"].is_null(), "{}", map["metadata"]);
+        Ok(())
+    };
+    let released = scene.map("a", "is released", check).await?;
+    ensure!(released["metadata"]["uid"] == orphan["metadata"]["uid"] && released["data"] == orphan["data"]);
+    scene.children_in_status("p", 0).await?;
+    scene.quiet().await?;
+    // Kept as it is, by everybody.
+    wait::stays("the released ConfigMap is left alone", NEVER, async || {
+        let map = scene.ctx.admin.get(&scene.maps, "a").await?;
+        ensure!(map["metadata"]["resourceVersion"] == released["metadata"]["resourceVersion"], "{map}");
+        Ok(())
+    })
+    .await?;
+    // Another parent whose selector it matches may have it.
+    let heir = scene.selecting_thing("q", "y").await?;
+    scene.owned_by("a", &heir).await.map(drop)
+}
+
+async fn bad_selectors(ctx: Context) -> anyhow::Result<()> {
+    let scene = scene(ctx).await?;
+    let body = |name: &str, spec: Value| json!({ "metadata": { "name": name }, "spec": spec });
+    let specs = [
+        ("missing", json!({ "x": 1 })),
+        ("empty", json!({ "selector": {} })),
+        ("malformed", json!({ "selector": { "matchExpressions": [{ "key": "a", "operator": "Near" }] } })),
+    ];
+    for (name, spec) in specs {
+        let thing = scene.ctx.admin.create(&scene.things, body(name, spec)).await?;
+        scene.event(&thing, "SyncError", &["spec.selector"]).await?;
+    }
+    ensure!(scene.hook.count() == 0, "the hook was called for a parent without a selector");
+    // The fix is taken at once.
+    let fixed = json!({ "spec": { "selector": { "matchLabels": { "app": "x" } } } });
+    scene.ctx.admin.patch_merge(&scene.things, "missing", &fixed).await?;
+    scene.synced("missing").await.map(drop)
+}
