@@ -1,6 +1,7 @@
 //! `ringmaster run`: the engine against a cluster, until SIGTERM or SIGINT.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use ringmaster_engine::config::{Flags, Settings, environment};
@@ -8,6 +9,9 @@ use ringmaster_engine::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+/// Threads that still run when everything else has ended get this long.
+const LAST_THREADS: Duration = Duration::from_secs(1);
 
 /// Arguments of `ringmaster run`.
 #[derive(clap::Args)]
@@ -40,7 +44,7 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
 
 fn run(settings: Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let engine = ringmaster_engine::run(settings, shutdown.clone());
@@ -57,5 +61,8 @@ fn run(settings: Settings) -> anyhow::Result<()> {
             _ = terminate.recv() => anyhow::bail!("ended by a second signal"),
             _ = interrupt.recv() => anyhow::bail!("ended by a second signal"),
         }
-    })
+    });
+    // A name that is being resolved runs on a thread that can't be stopped; it isn't worth waiting for.
+    runtime.shutdown_timeout(LAST_THREADS);
+    ended
 }

@@ -72,7 +72,7 @@ impl Client {
         let path = object_path(resource, key);
         match self.call(Method::GET, &path, None, READ_TIMEOUT).await {
             Ok(body) => parse(&Method::GET, &path, &body, resource).map(Some),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_object_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Never retries: `kube`'s own retry layer is off, because a write is repeated by the queue or not at all.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,10 +24,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The API server's address where its URL has one instead of a name.
-    #[must_use]
-    pub fn ip(&self) -> Option<IpAddr> {
-        self.host.trim_matches(['[', ']']).parse().ok()
+    /// The API server's addresses, as far as its name resolves now.
+    pub async fn addresses(&self) -> Vec<SocketAddr> {
+        let host = self.host.trim_matches(['[', ']']);
+        match tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((host, self.port))).await {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Error {
         message: String,
         /// What a Retry-After header asked for.
         retry_after: Option<Duration>,
+        /// The Status names an object: it, and not its kind or path, is meant.
+        object: bool,
     },
     /// No answer: the connection failed, or broke.
     #[error("{call}: {source}")]
@@ -63,11 +65,21 @@ impl Error {
             reason: Option<String>,
             #[serde(default)]
             message: Option<String>,
+            #[serde(default)]
+            details: Option<Details>,
         }
-        let status: Status = serde_json::from_slice(body)
-            .unwrap_or_else(|_| Status { reason: None, message: Some(String::from_utf8_lossy(body).into_owned()) });
+        #[derive(Deserialize)]
+        struct Details {
+            #[serde(default)]
+            name: String,
+        }
+        let status: Status = serde_json::from_slice(body).unwrap_or_else(|_| Status {
+            message: Some(String::from_utf8_lossy(body).into_owned()),
+            ..Status::default()
+        });
+        let object = status.details.is_some_and(|details| !details.name.is_empty());
         let message = status.message.unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect();
-        Self::Status { call, code, reason: status.reason.unwrap_or_default(), message, retry_after }
+        Self::Status { call, code, reason: status.reason.unwrap_or_default(), message, retry_after, object }
     }
 
     /// The HTTP code, if there was an answer.
@@ -92,6 +104,12 @@ impl Error {
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(404)
+    }
+
+    /// This very object isn't there; its kind is served.
+    #[must_use]
+    pub fn is_object_not_found(&self) -> bool {
+        matches!(self, Self::Status { code: 404, object: true, .. })
     }
 
     /// Our rights don't allow it.
@@ -163,6 +181,10 @@ mod tests {
             let body = format!(r#"{{"kind":"Status","reason":"{reason}","message":"m"}}"#);
             Error::from_answer("GET /x".into(), code, None, body.as_bytes())
         };
+        let missing = br#"{"reason":"NotFound","message":"m","details":{"name":"a","kind":"things"}}"#;
+        assert!(Error::from_answer("GET /x".into(), 404, None, missing).is_object_not_found());
+        let no_kind = Error::from_answer("GET /x".into(), 404, None, b"404 page not found");
+        assert!(no_kind.is_not_found() && !no_kind.is_object_not_found());
         assert!(status(409, "AlreadyExists").is_already_exists() && !status(409, "AlreadyExists").is_conflict());
         assert!(status(409, "Conflict").is_conflict());
         assert!(status(500, "").outcome_is_unknown() && !status(422, "Invalid").outcome_is_unknown());

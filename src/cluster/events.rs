@@ -77,7 +77,8 @@ impl Events {
     }
 
     /// Hands an event in; never waits.
-    pub fn send(&self, event: Event) {
+    pub fn send(&self, mut event: Event) {
+        event.note = cut(event.note);
         if self.queue.try_send(event).is_err() {
             self.meter.limit_hit("queued_events");
         }
@@ -116,7 +117,7 @@ async fn post(
             type_: if event.warning { EventType::Warning } else { EventType::Normal },
             action: event.reason.clone(),
             reason: event.reason,
-            note: Some(cut(event.note)),
+            note: Some(event.note),
             secondary: None,
         };
         match tokio::time::timeout(POST_TIMEOUT, recorder.publish(&event, &reference)).await {

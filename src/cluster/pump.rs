@@ -116,12 +116,13 @@ impl Shell {
             Some(400 | 422) if self.listing => Input::NotStreamed,
             _ => Input::Failed,
         };
-        let failed = input == Input::Failed;
         debug!(kind = %self.watch.resource, %error, "watch: request failed");
         self.on(input);
-        if failed {
+        let failures = self.pump.failures();
+        // One broken connection is none of anybody's business; a refusal doesn't heal by itself.
+        if failures > 1 || (failures == 1 && matches!(error.code(), Some(401 | 403 | 404))) {
             self.troubled = true;
-            self.sink.trouble(&error, self.pump.failures());
+            self.sink.trouble(&error, failures);
         }
     }
 
@@ -206,6 +207,10 @@ impl Shell {
                 .to_bytes();
             return Err(Error::from_answer(call, code.as_u16(), retry, &text));
         }
+        if self.troubled && !self.listing {
+            self.troubled = false;
+            self.sink.recovered();
+        }
         let mut buffer = BytesMut::new();
         let mut searched = 0;
         let (start, mut heard) = (tokio::time::Instant::now(), false);
@@ -215,7 +220,6 @@ impl Shell {
                 // One that ends before it began would be asked for again without a pause.
                 return Ok(if heard || start.elapsed() >= SHORTEST_WATCH { Input::Ended } else { Input::Failed });
             };
-            heard = true;
             let frame = frame.map_err(|source| Error::Connection { call: call.clone(), source: source.into() })?;
             let Ok(data) = frame.into_data() else { continue };
             buffer.extend_from_slice(&data);
@@ -224,6 +228,7 @@ impl Shell {
                 buffer.advance(1);
                 searched = 0;
                 if let Some(input) = self.line(&call, &line)? {
+                    heard = true;
                     self.on(input);
                 }
             }
@@ -262,6 +267,7 @@ impl Shell {
                     reason: String::new(),
                     message,
                     retry_after: None,
+                    object: false,
                 });
             }
             Line::Other => None,

@@ -204,21 +204,43 @@ impl Object {
     }
 
     /// Whether generation, labels and annotations are those of `other` and neither is being deleted: what changed,
-    /// if anything did, is status (Metacontroller's rule for `ignoreStatusChanges`).
+    /// if anything did, is status (Metacontroller's rule for `ignoreStatusChanges`). Never true for a kind without a
+    /// generation, such as Service: nothing tells a change of its spec from one of its status.
     #[must_use]
     pub fn differs_in_status_only(&self, other: &Self) -> bool {
+        let same = |a: Span, b: Span| a.of(&self.json) == b.of(&other.json);
         !self.deleting
             && !other.deleting
             && self.uid == other.uid
+            && self.generation != 0
             && self.generation == other.generation
-            && self.labels.of(&self.json) == other.labels.of(&other.json)
-            && self.annotations.of(&self.json) == other.annotations.of(&other.json)
+            && same(self.labels, other.labels)
+            && same(self.annotations, other.annotations)
+    }
+
+    /// Whether a write of status alone may have led from `other` to this: all that we read of metadata is the same.
+    #[must_use]
+    pub fn is_same_but_status(&self, other: &Self) -> bool {
+        let same = |a: Span, b: Span| a.of(&self.json) == b.of(&other.json);
+        self.uid == other.uid
+            && self.generation != 0
+            && self.generation == other.generation
+            && self.deleting == other.deleting
+            && same(self.labels, other.labels)
+            && same(self.annotations, other.annotations)
+            && same(self.owners, other.owners)
+            && same(self.finalizers, other.finalizers)
     }
 
     /// Notes that this version of the object is what the desired state hashed to `desired` leads to, so that the next
-    /// sync need not compare them. A new version of the object starts without the note.
+    /// sync need not compare them. A new version starts without the note, unless only its status is new.
     pub fn settle(&self, desired: u64) {
         self.settled.store(desired, Ordering::Relaxed);
+    }
+
+    /// Takes the note over from an earlier version that differs from this one in status only.
+    pub(crate) fn settle_as(&self, earlier: &Self) {
+        self.settle(earlier.settled.load(Ordering::Relaxed));
     }
 
     /// Whether [`Self::settle`] was told of the same desired state for this version.
@@ -505,6 +527,11 @@ pub(crate) mod tests {
         assert!(!make(r#"{"a":"c"}"#, 1, "{}", "").differs_in_status_only(&first));
         assert!(!make(r#"{"a":"b"}"#, 2, "{}", "").differs_in_status_only(&first));
         assert!(!make(r#"{"a":"b"}"#, 1, "{}", r#","deletionTimestamp":"2020""#).differs_in_status_only(&first));
+        assert!(make(r#"{"a":"b"}"#, 1, r#"{"x":1}"#, "").is_same_but_status(&first));
+        assert!(!make(r#"{"a":"b"}"#, 1, "{}", r#","finalizers":["f"]"#).is_same_but_status(&first));
+        let without_generation = make(r#"{"a":"b"}"#, 0, "{}", "");
+        assert!(!make(r#"{"a":"b"}"#, 0, r#"{"x":1}"#, "").differs_in_status_only(&without_generation));
+        assert!(!make(r#"{"a":"b"}"#, 0, r#"{"x":1}"#, "").is_same_but_status(&without_generation));
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Executor<'_> {
         match self.client.delete(&child.resource, Preconditions(object)).await {
             Ok(Some(left)) => child.shared.answer(left, None, Some(self.key)),
             Ok(None) => child.shared.gone(object.key(), object.uid(), Some(self.key)),
-            Err(error) if error.is_not_found() => {
+            Err(error) if error.is_object_not_found() => {
                 child.shared.gone(object.key(), object.uid(), Some(self.key));
             }
             Err(error) => return self.failed(delete.kind, object.key(), error).await,
@@ -210,7 +210,7 @@ impl Executor<'_> {
                 Ok(())
             }
             // Gone, or made anew: its events lead to what follows.
-            Err(error) if error.is_not_found() || error.is_conflict() => Err(Failure::Stale),
+            Err(error) if error.is_object_not_found() || error.is_conflict() => Err(Failure::Stale),
             Err(error) => {
                 // A parent of another uid fails the patch's test, which reads as invalid: look before judging.
                 if error.outcome_is_unknown() || error.is_refused() {
@@ -227,7 +227,7 @@ impl Executor<'_> {
     }
 
     async fn failed(&self, kind: usize, object: &ObjectKey, error: Error) -> Result<(), Failure> {
-        let stale = error.is_conflict() || error.is_not_found();
+        let stale = error.is_conflict() || error.is_object_not_found();
         if stale || error.outcome_is_unknown() {
             self.hosted.note_unknown(&self.key.parent, Some(kind), object);
         }

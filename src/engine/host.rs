@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::select_all;
 use parking_lot::{Mutex, RwLock};
 use ringmaster_cluster::{Discovery, Subject, Watch};
+use ringmaster_core::cache::Change;
 use ringmaster_core::controller::Controller;
 use ringmaster_core::hook::Limits;
 use ringmaster_core::key::{ApiVersion, ControllerId, Resource};
@@ -172,6 +173,7 @@ impl Round {
             let route = ChildRoute { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch) };
             let subscription = self.stage.watches.subscribe(everything(&resource), Arc::new(route));
             let shared = Arc::clone(subscription.shared());
+            shared.index_orphans();
             kinds.push(ChildKind { resource, strategy: rule.strategy, shared });
             subscriptions.push(subscription);
         }
@@ -247,8 +249,8 @@ impl Round {
         self.stage.dispatch.register(hosted.id);
         hosted.active.store(true, Ordering::Release);
         let parents: Vec<_> = hosted.parents.store().iter().cloned().collect();
-        for parent in &parents {
-            index_parent(hosted, None, parent);
+        for new in parents {
+            index_parent(hosted, &Change::Applied { old: None, new });
         }
         let keys = hosted.parent_keys();
         info!(controller = %self.model.name, parents = keys.len(), hook = %self.target.uri, "started");

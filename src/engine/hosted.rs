@@ -2,7 +2,7 @@
 //!
 //! Never calls a hook and never writes; see `sync`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -62,7 +62,7 @@ pub(crate) struct ParentIndex {
 #[derive(Default)]
 pub(crate) struct Note {
     /// Objects whose last write had no known outcome: index of the child kind (`None` for the parent itself) and key.
-    pub(crate) unknown: Vec<(Option<usize>, ObjectKey)>,
+    pub(crate) unknown: BTreeSet<(Option<usize>, ObjectKey)>,
     /// The parent that the hook refused for good; no call until it changes.
     pub(crate) terminal: Option<Arc<Object>>,
 }
@@ -112,22 +112,19 @@ impl Hosted {
     /// Notes that an object must be read before the next sync.
     pub(crate) fn note_unknown(&self, parent: &ObjectKey, kind: Option<usize>, object: &ObjectKey) {
         let mut notes = self.notes.lock();
-        let unknown = &mut notes.entry(parent.clone()).or_default().unknown;
-        if !unknown.iter().any(|(k, o)| *k == kind && o == object) {
-            unknown.push((kind, object.clone()));
-        }
+        notes.entry(parent.clone()).or_default().unknown.insert((kind, object.clone()));
     }
 
     /// What must be read before the next sync.
     pub(crate) fn unknown(&self, parent: &ObjectKey) -> Vec<(Option<usize>, ObjectKey)> {
-        self.notes.lock().get(parent).map(|note| note.unknown.clone()).unwrap_or_default()
+        self.notes.lock().get(parent).map(|note| note.unknown.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// It was read.
     pub(crate) fn known(&self, parent: &ObjectKey, kind: Option<usize>, object: &ObjectKey) {
         let mut notes = self.notes.lock();
         if let Some(note) = notes.get_mut(parent) {
-            note.unknown.retain(|(k, o)| !(*k == kind && o == object));
+            note.unknown.remove(&(kind, object.clone()));
             if note.unknown.is_empty() && note.terminal.is_none() {
                 notes.remove(parent);
             }
@@ -155,10 +152,7 @@ impl Hosted {
     }
 
     /// The parent is gone.
-    pub(crate) fn forget_parent(&self, parent: &Object) {
-        self.notes.lock().remove(parent.key());
-        let mut index = self.index.lock();
-        index.selectors.set(parent.key(), None);
-        index.by_uid.remove(parent.uid());
+    pub(crate) fn forget_notes(&self, parent: &ObjectKey) {
+        self.notes.lock().remove(parent);
     }
 }

@@ -98,12 +98,20 @@ impl Registry {
         }
         let mut state = shared.state();
         let mut running: HashMap<ObjectKey, Running> = HashMap::new();
+        // Of controllers that are gone: their last syncs may still run.
+        let mut ending: HashMap<ObjectKey, JoinHandle<()>> = HashMap::new();
         loop {
             let names = std::mem::take(&mut *changed.names.lock());
             for name in names {
                 let object = shared.store().get(&name).cloned();
-                self.update(dialect, &resource, &boards, &mut running, &name, object.as_deref());
+                let before = ending.remove(&name);
+                if let Some(task) =
+                    self.update(dialect, &resource, &boards, &mut running, before, &name, object.as_deref())
+                {
+                    ending.insert(name, task);
+                }
             }
+            ending.retain(|_, task| !task.is_finished());
             if shared.is_synced() {
                 progress.settled.store(true, Ordering::Release);
             }
@@ -117,10 +125,9 @@ impl Registry {
                 }
             }
         }
-        for (_, running) in running {
-            running.cancel.cancel();
-            // Ends with its last sync, which the shutdown bounds.
-            let _ = running.task.await;
+        // Each ends with its last sync, which the shutdown bounds.
+        for task in running.into_values().map(|running| running.task).chain(ending.into_values()) {
+            let _ = task.await;
         }
     }
 
@@ -144,34 +151,33 @@ impl Registry {
         }
     }
 
+    /// Brings one controller in line with its object; gives back the task of one that is gone and still ends.
+    #[expect(clippy::too_many_arguments, reason = "the registry's loop, taken apart for reading")]
     fn update(
         &self,
         dialect: &'static Dialect,
         resource: &Resource,
         boards: &Boards,
         running: &mut HashMap<ObjectKey, Running>,
+        ending: Option<JoinHandle<()>>,
         name: &ObjectKey,
         object: Option<&Object>,
-    ) {
+    ) -> Option<JoinHandle<()>> {
         if let (Some(known), Some(object)) = (running.get(name), object)
             && known.uid == *object.uid()
             && known.generation == object.generation()
         {
-            return;
+            return None;
         }
         let before = running.remove(name).map(|known| {
             known.cancel.cancel();
             known.task
         });
+        // At most one of them: a controller that ends isn't among the running.
+        let before = before.or(ending);
         let Some(object) = object else {
             boards.set(name, None);
-            if let Some(task) = before {
-                // Owned by the tracker from here on: it ends with the controller's last sync.
-                self.tasks.spawn(async move {
-                    let _ = task.await;
-                });
-            }
-            return;
+            return before;
         };
         let board = Board::new(self.clock);
         board.declared(object.generation());
@@ -190,6 +196,7 @@ impl Registry {
         });
         let (uid, generation) = (object.uid().clone(), object.generation());
         running.insert(name.clone(), Running { uid, generation, cancel, task });
+        None
     }
 
     /// The model of a controller that shall run.

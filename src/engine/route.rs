@@ -34,24 +34,23 @@ fn running(hosted: &std::sync::OnceLock<Weak<Hosted>>) -> Option<Arc<Hosted>> {
 impl Listener for ParentRoute {
     fn changed(&self, change: &Change, origin: Option<&SyncKey>) {
         let Some(hosted) = running(&self.hosted) else { return };
-        let (old, new) = match change {
-            Change::Deleted { old } => {
-                hosted.forget_parent(old);
-                self.dispatch.remove(&hosted.key(old.key()));
-                return;
-            }
-            Change::Applied { old, new } => (old, new),
+        let key = hosted.key(change.key());
+        let Some(new) = index_parent(&hosted, change) else {
+            self.dispatch.remove(&key);
+            return;
         };
-        // Two changes may be told out of order; what the store holds is the newer.
-        let current = hosted.parents.store().get(new.key()).cloned();
-        index_parent(&hosted, old.as_deref(), current.as_deref().unwrap_or(new));
-        let key = hosted.key(new.key());
-        // The sync that wrote it queues it by its own rules.
-        if origin == Some(&key) || !hosted.selects(new) {
+        if !hosted.selects(&new) {
             return;
         }
-        let status_only = old.as_ref().is_some_and(|old| new.differs_in_status_only(old));
-        if !status_only {
+        let old = match change {
+            Change::Applied { old, .. } => old.as_ref(),
+            Change::Deleted { .. } => None,
+        };
+        // The sync that wrote a status queues its parent by its own rules; what came with the answer beside is news.
+        if origin == Some(&key) && old.is_some_and(|old| new.is_same_but_status(old)) {
+            return;
+        }
+        if !old.is_some_and(|old| new.differs_in_status_only(old)) {
             self.dispatch.add(key, Priority::Fresh);
         } else if !hosted.model.parent.ignore_status_changes {
             self.dispatch.add(key, Priority::Child);
@@ -59,26 +58,32 @@ impl Listener for ParentRoute {
     }
 }
 
-/// Keeps the index of a controller's parents, by which orphans find them.
-pub(crate) fn index_parent(hosted: &Hosted, old: Option<&Object>, new: &Object) {
-    let selected = hosted.selects(new) && !new.is_deleting();
+/// Brings what is kept of a parent in line with the cache; gives back the parent as it is there, `None` if it is gone.
+pub(crate) fn index_parent(hosted: &Hosted, change: &Change) -> Option<Arc<Object>> {
+    let known = match change {
+        Change::Applied { old, .. } => old.as_ref(),
+        Change::Deleted { old } => Some(old),
+    };
+    // Under this lock the last to come here sees the newest, whatever it was told.
+    let mut index = hosted.index.lock();
+    let new = hosted.parents.store().get(change.key()).cloned();
+    let selected = new.as_ref().filter(|new| hosted.selects(new) && !new.is_deleting());
     if hosted.model.generate_selector {
-        let mut index = hosted.index.lock();
-        if let Some(old) = old.filter(|old| old.uid() != new.uid()) {
-            index.by_uid.remove(old.uid());
+        if let Some(known) = known {
+            index.by_uid.remove(known.uid());
         }
-        if selected {
-            index.by_uid.insert(new.uid().clone(), new.key().clone());
-        } else {
-            index.by_uid.remove(new.uid());
+        if let Some(parent) = selected {
+            index.by_uid.insert(parent.uid().clone(), parent.key().clone());
         }
-        return;
+    } else {
+        let selector = selected.and_then(|parent| parent_selector(&hosted.model, parent).ok());
+        index.selectors.set(change.key(), selector);
     }
-    let spec_may_differ = old.is_none_or(|old| !new.differs_in_status_only(old));
-    if spec_may_differ {
-        let selector = if selected { parent_selector(&hosted.model, new).ok() } else { None };
-        hosted.index.lock().selectors.set(new.key(), selector);
+    drop(index);
+    if new.is_none() {
+        hosted.forget_notes(change.key());
     }
+    new
 }
 
 impl Listener for ChildRoute {

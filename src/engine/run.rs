@@ -3,7 +3,6 @@
 //! On the way down: no new syncs, running ones end within a bound, then watches, events and servers stop.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -47,6 +46,9 @@ pub enum Error {
     /// No hook client.
     #[error(transparent)]
     Hooks(#[from] ringmaster_hooks::Error),
+    /// A part that everything depends on ended by itself, which is a bug; starting anew is better than going on.
+    #[error("the dispatcher ended by itself")]
+    Crashed,
     /// An address can't be listened on.
     #[error(transparent)]
     Server(#[from] ringmaster_server::Error),
@@ -55,7 +57,7 @@ pub enum Error {
 /// Runs until `shutdown`.
 ///
 /// # Errors
-/// If it can't start. Once it runs, nothing ends it but `shutdown`.
+/// If it can't start, or if a part that everything depends on ends by itself.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
     let connection = connect(settings.kubeconfig.as_deref()).await?;
     let samplers = Samplers::default();
@@ -66,10 +68,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     for resolve in &settings.hook_resolve {
         overrides.add(&resolve.host, resolve.port, resolve.address);
     }
-    let policy = Policy {
-        allow_loopback: settings.hook_allow_loopback,
-        api_server: connection.ip().map(|ip| SocketAddr::new(ip, connection.port)),
-    };
+    let policy = Policy { allow_loopback: settings.hook_allow_loopback, api_server: connection.addresses().await };
     let hooks = Hooks::new(policy, overrides, settings.workers)?;
     let health = Health::new();
     let servers = bind(&settings, &health, MetricsText::new(registry)).await?;
@@ -110,7 +109,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     });
     let syncer = Arc::new(Syncer { client: client.clone(), hooks, metrics, tell, limits, member: member_name() });
     let abort = CancellationToken::new();
-    let dispatching =
+    let mut dispatching =
         tokio::spawn(Arc::clone(&dispatch).run(work(Arc::clone(&stage), syncer), stop.clone(), abort.clone()));
     let registry = Arc::new(Registry {
         stage,
@@ -127,13 +126,15 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     drop(registry);
     info!(api_server = connection.host, port = connection.port, workers = settings.workers, "running");
     wait_ready(&progress.map(|(_, progress)| progress), &health, &shutdown).await;
-    shutdown.cancelled().await;
+    let crashed = tokio::select! {
+        () = shutdown.cancelled() => false,
+        ended = &mut dispatching => ended.is_err(),
+    };
 
     health.set_not_ready("stopping");
     info!("stopping: running syncs end first");
     stop.cancel();
-    let mut dispatching = dispatching;
-    if tokio::time::timeout(SHUTDOWN_GRACE, &mut dispatching).await.is_err() {
+    if !dispatching.is_finished() && tokio::time::timeout(SHUTDOWN_GRACE, &mut dispatching).await.is_err() {
         warn!("syncs still ran after {SHUTDOWN_GRACE:?} and were ended");
         abort.cancel();
         let _ = dispatching.await;
@@ -144,7 +145,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
         warn!("{} tasks did not end in time", tasks.len());
     }
     info!("stopped");
-    Ok(())
+    if crashed { Err(Error::Crashed) } else { Ok(()) }
 }
 
 fn work(stage: Arc<Stage>, syncer: Arc<Syncer>) -> Work {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use http::{HeaderMap, HeaderValue};
 use ringmaster_cluster::Client;
 use ringmaster_core::condition::HookHealth;
 use ringmaster_core::hash::{SHARDS, shard, xxh};
 use ringmaster_core::hook::{Limits, Observed, SyncReply, sync_request};
-use ringmaster_core::key::SyncKey;
+use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Input, Kind, plan};
 use ringmaster_core::plan::{Claims, adopt_patch, claim, parent_selector, release_patch};
@@ -23,6 +25,9 @@ use crate::execute::{Executor, Failures};
 use crate::hosted::Hosted;
 use crate::metrics::Metrics;
 use crate::tell::{Problem, Tell};
+
+/// Objects of one sync that are read at once.
+const MAX_READS_AT_ONCE: usize = 8;
 
 /// What every sync needs.
 pub(crate) struct Syncer {
@@ -46,7 +51,10 @@ impl Syncer {
     pub(crate) async fn sync(&self, hosted: &Hosted, popped: &Popped) -> Outcome {
         let key = &popped.key;
         let parent = hosted.parents.store().get(&key.parent).cloned();
-        let Some(parent) = parent.filter(|parent| hosted.selects(parent)) else { return Outcome::Dropped };
+        let Some(parent) = parent.filter(|parent| hosted.selects(parent)) else {
+            hosted.forget_notes(&key.parent);
+            return Outcome::Dropped;
+        };
         if hosted.is_terminal(&parent) {
             return Outcome::Success { resync_after: None, again: None };
         }
@@ -108,23 +116,41 @@ impl Syncer {
 
     /// Reads what a write of unknown outcome may have changed.
     async fn resolve_unknown(&self, hosted: &Hosted, key: &SyncKey) -> Result<(), Problem> {
-        for (kind, object) in hosted.unknown(&key.parent) {
-            let (resource, shared) = match kind.and_then(|kind| hosted.children.get(kind)) {
-                Some(child) => (&child.resource, &child.shared),
-                None => (&hosted.parent, &hosted.parents),
-            };
-            match self.client.get(resource, &object).await {
-                Ok(Some(found)) => shared.answer(found, None, Some(key)),
-                Ok(None) => {
-                    let known = shared.store().get(&object).cloned();
-                    if let Some(known) = known {
-                        shared.gone(&object, known.uid(), Some(key));
-                    }
-                }
-                Err(error) => return Err(Problem::Read(error)),
+        let mut waiting = hosted.unknown(&key.parent).into_iter();
+        let mut running: FuturesUnordered<_> = FuturesUnordered::new();
+        loop {
+            while running.len() < MAX_READS_AT_ONCE
+                && let Some((kind, object)) = waiting.next()
+            {
+                running.push(self.read(hosted, key, kind, object));
             }
-            hosted.known(&key.parent, kind, &object);
+            let Some(outcome) = running.next().await else { return Ok(()) };
+            outcome.map_err(Problem::Read)?;
         }
+    }
+
+    async fn read(
+        &self,
+        hosted: &Hosted,
+        key: &SyncKey,
+        kind: Option<usize>,
+        object: ObjectKey,
+    ) -> Result<(), ringmaster_cluster::Error> {
+        let (resource, shared) = match kind.and_then(|kind| hosted.children.get(kind)) {
+            Some(child) => (&child.resource, &child.shared),
+            None => (&hosted.parent, &hosted.parents),
+        };
+        // Taken before the read: what is made anew meanwhile is another object.
+        let known = shared.store().get(&object).cloned();
+        match self.client.get(resource, &object).await? {
+            Some(found) => shared.answer(found, None, Some(key)),
+            None => {
+                if let Some(known) = known {
+                    shared.gone(&object, known.uid(), Some(key));
+                }
+            }
+        }
+        hosted.known(&key.parent, kind, &object);
         Ok(())
     }
 
@@ -188,7 +214,7 @@ impl Syncer {
                 Ok(())
             }
             Err(error) => {
-                if error.is_not_found() {
+                if error.is_object_not_found() {
                     child.shared.gone(object.key(), object.uid(), Some(key));
                     return Ok(());
                 }
@@ -265,6 +291,7 @@ impl Syncer {
 
 fn claims(hosted: &Hosted, child: &crate::hosted::ChildKind, parent: &Object, selector: &Selector) -> Claims {
     let store = child.shared.store();
-    let orphans = store.orphans(hosted.orphan_namespace(parent.key()), selector.exact_pairs().next());
-    claim(parent, selector, store.owned_by(parent.uid()), orphans)
+    let namespace = hosted.orphan_namespace(parent.key());
+    let orphans = store.orphans(namespace, selector.exact_pairs().next());
+    claim(parent, selector, namespace, store.owned_by(parent.uid()), orphans)
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use ringmaster_cluster::{Client, Error, Sink, Watch, run_pump};
-use ringmaster_core::cache::{Change, Store};
+use ringmaster_core::cache::{Change, FOR_EVER, Store};
 use ringmaster_core::key::{ObjectKey, SyncKey, Uid, Version};
 use ringmaster_core::object::Object;
 use tokio::sync::watch;
@@ -21,7 +21,8 @@ use crate::metrics::Sample;
 
 /// Who wants to know of changes. Called in the order of events, from one task or from whoever wrote; must not block.
 pub(crate) trait Listener: Send + Sync {
-    /// Something changed. `origin` is the sync whose own write did it, if one did.
+    /// Something changed. `origin` is the sync whose own write did it, if one did. Changes that a watch and an answer
+    /// bring may be told out of order: what the store holds is what counts.
     fn changed(&self, change: &Change, origin: Option<&SyncKey>);
 }
 
@@ -182,7 +183,16 @@ impl Shared {
 
     /// Takes the answer to a read or a delete of our own: the object is gone.
     pub(crate) fn gone(&self, key: &ObjectKey, uid: &Uid, origin: Option<&SyncKey>) {
-        let change = self.store.write().delete(key, uid);
+        self.delete(key, uid, FOR_EVER, origin);
+    }
+
+    /// From now on its orphans can be found by label.
+    pub(crate) fn index_orphans(&self) {
+        self.store.write().index_orphans();
+    }
+
+    fn delete(&self, key: &ObjectKey, uid: &Uid, until: Version, origin: Option<&SyncKey>) {
+        let change = self.store.write().delete(key, uid, until);
         if let Some(change) = change {
             self.tell(&change, origin);
         }
@@ -201,14 +211,14 @@ impl Sink for Shared {
     }
 
     fn applied(&self, object: Object) {
-        let change = self.store.write().apply(object);
+        let change = self.store.write().observe(object);
         if let Some(change) = change {
             self.tell(&change, None);
         }
     }
 
     fn deleted(&self, object: Object) {
-        self.gone(object.key(), object.uid(), None);
+        self.delete(object.key(), object.uid(), object.version(), None);
     }
 
     fn list_complete(&self, version: Version) {

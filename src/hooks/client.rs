@@ -223,10 +223,22 @@ async fn connect(uri: &Uri, overrides: &Overrides, policy: &Policy) -> Result<St
     let port = uri.port_u16().unwrap_or(default_port);
     let failed = |problem: String, refused| Error::Connect { problem, refused };
     let work = async {
-        let address = resolve(host, port, overrides, policy).await?;
-        let stream = TcpStream::connect(address).await.map_err(|error| {
-            failed(format!("{address}: {error}"), error.kind() == std::io::ErrorKind::ConnectionRefused)
-        })?;
+        let addresses = resolve(host, port, overrides, policy).await?;
+        let mut last = failed("no address".to_owned(), false);
+        let mut connected = None;
+        for address in addresses {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    connected = Some(stream);
+                    break;
+                }
+                Err(error) => {
+                    let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
+                    last = failed(format!("{address}: {error}"), refused);
+                }
+            }
+        }
+        let stream = connected.ok_or(last)?;
         // Requests are written whole; waiting for more to send with them only costs time.
         stream.set_nodelay(true).map_err(|error| failed(error.to_string(), false))?;
         Ok(Stream(TokioIo::new(stream)))

@@ -34,7 +34,7 @@ async fn call(answer: &'static str, timeout_ms: u64, limit: usize) -> Result<Rep
 }
 
 async fn call_at(address: SocketAddr, timeout_ms: u64, limit: usize) -> Result<Reply, Error> {
-    let policy = Policy { allow_loopback: true, api_server: None };
+    let policy = Policy { allow_loopback: true, api_server: Vec::new() };
     let hooks = Hooks::new(policy, Overrides::default(), 4).unwrap();
     let target = Target {
         uri: format!("http://{address}/sync").parse().unwrap(),

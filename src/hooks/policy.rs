@@ -14,8 +14,8 @@ use crate::Error;
 pub struct Policy {
     /// Webhooks on loopback, also by plain http.
     pub allow_loopback: bool,
-    /// The API server's own address, never a webhook's.
-    pub api_server: Option<SocketAddr>,
+    /// The API server's own addresses, never a webhook's.
+    pub api_server: Vec<SocketAddr>,
 }
 
 impl Policy {
@@ -39,7 +39,7 @@ impl Policy {
         if ip.is_unspecified() || ip.is_multicast() {
             return refuse("it is not the address of a host");
         }
-        if self.api_server.is_some_and(|server| server.ip().to_canonical() == ip && server.port() == address.port()) {
+        if self.api_server.iter().any(|server| server.ip().to_canonical() == ip && server.port() == address.port()) {
             return refuse("it is the API server's own address");
         }
         Ok(())
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn addresses_that_are_nobody_s_webhook_are_refused() {
-        let policy = |allow_loopback| Policy { allow_loopback, api_server: Some("10.0.0.1:443".parse().unwrap()) };
+        let policy = |allow_loopback| Policy { allow_loopback, api_server: vec!["10.0.0.1:443".parse().unwrap()] };
         let allowed = |address: &str, loopback| policy(loopback).check_address(address.parse().unwrap()).is_ok();
         assert!(allowed("10.0.0.2:443", false) && allowed("10.0.0.1:80", false) && allowed("[fd00::1]:80", false));
         assert!(allowed("127.0.0.1:80", true) && allowed("[::ffff:127.0.0.1]:80", true));

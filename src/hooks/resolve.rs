@@ -23,7 +23,10 @@ impl Overrides {
     }
 }
 
-/// The address to connect to: an override as it is (whoever runs this process said so), else the first address of the
+/// Addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// The addresses to connect to, in turn: an override as it is (whoever runs this process said so), else those of the
 /// name that the policy allows.
 ///
 /// # Errors
@@ -33,24 +36,27 @@ pub(crate) async fn resolve(
     port: u16,
     overrides: &Overrides,
     policy: &Policy,
-) -> Result<SocketAddr, Error> {
+) -> Result<Vec<SocketAddr>, Error> {
     if let Some(address) = overrides.find(host, port) {
-        return Ok(address);
+        return Ok(vec![address]);
     }
     if let Some(ip) = ip_of(host) {
         let address = SocketAddr::new(ip, port);
-        return policy.check_address(address).map(|()| address);
+        return policy.check_address(address).map(|()| vec![address]);
     }
     let failed = |problem: String| Error::Resolve { host: host.to_owned(), problem };
     let found = tokio::net::lookup_host((host, port)).await.map_err(|error| failed(error.to_string()))?;
-    let mut refused = None;
-    for address in found {
+    let (mut allowed, mut refused) = (Vec::new(), None);
+    for address in found.take(MAX_ADDRESSES) {
         match policy.check_address(address) {
-            Ok(()) => return Ok(address),
+            Ok(()) => allowed.push(address),
             Err(error) => refused = Some(error),
         }
     }
-    Err(refused.unwrap_or_else(|| failed("no address".to_owned())))
+    if allowed.is_empty() {
+        return Err(refused.unwrap_or_else(|| failed("no address".to_owned())));
+    }
+    Ok(allowed)
 }
 
 #[cfg(test)]
@@ -59,13 +65,13 @@ mod tests {
 
     #[tokio::test]
     async fn literal_addresses_are_checked_and_overrides_are_trusted() {
-        let policy = Policy { allow_loopback: false, api_server: None };
+        let policy = Policy { allow_loopback: false, api_server: Vec::new() };
         let mut overrides = Overrides::default();
         assert!(resolve("127.0.0.1", 80, &overrides, &policy).await.is_err());
         assert!(resolve("[fe80::1]", 80, &overrides, &policy).await.is_err());
         overrides.add("Hook.shop.svc", 80, "127.0.0.1:8080".parse().unwrap());
-        let address = resolve("hook.shop.svc", 80, &overrides, &policy).await.unwrap();
-        assert_eq!(address, "127.0.0.1:8080".parse().unwrap());
+        let addresses = resolve("hook.shop.svc", 80, &overrides, &policy).await.unwrap();
+        assert_eq!(addresses, ["127.0.0.1:8080".parse().unwrap()]);
         assert!(resolve("hook.shop.svc", 81, &overrides, &policy).await.is_err());
         let error = resolve("no-such-name.invalid", 80, &overrides, &policy).await.unwrap_err();
         assert_eq!(error.reason(), "NameNotResolved");

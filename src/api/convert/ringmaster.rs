@@ -68,11 +68,10 @@ fn children(spec: &CompositeControllerSpec, parent: &core::ParentRule) -> Result
         if resource == parent.resource && api_version.group() == parent.api_version.group() {
             return Err(Error::new(field, "the parent's own kind can't be a child kind; remove the entry"));
         }
-        if !seen.insert((&child.api_version, &child.resource)) {
-            return Err(Error::new(
-                field,
-                format!("names {resource} ({api_version}) again; remove one of the entries"),
-            ));
+        // In whatever version: both entries would hold the same objects.
+        if !seen.insert((api_version.group().to_owned(), resource.clone())) {
+            let message = format!("names {resource} ({api_version}) again; one entry, in one version, is enough");
+            return Err(Error::new(field, message));
         }
         let strategy = match child.update_strategy.as_ref().map(|strategy| strategy.method).unwrap_or_default() {
             UpdateMethod::OnDelete => core::UpdateStrategy::OnDelete,

@@ -238,6 +238,7 @@ fn our_group_refuses_these_and_names_the_field() {
         ("metadata.name", with(object(), "/metadata/name", json!("n".repeat(41)))),
         ("spec.childResources", with(object(), "/spec/childResources", json!(many))),
         ("spec.childResources[1]", child(json!({ "apiVersion": "v1", "resource": "configmaps" }))),
+        ("spec.childResources[1]", child(json!({ "apiVersion": "v2", "resource": "configmaps" }))),
         ("spec.childResources[1]", child(json!({ "apiVersion": "shop.example/v2", "resource": "sites" }))),
         ("spec.applyStrategy", with(object(), "/spec/applyStrategy", json!("ServerSide"))),
         ("spec.resyncPeriodSeconds", with(object(), "/spec/resyncPeriodSeconds", json!(0))),

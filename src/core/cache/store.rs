@@ -18,7 +18,10 @@ type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// How many uids of deleted objects are remembered so that a late answer or event doesn't bring one back.
 /// Answers are at most a request timeout late; this is minutes of deletions at full speed.
-pub const MAX_TOMBSTONES: usize = 8192;
+pub const MAX_TOMBSTONES: usize = 32_768;
+
+/// A deletion that no later version can undo: the object itself is gone, not only out of a selector's sight.
+pub const FOR_EVER: Version = Version(u64::MAX);
 
 /// What one event or answer changed.
 #[derive(Clone, Debug)]
@@ -54,13 +57,27 @@ pub struct Store {
     objects: Map<ObjectKey, Arc<Object>>,
     /// Sorted, so that the typical three children cost three words each and ten thousand are still found fast.
     owned: Map<Uid, Vec<ObjectKey>>,
-    orphans: BTreeSet<ObjectKey>,
-    /// By a hash of label and value: a collision only means one more object to look at.
-    orphans_by_label: Map<u64, BTreeSet<ObjectKey>>,
-    gone: HashSet<Uid, FixedState>,
+    /// Kept only for kinds whose orphans somebody may adopt.
+    orphans: Option<Orphans>,
+    /// Until which version each is gone.
+    gone: Map<Uid, Version>,
     gone_order: VecDeque<Uid>,
     relist: Option<HashSet<ObjectKey, FixedState>>,
     bytes: usize,
+}
+
+/// The objects without a controlling owner.
+#[derive(Default)]
+struct Orphans {
+    all: BTreeSet<ObjectKey>,
+    /// By a hash of label and value: a collision only means one more object to look at.
+    by_label: Map<u64, Bucket>,
+}
+
+/// The orphans with one label; most labels are on one object only.
+enum Bucket {
+    One(ObjectKey),
+    Many(BTreeSet<ObjectKey>),
 }
 
 impl Store {
@@ -70,14 +87,23 @@ impl Store {
         Self::default()
     }
 
-    /// Takes an object from a list, an event, or the answer to a write of our own. `None` if it changes nothing:
-    /// the same or a newer version is known, or the object is known to be deleted.
-    pub fn apply(&mut self, object: Object) -> Option<Change> {
+    /// Takes an object from a list or an event; otherwise as [`Self::apply`].
+    pub fn observe(&mut self, object: Object) -> Option<Change> {
         if let Some(seen) = &mut self.relist {
             seen.insert(object.key().clone());
         }
-        if self.gone.contains(object.uid()) {
-            return None;
+        self.apply(object)
+    }
+
+    /// Takes an object from the answer to a read or a write of our own. `None` if it changes nothing: the same or a
+    /// newer version is known, or the object is known to be deleted.
+    pub fn apply(&mut self, object: Object) -> Option<Change> {
+        if let Some(until) = self.gone.get(object.uid()) {
+            if !until.is_before(object.version()) {
+                return None;
+            }
+            // It only was out of sight. Its place in the order is left, and means nothing.
+            self.gone.remove(object.uid());
         }
         let new = Arc::new(object);
         let old = match self.objects.entry(new.key().clone()) {
@@ -98,7 +124,9 @@ impl Store {
             self.unindex(old);
             self.bytes -= old.cost_bytes();
             if old.uid() != new.uid() {
-                self.bury(old.uid().clone());
+                self.bury(old.uid().clone(), FOR_EVER);
+            } else if new.is_same_but_status(old) {
+                new.settle_as(old);
             }
         }
         self.index(&new);
@@ -106,9 +134,10 @@ impl Store {
         Some(Change::Applied { old, new })
     }
 
-    /// Takes word that an object is gone: from a watch event, or from the answer to a delete of our own.
-    pub fn delete(&mut self, key: &ObjectKey, uid: &Uid) -> Option<Change> {
-        self.bury(uid.clone());
+    /// Takes word that an object is gone: from a watch event as of its version, or from the answer to a delete of our
+    /// own [`FOR_EVER`].
+    pub fn delete(&mut self, key: &ObjectKey, uid: &Uid, until: Version) -> Option<Change> {
+        self.bury(uid.clone(), until);
         let known = self.objects.get(key)?;
         if known.uid() != uid {
             return None;
@@ -134,7 +163,7 @@ impl Store {
         missing
             .into_iter()
             .filter_map(|(key, uid)| {
-                self.bury(uid);
+                self.bury(uid, version);
                 self.remove(&key)
             })
             .collect()
@@ -186,11 +215,18 @@ impl Store {
         namespace: Option<&str>,
         label: Option<(&str, &str)>,
     ) -> Box<dyn Iterator<Item = &'a Arc<Object>> + 'a> {
+        let Some(orphans) = &self.orphans else { return Box::new(std::iter::empty()) };
         let bucket = match label {
-            Some((key, value)) => self.orphans_by_label.get(&label_hash(key, value)),
-            None => Some(&self.orphans),
+            None => &orphans.all,
+            Some((key, value)) => match orphans.by_label.get(&label_hash(key, value)) {
+                Some(Bucket::Many(keys)) => keys,
+                Some(Bucket::One(key)) => {
+                    let here = namespace.is_none_or(|namespace| key.namespace() == namespace);
+                    return Box::new(self.objects.get(key).filter(|_| here).into_iter());
+                }
+                None => return Box::new(std::iter::empty()),
+            },
         };
-        let Some(bucket) = bucket else { return Box::new(std::iter::empty()) };
         match namespace {
             None => Box::new(bucket.iter().filter_map(|key| self.objects.get(key))),
             // Keys are `namespace/name`, and '0' is the character after '/'.
@@ -216,11 +252,8 @@ impl Store {
             if let Err(at) = keys.binary_search(key) {
                 keys.insert(at, key.clone());
             }
-        } else {
-            self.orphans.insert(key.clone());
-            for (name, value) in object.labels().iter() {
-                self.orphans_by_label.entry(label_hash(name, value)).or_default().insert(key.clone());
-            }
+        } else if let Some(orphans) = &mut self.orphans {
+            orphans.insert(object);
         }
     }
 
@@ -235,28 +268,71 @@ impl Store {
                     self.owned.remove(owner);
                 }
             }
-        } else {
-            self.orphans.remove(key);
-            for (name, value) in object.labels().iter() {
-                let hash = label_hash(name, value);
-                if let Some(bucket) = self.orphans_by_label.get_mut(&hash) {
-                    bucket.remove(key);
-                    if bucket.is_empty() {
-                        self.orphans_by_label.remove(&hash);
-                    }
-                }
-            }
+        } else if let Some(orphans) = &mut self.orphans {
+            orphans.remove(object);
         }
     }
 
-    fn bury(&mut self, uid: Uid) {
-        if self.gone.insert(uid.clone()) {
-            self.gone_order.push_back(uid);
+    /// From now on orphans are found by label, also those that are there already.
+    pub fn index_orphans(&mut self) {
+        if self.orphans.is_none() {
+            let mut orphans = Orphans::default();
+            self.objects.values().filter(|object| object.controller().is_none()).for_each(|o| orphans.insert(o));
+            self.orphans = Some(orphans);
         }
+    }
+
+    fn bury(&mut self, uid: Uid, until: Version) {
+        let known = self.gone.entry(uid.clone()).or_insert_with(|| {
+            self.gone_order.push_back(uid);
+            until
+        });
+        *known = (*known).max(until);
         if self.gone_order.len() > MAX_TOMBSTONES
             && let Some(oldest) = self.gone_order.pop_front()
         {
             self.gone.remove(&oldest);
+        }
+    }
+}
+
+impl Orphans {
+    fn insert(&mut self, object: &Object) {
+        let key = object.key();
+        self.all.insert(key.clone());
+        for (name, value) in object.labels().iter() {
+            match self.by_label.entry(label_hash(name, value)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Bucket::One(key.clone()));
+                }
+                Entry::Occupied(mut entry) => match entry.get_mut() {
+                    Bucket::Many(keys) => {
+                        keys.insert(key.clone());
+                    }
+                    Bucket::One(first) => {
+                        let keys = BTreeSet::from([first.clone(), key.clone()]);
+                        entry.insert(Bucket::Many(keys));
+                    }
+                },
+            }
+        }
+    }
+
+    fn remove(&mut self, object: &Object) {
+        let key = object.key();
+        self.all.remove(key);
+        for (name, value) in object.labels().iter() {
+            let Entry::Occupied(mut entry) = self.by_label.entry(label_hash(name, value)) else { continue };
+            let empty = match entry.get_mut() {
+                Bucket::One(only) => only == key,
+                Bucket::Many(keys) => {
+                    keys.remove(key);
+                    keys.is_empty()
+                }
+            };
+            if empty {
+                entry.remove();
+            }
         }
     }
 }

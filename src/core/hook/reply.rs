@@ -114,8 +114,8 @@ impl SyncReply {
             return Err(Error::Body { limit: limits.body_bytes });
         }
         check_depth(body, limits.depth)?;
-        let text = std::str::from_utf8(body).map_err(|error| Error::Shape(format!("not UTF-8: {error}")))?;
-        let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| Error::Shape(error.to_string()))?;
+        let text = std::str::from_utf8(body).map_err(|error| shape(format_args!("not UTF-8: {error}")))?;
+        let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| shape(format_args!("{error}")))?;
         let mut remarks = Vec::new();
         if strict {
             if let Some(name) = wire.unknown.into_iter().next() {
@@ -135,7 +135,7 @@ impl SyncReply {
         let children =
             raw_children.into_iter().enumerate().map(|(index, raw)| desired(index, raw)).collect::<Result<_, _>>()?;
         let status = wire.status.filter(|raw| raw.get() != "null");
-        status.map_or(Ok(()), check_values).map_err(|error| Error::Shape(format!("status: {error}")))?;
+        status.map_or(Ok(()), check_values).map_err(|error| shape(format_args!("status: {error}")))?;
         Ok(Self {
             status: status.map(ToOwned::to_owned),
             children,
@@ -151,7 +151,7 @@ fn resync_after(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
             let seconds = seconds.min(MAX_RESYNC_AFTER.as_secs_f64());
             Duration::try_from_secs_f64(seconds)
                 .map(Some)
-                .map_err(|error| Error::Shape(format!("resyncAfterSeconds: {error}")))
+                .map_err(|error| shape(format_args!("resyncAfterSeconds: {error}")))
         }
         _ => Ok(None),
     }
@@ -179,8 +179,9 @@ fn desired(index: usize, raw: &RawValue) -> Result<Desired, Error> {
     if !raw.get().starts_with('{') {
         return Err(problem("must be a JSON object".to_owned()));
     }
-    let head: Head = serde_json::from_str(raw.get()).map_err(|error| problem(error.to_string()))?;
-    check_values(raw).map_err(|error| problem(error.to_string()))?;
+    let head: Head =
+        serde_json::from_str(raw.get()).map_err(|error| problem(excerpt(&error.to_string(), MAX_PROBLEM_CHARS)))?;
+    check_values(raw).map_err(|error| problem(excerpt(&error.to_string(), MAX_PROBLEM_CHARS)))?;
     let need = |value: Option<String>, field: &str| {
         value.filter(|text| !text.is_empty()).ok_or_else(|| problem(format!("{field} is missing")))
     };
@@ -301,7 +302,7 @@ impl<'de> Deserialize<'de> for Wire<'de> {
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                             if wire.unknown.len() < MAX_REMARKS {
-                                wire.unknown.push(excerpt(&name));
+                                wire.unknown.push(excerpt(&name, MAX_NAME_CHARS));
                             }
                             continue;
                         }
@@ -324,8 +325,19 @@ const MAX_REMARKS: usize = 8;
 /// How much of an unknown field's name is repeated, in characters.
 const MAX_NAME_CHARS: usize = 64;
 
-fn excerpt(name: &str) -> String {
-    name.chars().take(MAX_NAME_CHARS).filter(|c| !c.is_control()).collect()
+/// How much of a parser's complaint is repeated, in characters: it may quote the reply.
+const MAX_PROBLEM_CHARS: usize = 200;
+
+fn excerpt(text: &str, chars: usize) -> String {
+    let mut cut: String = text.chars().take(chars).filter(|c| !c.is_control()).collect();
+    if text.chars().nth(chars).is_some() {
+        cut.push('…');
+    }
+    cut
+}
+
+fn shape(problem: fmt::Arguments<'_>) -> Error {
+    Error::Shape(excerpt(&problem.to_string(), MAX_PROBLEM_CHARS))
 }
 
 fn in_field<E: serde::de::Error>(field: &str, error: E) -> E {
@@ -382,6 +394,20 @@ mod tests {
         assert!(
             SyncReply::parse(b"{\"a\":\"\xff\"}", Limits::default(), true).unwrap_err().to_string().contains("UTF-8")
         );
+    }
+
+    #[test]
+    fn errors_repeat_little_of_a_reply() {
+        let long = "x".repeat(100_000);
+        for body in [
+            format!(r#"{{"resyncAfterSeconds":"{long}"}}"#),
+            format!(r#"{{"status":"{long}"}}"#),
+            format!(r#"{{"{long}":1}}"#),
+            format!(r#"{{"children":[{{"apiVersion":"v1","kind":"P","metadata":"{long}"}}]}}"#),
+        ] {
+            let text = fails(&body);
+            assert!(text.len() < 400, "{} bytes", text.len());
+        }
     }
 
     #[test]

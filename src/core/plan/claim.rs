@@ -47,15 +47,18 @@ pub fn parent_selector(controller: &Controller, parent: &Object) -> Result<Selec
     Ok(selector)
 }
 
-/// Sorts out candidates: the objects that the parent's uid controls, and the orphans that may match.
+/// Sorts out candidates: the objects that the parent's uid controls, and the orphans that may match. What lies outside
+/// of `namespace` (a namespaced parent's own) is never its child, whatever an owner reference there says.
 pub fn claim<'a>(
     parent: &Object,
     selector: &Selector,
+    namespace: Option<&str>,
     owned: impl Iterator<Item = &'a Arc<Object>>,
     orphans: impl Iterator<Item = &'a Arc<Object>>,
 ) -> Claims {
     let mut claims = Claims::default();
-    for object in owned {
+    let near = |object: &&Arc<Object>| namespace.is_none_or(|namespace| object.key().namespace() == namespace);
+    for object in owned.filter(near) {
         if selector.matches(&object.labels()) {
             claims.owned.push(Arc::clone(object));
         } else if !parent.is_deleting() {
@@ -63,7 +66,8 @@ pub fn claim<'a>(
         }
     }
     if !parent.is_deleting() {
-        let matching = orphans.filter(|object| !object.is_deleting() && selector.matches(&object.labels()));
+        let matching =
+            orphans.filter(near).filter(|object| !object.is_deleting() && selector.matches(&object.labels()));
         claims.adopt.extend(matching.cloned());
     }
     claims.owned.sort_by(|a, b| a.key().cmp(b.key()));
@@ -143,13 +147,23 @@ mod tests {
         let owned = [object("keep", "x", Some("p"), false), object("drop", "y", Some("p"), false)];
         let orphans =
             [object("take", "x", None, false), object("leave", "y", None, false), object("dying", "x", None, true)];
-        let claims = claim(&object("p", "x", None, false), &selector, owned.iter(), orphans.iter());
+        let claims = claim(&object("p", "x", None, false), &selector, Some("n"), owned.iter(), orphans.iter());
         assert_eq!(
             (names(&claims.owned), names(&claims.adopt), names(&claims.release)),
             (vec!["keep"], vec!["take"], vec!["drop"])
         );
-        let claims = claim(&object("p", "x", None, true), &selector, owned.iter(), orphans.iter());
+        let claims = claim(&object("p", "x", None, true), &selector, Some("n"), owned.iter(), orphans.iter());
         assert_eq!((names(&claims.owned), claims.adopt.len(), claims.release.len()), (vec!["keep"], 0, 0));
+    }
+
+    #[test]
+    fn an_owner_reference_from_another_namespace_means_nothing() {
+        let selector = Selector::parse("app=x").unwrap();
+        let (owned, none) = ([object("far", "x", Some("p"), false), object("far2", "y", Some("p"), false)], []);
+        let claims = claim(&object("p", "x", None, false), &selector, Some("other"), owned.iter(), none.iter());
+        assert!(claims.owned.is_empty() && claims.release.is_empty());
+        let claims = claim(&object("p", "x", None, false), &selector, None, owned.iter(), none.iter());
+        assert_eq!((claims.owned.len(), claims.release.len()), (1, 1));
     }
 
     #[test]

@@ -139,7 +139,11 @@ pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
     }
     for (index, kind) in input.kinds.iter().enumerate() {
         for object in &kind.owned {
-            if !object.is_deleting() && !wanted.contains_key(&(index, object.key().clone())) {
+            // A kind that is declared in two versions shows the same objects twice; one wish is enough to keep one.
+            let same_kinds =
+                input.kinds.iter().enumerate().filter(|(_, other)| other.resource.same_kind(&kind.resource));
+            let is_wanted = same_kinds.map(|(other, _)| other).any(|k| wanted.contains_key(&(k, object.key().clone())));
+            if !object.is_deleting() && !is_wanted {
                 plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: false });
             }
         }
@@ -175,8 +179,8 @@ fn wanted<'a>(input: &Input<'a>) -> Result<BTreeMap<(usize, ObjectKey), &'a Desi
     for (index, child) in input.reply.children.iter().enumerate() {
         let fail = |problem: String| Error {
             index,
-            kind: child.kind.clone(),
-            name: ObjectKey::new(&child.namespace, &child.name).to_string(),
+            kind: short(&child.kind),
+            name: ObjectKey::new(&short(&child.namespace), &short(&child.name)).to_string(),
             problem,
         };
         let kind = find_kind(input.kinds, child).map_err(fail)?;
@@ -194,6 +198,16 @@ fn wanted<'a>(input: &Input<'a>) -> Result<BTreeMap<(usize, ObjectKey), &'a Desi
     Ok(wanted)
 }
 
+/// As much of a reply's text as an error repeats.
+fn short(text: &str) -> String {
+    const CHARS: usize = 64;
+    let mut cut: String = text.chars().take(CHARS).filter(|c| !c.is_control()).collect();
+    if text.chars().nth(CHARS).is_some() {
+        cut.push('…');
+    }
+    cut
+}
+
 fn find_kind(kinds: &[Kind], child: &Desired) -> Result<usize, String> {
     let exact =
         |kind: &Kind| *kind.resource.kind == *child.kind && kind.resource.api_version.as_str() == child.api_version;
@@ -206,11 +220,12 @@ fn find_kind(kinds: &[Kind], child: &Desired) -> Result<usize, String> {
     Err(match other_version {
         Some(kind) => format!(
             "apiVersion is {}, but spec.childResources declares this kind as {}; use one of them in both",
-            child.api_version, kind.resource.api_version
+            short(&child.api_version),
+            kind.resource.api_version
         ),
         None => format!(
             "the kind isn't declared; add apiVersion {} with its plural name to spec.childResources",
-            child.api_version
+            short(&child.api_version)
         ),
     })
 }

@@ -35,4 +35,4 @@ mod tests;
 
 pub use self::backoff::{BACKOFF_BASE, BACKOFF_CAP, backoff};
 pub use self::fairness::{BACKGROUND_SHARE, Priority, RESERVE_PART, SPARE_PART};
-pub use self::work::{Depth, Outcome, Popped, Queue, RETRY_AFTER_MIN, Stats, TIMERS_AT_ONCE};
+pub use self::work::{Depth, FREE_REPEATS, Outcome, Popped, Queue, RETRY_AFTER_MIN, Stats, TIMERS_AT_ONCE};

@@ -22,6 +22,8 @@ struct Model {
     /// In the order in which they were set.
     timers: Vec<(SyncKey, Priority, Duration)>,
     failures: Vec<(SyncKey, u32)>,
+    /// Syncs in a row that asked for another.
+    repeats: Vec<(SyncKey, u32)>,
     /// For each level, the controllers that have keys in it; the next one first.
     rotation: [Vec<ControllerId>; 3],
     /// For each level, the pops since it was last served or empty.
@@ -122,6 +124,8 @@ impl Model {
         let (_, dirty) = self.running.remove(at);
         let failures = self.failures.iter().position(|(failed, _)| failed == key);
         let failures = failures.map_or(0, |at| self.failures.remove(at).1);
+        let repeats = self.repeats.iter().position(|(again, _)| again == key);
+        let mut repeats = repeats.map_or(0, |at| self.repeats.remove(at).1);
         if !self.registered.contains(&key.controller) {
             return;
         }
@@ -133,11 +137,14 @@ impl Model {
         }
         match outcome {
             Outcome::Success { resync_after, again } => {
-                if let Some(priority) = again {
-                    self.add(key, priority, now);
-                }
                 if let Some(delay) = resync_after {
                     self.add_after(key, Background, delay, now);
+                }
+                repeats = if again.is_some() { repeats + 1 } else { 0 };
+                match again {
+                    Some(priority) if repeats <= 4 => self.add(key, priority, now),
+                    Some(priority) => self.add_after(key, priority, backoff(repeats - 4, random), now),
+                    None => {}
                 }
             }
             Outcome::Failure => {
@@ -148,14 +155,16 @@ impl Model {
                 self.failures.push((key.clone(), failures));
                 self.add_after(key, Child, delay.max(RETRY_AFTER_MIN), now);
             }
-            Outcome::Dropped => {}
+            Outcome::Dropped => return,
         }
+        self.repeats.push((key.clone(), repeats));
     }
 
     fn drop_where(&mut self, gone: impl Fn(&SyncKey) -> bool) {
         self.ready.retain(|(key, _, _)| !gone(key));
         self.timers.retain(|(key, _, _)| !gone(key));
         self.failures.retain(|(key, _)| !gone(key));
+        self.repeats.retain(|(key, _)| !gone(key));
         self.running.iter_mut().filter(|(key, _)| gone(key)).for_each(|(_, dirty)| *dirty = None);
         self.rotate();
     }

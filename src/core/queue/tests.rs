@@ -366,6 +366,35 @@ fn a_lone_controller_leaves_workers_for_one_that_comes_later() {
 }
 
 #[test]
+fn a_key_that_never_settles_is_slowed_down() {
+    let mut queue = queue(1, 1);
+    let again = Outcome::Success { resync_after: None, again: Some(Child) };
+    queue.add(key(0, "a"), Fresh, T0);
+    let mut now = T0;
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        let start = now;
+        let popped = loop {
+            match queue.pop(now) {
+                Some(popped) => break popped,
+                None => now = queue.next_due().unwrap(),
+            }
+        };
+        pauses.push(now - start);
+        queue.done(&popped.key, again, now, u64::MAX);
+    }
+    let free = FREE_REPEATS as usize + 1;
+    assert!(pauses[..free].iter().all(|pause| pause.is_zero()), "{pauses:?}");
+    assert!(pauses[free..].windows(2).all(|pair| pair[1] > pair[0] && !pair[0].is_zero()), "{pauses:?}");
+    let popped = {
+        now = queue.next_due().unwrap();
+        queue.pop(now).unwrap()
+    };
+    queue.done(&popped.key, SUCCESS, now, 0);
+    assert_eq!(queue.next_due(), None);
+}
+
+#[test]
 fn a_controller_that_comes_back_keeps_one_worker_a_key() {
     let mut queue = queue(4, 1);
     queue.add(key(0, "a"), Fresh, T0);

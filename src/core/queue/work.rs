@@ -19,6 +19,9 @@ pub const TIMERS_AT_ONCE: usize = 4096;
 /// The shortest delay of [`Outcome::RetryAfter`]: a webhook that answers "retry after 0" doesn't make a hot loop.
 pub const RETRY_AFTER_MIN: Duration = BACKOFF_BASE;
 
+/// A key may ask for another sync at once so often in a row. Two are normal: children were made, then a status.
+pub const FREE_REPEATS: u32 = 4;
+
 /// A table of keys gives memory back only if it has room for more than this; below, that isn't worth the copying.
 const SHRINK_FLOOR: usize = 1024;
 
@@ -42,7 +45,8 @@ pub enum Outcome {
     Success {
         /// Sync again after this long, at [`Priority::Background`].
         resync_after: Option<Duration>,
-        /// Sync again at once.
+        /// Sync again at once; after [`FREE_REPEATS`] in a row with a growing pause, because what changes something at
+        /// every sync would do so for ever.
         again: Option<Priority>,
     },
     /// It failed: sync again after [`backoff`], at [`Priority::Child`].
@@ -108,6 +112,8 @@ struct Entry {
     state: State,
     timer: Option<Timer>,
     failures: u32,
+    /// Syncs in a row that asked for another.
+    repeats: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,7 +157,7 @@ impl Queue {
             if let Some(timer) = entry.timer.take() {
                 timers.clear(timer.id);
             }
-            entry.failures = 0;
+            (entry.failures, entry.repeats) = (0, 0);
             let State::Running { dirty } = &mut entry.state else { return false };
             *dirty = None;
             true
@@ -230,11 +236,16 @@ impl Queue {
         }
         let mut soon = dirty;
         let mut later = None;
+        let mut repeat = None;
         match outcome {
             Outcome::Success { resync_after, again } => {
                 entry.failures = 0;
-                soon = dirty.into_iter().chain(again).min();
+                entry.repeats = if again.is_some() { entry.repeats.saturating_add(1) } else { 0 };
                 later = resync_after.map(|delay| (Priority::Background, delay));
+                match again.filter(|_| entry.repeats > FREE_REPEATS) {
+                    None => soon = dirty.into_iter().chain(again).min(),
+                    Some(priority) => repeat = Some((priority, backoff(entry.repeats - FREE_REPEATS, random))),
+                }
             }
             Outcome::Failure => {
                 entry.failures = entry.failures.saturating_add(1);
@@ -243,13 +254,14 @@ impl Queue {
             Outcome::RetryAfter(delay) => later = Some((Priority::Child, delay.max(RETRY_AFTER_MIN))),
             Outcome::Dropped => {
                 entry.failures = 0;
+                entry.repeats = 0;
                 self.clear_timer(key);
             }
         }
         if let Some(priority) = soon {
             self.add(key.clone(), priority, now);
         }
-        if let Some((priority, delay)) = later {
+        for (priority, delay) in later.into_iter().chain(repeat) {
             self.add_after(key.clone(), priority, delay, now);
         }
         self.drop_if_idle(key);
@@ -260,7 +272,7 @@ impl Queue {
     pub fn remove(&mut self, key: &SyncKey) {
         self.clear_timer(key);
         let Some(entry) = self.entry(key) else { return };
-        entry.failures = 0;
+        (entry.failures, entry.repeats) = (0, 0);
         match &mut entry.state {
             State::Idle => {}
             State::Running { dirty } => *dirty = None,

@@ -11,6 +11,8 @@ use crate::queue::backoff;
 pub const PAGE_LIMIT: u32 = 500;
 /// A failed request is repeated after at most this long.
 const MAX_WAIT: Duration = Duration::from_secs(30);
+/// A watch that fails so often in a row begins again with a list: maybe one event is what it can't get over.
+const FAILURES_BEFORE_LIST: u32 = 8;
 /// A watch is asked to end after 30 to 60 s, so that a connection that went silent costs at most that.
 const WATCH_SECS: (u64, u64) = (30, 60);
 
@@ -107,6 +109,8 @@ pub struct Pump {
     /// Whether to try a streaming list next time.
     stream: bool,
     failures: u32,
+    /// Lists in a row that led to a version which was too old at once.
+    relists: u32,
     /// Something arrived since the last request: a failure after progress starts the backoff anew.
     progressed: bool,
 }
@@ -121,12 +125,15 @@ impl Pump {
     /// A watch that knows nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { phase: Phase::Start, stream: true, failures: 0, progressed: false }
+        Self { phase: Phase::Start, stream: true, failures: 0, relists: 0, progressed: false }
     }
 
     /// What to do next. A list begins where [`Request::Stream`] or a first [`Request::Page`] is returned.
     pub fn next(&mut self, random: u64) -> Step {
-        let wait = if self.failures == 0 { Duration::ZERO } else { backoff(self.failures, random).min(MAX_WAIT) };
+        // After an API server's restart everybody's version is too old at the same moment: the jitter spreads them.
+        let relists = if matches!(self.phase, Phase::Start) { self.relists } else { 0 };
+        let tries = self.failures.max(relists);
+        let wait = if tries == 0 { Duration::ZERO } else { backoff(tries, random).min(MAX_WAIT) };
         let timeout_secs = WATCH_SECS.0 + random % (WATCH_SECS.1 - WATCH_SECS.0 + 1);
         self.progressed = false;
         let request = match &self.phase {
@@ -173,6 +180,7 @@ impl Pump {
             }
             (Input::Bookmark { version, .. } | Input::Event { version }, Phase::Watching { version: known }) => {
                 known.clone_from(&version);
+                self.relists = 0;
                 self.succeed();
                 Effect::None
             }
@@ -188,6 +196,7 @@ impl Pump {
             }
             (Input::Expired, Phase::Watching { .. }) => {
                 self.phase = Phase::Start;
+                self.relists = self.relists.saturating_add(1);
                 Effect::None
             }
             (Input::Expired | Input::Failed | Input::NotStreamed, Phase::Streaming | Phase::Paging { .. }) => {
@@ -195,6 +204,9 @@ impl Pump {
             }
             (Input::Failed, _) => {
                 self.fail();
+                if self.failures.is_multiple_of(FAILURES_BEFORE_LIST) {
+                    self.phase = Phase::Start;
+                }
                 Effect::None
             }
             // A watch lasted its time, whether or not it had anything to say.
@@ -269,15 +281,29 @@ mod tests {
     }
 
     #[test]
-    fn too_old_a_version_lists_anew_at_once() {
+    fn too_old_a_version_lists_anew_and_again_only_later() {
         let mut pump = Pump::new();
         request(&mut pump);
         pump.on(Input::Bookmark { version: "7".into(), initial_end: true });
         request(&mut pump);
         assert_eq!(pump.on(Input::Expired), Effect::None);
-        let step = pump.next(0);
-        assert_eq!(step.wait, Duration::ZERO);
+        let step = pump.next(u64::MAX);
+        assert!(step.wait <= Duration::from_millis(100));
         assert!(matches!(step.request, Request::Stream { .. }));
+        let mut last = step.wait;
+        for _ in 0..5 {
+            pump.on(Input::Bookmark { version: "7".into(), initial_end: true });
+            request(&mut pump);
+            pump.on(Input::Expired);
+            let wait = pump.next(u64::MAX).wait;
+            assert!(wait > last, "{wait:?} after {last:?}");
+            last = wait;
+        }
+        pump.on(Input::Bookmark { version: "9".into(), initial_end: true });
+        request(&mut pump);
+        pump.on(Input::Event { version: "10".into() });
+        pump.on(Input::Expired);
+        assert!(pump.next(u64::MAX).wait <= Duration::from_millis(100), "an event starts it anew");
     }
 
     #[test]
@@ -297,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_back_off_and_keep_the_version() {
+    fn failures_back_off() {
         let mut pump = Pump::new();
         request(&mut pump);
         pump.on(Input::Bookmark { version: "7".into(), initial_end: true });
@@ -308,10 +334,25 @@ mod tests {
         }
         assert_eq!(waits[0], Duration::ZERO);
         assert!(waits[2] > waits[1] && *waits.last().unwrap() <= MAX_WAIT);
-        let step = pump.next(0);
-        assert!(matches!(step.request, Request::Watch { version, .. } if version == "7"));
+    }
+
+    #[test]
+    fn a_watch_goes_on_from_its_version_and_begins_anew_when_it_can_t() {
+        let mut pump = Pump::new();
+        request(&mut pump);
+        pump.on(Input::Bookmark { version: "7".into(), initial_end: true });
+        request(&mut pump);
+        pump.on(Input::Failed);
+        pump.on(Input::Failed);
+        assert!(matches!(request(&mut pump), Request::Watch { version, .. } if version == "7"));
+        let late = pump.next(u64::MAX).wait;
         pump.on(Input::Event { version: "8".into() });
         pump.on(Input::Failed);
-        assert!(pump.next(u64::MAX).wait < waits[5], "progress starts the backoff anew");
+        assert!(pump.next(u64::MAX).wait < late, "progress starts the backoff anew");
+        for _ in 1..FAILURES_BEFORE_LIST {
+            pump.next(0);
+            pump.on(Input::Failed);
+        }
+        assert!(matches!(request(&mut pump), Request::Stream { .. }));
     }
 }

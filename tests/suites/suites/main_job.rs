@@ -29,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("main_job", "a_sync_that_changes_nothing_makes_no_request", no_op),
         Case::new("main_job", "a_restart_writes_nothing", restart),
         Case::new("main_job", "changes_are_reconciled", changes),
+        Case::new("main_job", "a_controller_that_loses_its_label_stops_and_comes_back", relabelled),
         Case::new("main_job", "hooks_get_what_the_protocol_says", protocol),
     ]
 }
@@ -179,6 +180,30 @@ async fn changes(ctx: Context) -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Out of the sight of `--target-label-selector`, and into it again.
+async fn relabelled(ctx: Context) -> anyhow::Result<()> {
+    let kinds = Kinds::install(&ctx).await?;
+    let hook = Hook::start(|request, _| reply(request))?;
+    let ringmaster = Ringmaster::start(&ctx)?;
+    ctx.controller("website", kinds.spec(&hook.url("/sync"))).await?;
+    ctx.admin.create(&kinds.websites, Kinds::website("a", "A")).await?;
+    ready(&ctx, &kinds, "a").await?;
+    let (controllers, name) = (Context::controllers(), ctx.controller_name("website"));
+    let label = |value: Value| json!({ "metadata": { "labels": { "suite": value } } });
+    ctx.admin.patch_merge(&controllers, &name, &label(json!("another"))).await?;
+    ringmaster.wait_log(&ctx, "stopped", SOON).await?;
+    let before = hook.count();
+    ctx.admin.create(&kinds.websites, Kinds::website("b", "B")).await?;
+    wait::stays("no call while it is another's", QUIET, async || {
+        ensure!(hook.count() == before, "{} calls", hook.count() - before);
+        Ok(())
+    })
+    .await?;
+    ctx.admin.patch_merge(&controllers, &name, &label(json!(ctx.id))).await?;
+    ready(&ctx, &kinds, "b").await?;
+    Ok(())
 }
 
 async fn protocol(ctx: Context) -> anyhow::Result<()> {
