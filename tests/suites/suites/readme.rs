@@ -16,6 +16,8 @@ use crate::trial::Case;
 
 /// A block may build the release binary.
 const BLOCK: Duration = Duration::from_secs(1500);
+/// What the README's processes listen on.
+const PORTS: [u16; 3] = [8080, 8081, 9999];
 const SOON: Duration = Duration::from_secs(30);
 const COLLECTED: Duration = Duration::from_secs(90);
 
@@ -38,6 +40,10 @@ async fn first_five_minutes(ctx: Context) -> anyhow::Result<()> {
     let [kinds, processes, objects, look, change] = blocks.as_slice() else {
         anyhow::bail!("the README has {} blocks under its heading, expected 5", blocks.len());
     };
+    for port in PORTS {
+        std::net::TcpListener::bind(("127.0.0.1", port))
+            .with_context(|| format!("the README uses port {port}; end what listens there"))?;
+    }
     // Only a person's kubeconfig: the README's reader is the administrator of a cluster of their own.
     let text = ctx.server.kubeconfig("admin", ctx.server.ca_file())?;
     let kubeconfig = write_private(ctx.server.logs(), "readme.kubeconfig", &text)?;
