@@ -44,7 +44,7 @@ apiserver: ## A real kube-apiserver with the CRDs, on loopback, until Ctrl-C
 	@echo "when the path of the kubeconfig appears, in another terminal:"
 	@echo "  export KUBECONFIG=$(CURDIR)/target/apiserver/kubeconfig"
 	@echo "  export PATH=\$$PATH:$$(tests/components/build)"
-	cargo test --quiet --test suites -- --serve target/apiserver
+	cargo test --test suites -- --serve target/apiserver
 
 demo: ## Comes with the embedded API server
 	@echo "make demo comes with the embedded API server; until then follow the README's first five minutes" >&2; exit 1

@@ -10,7 +10,7 @@ use serde::Deserialize;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server answered with an error.
-    #[error("{call}: {message} ({code} {reason})")]
+    #[error("{call}: {message} ({code}{}{reason})", if reason.is_empty() { "" } else { " " })]
     Status {
         /// Method and path.
         call: String,
@@ -26,7 +26,7 @@ pub enum Error {
         object: bool,
     },
     /// No answer: the connection failed, or broke.
-    #[error("{call}: {source}")]
+    #[error("{call}: {}", causes(&**source))]
     Connection {
         /// Method and path.
         call: String,
@@ -78,7 +78,7 @@ impl Error {
             ..Status::default()
         });
         let object = status.details.is_some_and(|details| !details.name.is_empty());
-        let message = status.message.unwrap_or_default().chars().take(MAX_MESSAGE_CHARS).collect();
+        let message = status.message.unwrap_or_default().trim().chars().take(MAX_MESSAGE_CHARS).collect();
         Self::Status { call, code, reason: status.reason.unwrap_or_default(), message, retry_after, object }
     }
 
@@ -169,6 +169,21 @@ impl Error {
             Self::Configuration(_) => "Configuration",
         }
     }
+}
+
+/// An error with all that led to it, each said once.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]

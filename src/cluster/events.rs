@@ -100,7 +100,8 @@ async fn post(
             event = waiting.recv() => event,
         };
         let Some(event) = event else { return };
-        if !buckets.take(hasher.hash_one(&event.subject.uid), start.elapsed()) {
+        let message = hasher.hash_one(&event.note);
+        if !buckets.take(hasher.hash_one(&event.subject.uid), message, start.elapsed()) {
             meter.limit_hit("events_rate");
             continue;
         }
@@ -115,7 +116,8 @@ async fn post(
         };
         let event = KubeEvent {
             type_: if event.warning { EventType::Warning } else { EventType::Normal },
-            action: event.reason.clone(),
+            // The recorder counts events up by all fields but the note: with it in here, a new message is a new event.
+            action: format!("{}-{:08x}", event.reason, message as u32),
             reason: event.reason,
             note: Some(event.note),
             secondary: None,

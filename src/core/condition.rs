@@ -36,6 +36,19 @@ pub struct Health {
     pub blocked: Option<(&'static str, String)>,
     /// What the hook's last calls showed.
     pub hook: HookHealth,
+    /// Parents whose last sync failed.
+    pub failing: Failing,
+}
+
+/// The parents whose last sync failed.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Failing {
+    /// How many.
+    pub count: usize,
+    /// Of how many parents in all.
+    pub parents: usize,
+    /// Which failed last, and why.
+    pub last: String,
 }
 
 /// What the calls of a hook showed.
@@ -69,7 +82,17 @@ pub fn conditions(health: &Health, generation: i64, present: &[Condition], now: 
         (None, None, HookHealth::Failing(..)) => {
             ("Ready", "False", "HookFailing", "the hook's last call failed; see HookReachable".to_owned())
         }
-        (None, None, _) => ("Ready", "True", "Running", "parents are being synced".to_owned()),
+        (None, None, _) => match &health.failing {
+            Failing { count: 0, .. } => ("Ready", "True", "Running", "parents are being synced".to_owned()),
+            Failing { count, parents, last } => {
+                let text = format!("the last sync of {count} of {parents} parents failed; {last}");
+                if count < parents {
+                    ("Ready", "True", "Running", text)
+                } else {
+                    ("Ready", "False", "SyncsFailing", text)
+                }
+            }
+        },
     };
     [accepted, hook, ready]
         .into_iter()
@@ -101,10 +124,14 @@ mod tests {
 
     #[test]
     fn say_what_is_wrong_first() {
-        let fine = Health { rejected: None, blocked: None, hook: HookHealth::Reachable };
+        let fine = Health { rejected: None, blocked: None, hook: HookHealth::Reachable, failing: Failing::default() };
         expect(&fine, [("True", "Valid"), ("True", "Answered"), ("True", "Running")]);
         let down = Health { hook: HookHealth::Failing("ConnectionRefused", "x".into()), ..fine.clone() };
         expect(&down, [("True", "Valid"), ("False", "ConnectionRefused"), ("False", "HookFailing")]);
+        let failing = |count| Health { failing: Failing { count, parents: 2, last: "n/a: x".into() }, ..fine.clone() };
+        expect(&failing(2), [("True", "Valid"), ("True", "Answered"), ("False", "SyncsFailing")]);
+        expect(&failing(1), [("True", "Valid"), ("True", "Answered"), ("True", "Running")]);
+        assert!(conditions(&failing(1), 1, &[], "now")[2].message.contains("1 of 2 parents failed; n/a: x"));
         let blocked = Health { blocked: Some(("ParentKindNotServed", "x".into())), ..fine.clone() };
         expect(&blocked, [("True", "Valid"), ("True", "Answered"), ("False", "ParentKindNotServed")]);
         let rejected = Health { rejected: Some("spec.x: y".into()), ..fine };
@@ -113,7 +140,12 @@ mod tests {
 
     #[test]
     fn transition_times_move_with_status_only() {
-        let mut health = Health { rejected: None, blocked: None, hook: HookHealth::Failing("Timeout", "a".into()) };
+        let mut health = Health {
+            rejected: None,
+            blocked: None,
+            hook: HookHealth::Failing("Timeout", "a".into()),
+            failing: Failing::default(),
+        };
         let first = conditions(&health, 1, &[], "t1");
         health.hook = HookHealth::Failing("ConnectionRefused", "b".into());
         let second = conditions(&health, 2, &first, "t2");

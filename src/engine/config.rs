@@ -346,7 +346,7 @@ impl Given {
 
     /// Takes out what is accepted for Metacontroller's sake only, with a notice for each that asks for something.
     fn ignored(&mut self) -> Result<(), Error> {
-        const ONE_OWNER: &str = "every process works and each object has one owner, so no leader is elected";
+        const ONE_OWNER: &str = "no leader is elected; run one replica for now";
         const NO_LIMIT: &str = "requests to the API server have no client-side limit";
         const NAMES: [(&str, &str); 6] = [
             ("leader-election", ONE_OWNER),

@@ -58,7 +58,7 @@ impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(error) => write!(f, "{error}"),
-            Self::Taken { what, whose } => write!(f, "{what} already exists and {whose}; it is left alone"),
+            Self::Taken { what, whose } => write!(f, "{what} exists, {whose}, and is left alone"),
         }
     }
 }
@@ -247,12 +247,15 @@ impl Executor<'_> {
                 let owners = found.owner_references();
                 let owner = owners.iter().find(|owner| owner.controller);
                 Some(owner.map_or_else(
-                    || "has another owner".to_owned(),
-                    |owner| format!("is controlled by {} {}", owner.kind, owner.name),
+                    || "belongs to another owner".to_owned(),
+                    |owner| format!("belongs to {} {} (name the child otherwise)", owner.kind, owner.name),
                 ))
             }
             None if found.is_deleting() || self.selector.matches(&found.labels()) => None,
-            None => Some(format!("has no owner and doesn't match the parent's selector ({})", self.selector)),
+            None => Some(format!(
+                "isn't the parent's (delete it, name the child otherwise, or label it {} to have it adopted)",
+                self.selector
+            )),
         };
         child.shared.answer(found, None, Some(self.key));
         match whose {

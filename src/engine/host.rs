@@ -30,6 +30,9 @@ use crate::watches::{State, Subscription, Watches};
 /// What isn't served, or can't be watched, is looked at again after this long, doubling up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// Why a controller's watches fail when the API server itself is away.
+pub(crate) const UNREACHABLE: &str = "ApiServerUnreachable";
+
 /// What every hosted controller needs.
 pub(crate) struct Stage {
     pub(crate) discovery: Discovery,
@@ -155,7 +158,9 @@ impl Round {
     }
 
     fn block(&self, reason: &'static str, text: String) {
-        if self.board.block(reason, text.clone()) {
+        let news = self.board.block(reason, text.clone());
+        // An outage is told once for all, and no event could be posted.
+        if news && reason != UNREACHABLE {
             warn!(controller = %self.model.name, reason, "doesn't run: {text}");
             self.stage.tell.event(self.subject.clone(), true, "CreateError", text);
         }
@@ -236,6 +241,9 @@ impl Round {
         match trouble {
             Some(("Forbidden", text)) => {
                 self.block("Forbidden", format!("{text}; grant get, list and watch to Ringmaster's account"));
+            }
+            Some((UNREACHABLE, text)) => {
+                self.block(UNREACHABLE, format!("{text}; until it is reached again the cache may be old"));
             }
             Some((_, text)) => self.block("WatchFailing", text),
             None if running => self.board.run(std::sync::Weak::new()),

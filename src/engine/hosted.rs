@@ -154,5 +154,6 @@ impl Hosted {
     /// The parent is gone.
     pub(crate) fn forget_notes(&self, parent: &ObjectKey) {
         self.notes.lock().remove(parent);
+        self.board.not_failing(parent);
     }
 }

@@ -3,6 +3,7 @@
 //! On the way down: no new syncs, running ones end within a bound, then watches, events and servers stop.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -50,8 +51,13 @@ pub enum Error {
     #[error("the dispatcher ended by itself")]
     Crashed,
     /// An address can't be listened on.
-    #[error(transparent)]
-    Server(#[from] ringmaster_server::Error),
+    #[error("--{flag}: {source}")]
+    Server {
+        /// The flag that names the address.
+        flag: &'static str,
+        /// Why.
+        source: ringmaster_server::Error,
+    },
 }
 
 /// Runs until `shutdown`.
@@ -175,16 +181,20 @@ async fn wait_ready(progress: &[Arc<Progress>], health: &Health, shutdown: &Canc
 async fn bind(settings: &Settings, health: &Health, metrics: MetricsText) -> Result<Vec<Server>, Error> {
     let mut servers = Vec::new();
     if let Some(address) = settings.health_probe_address {
-        let server = Server::bind(address).await?.with_health(health.clone());
+        let server = listen("health-probe-bind-address", address).await?.with_health(health.clone());
         info!(address = %server.local_addr(), "serving /healthz and /readyz");
         servers.push(server);
     }
     if let Some(address) = settings.metrics_address {
-        let server = Server::bind(address).await?.with_metrics(metrics);
+        let server = listen("metrics-address", address).await?.with_metrics(metrics);
         info!(address = %server.local_addr(), "serving /metrics");
         servers.push(server);
     }
     Ok(servers)
+}
+
+async fn listen(flag: &'static str, address: SocketAddr) -> Result<Server, Error> {
+    Server::bind(address).await.map_err(|source| Error::Server { flag, source })
 }
 
 /// The pod's name, or the host's, as hooks see it.

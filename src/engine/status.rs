@@ -3,13 +3,13 @@
 //! Level-triggered: the wanted status is compared with the one in the cache at each tick, so nothing is written twice
 //! and nothing is missed. Never writes the status of a dialect that has none.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringmaster_cluster::Client;
-use ringmaster_core::condition::{Condition, Health, HookHealth, conditions};
+use ringmaster_core::condition::{Condition, Failing, Health, HookHealth, conditions};
 use ringmaster_core::key::ObjectKey;
 use ringmaster_core::object::Object;
 use serde::Deserialize;
@@ -45,6 +45,9 @@ struct Noted {
     blocked: Option<(&'static str, String)>,
     hook: HookHealth,
     last_success: Option<Duration>,
+    /// The parents whose last sync failed, and what the last of them said.
+    failing: HashSet<ObjectKey>,
+    last_failure: String,
     last_line: Option<Duration>,
     /// Neither running nor known to be blocked yet.
     starting: bool,
@@ -113,17 +116,42 @@ impl Board {
         changed && due
     }
 
+    /// A sync of this parent did all that it wanted, or the parent is gone.
+    pub(crate) fn not_failing(&self, parent: &ObjectKey) {
+        self.noted.lock().failing.remove(parent);
+    }
+
+    /// A sync of this parent failed.
+    pub(crate) fn failing(&self, parent: &ObjectKey, text: &str) {
+        let mut noted = self.noted.lock();
+        noted.failing.insert(parent.clone());
+        noted.last_failure = format!("{parent}: {text}");
+    }
+
     pub(crate) fn is_starting(&self) -> bool {
         self.noted.lock().starting
     }
 
     fn health(&self) -> (i64, Health, Option<Arc<Hosted>>) {
         let noted = self.noted.lock();
-        let health =
-            Health { rejected: noted.rejected.clone(), blocked: noted.blocked.clone(), hook: noted.hook.clone() };
-        (noted.generation, health, noted.hosted.upgrade())
+        let hosted = noted.hosted.upgrade();
+        let failing = Failing {
+            count: noted.failing.len(),
+            parents: hosted.as_ref().map_or(0, |hosted| hosted.parent_count()),
+            last: noted.last_failure.clone(),
+        };
+        let health = Health {
+            rejected: noted.rejected.clone(),
+            blocked: noted.blocked.clone(),
+            hook: noted.hook.clone(),
+            failing,
+        };
+        (noted.generation, health, hosted)
     }
 }
+
+/// A status that can't be written is tried again after so many ticks, doubling each time.
+const MAX_TICKS_TO_RETRY: u64 = 32;
 
 /// The controllers of one dialect, with where their objects are.
 pub(crate) struct Boards {
@@ -169,13 +197,16 @@ pub(crate) async fn write_all(
 ) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut tick = 0u64;
+    let (mut tick, mut failures, mut paused_until) = (0u64, 0u32, 0u64);
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
             _ = interval.tick() => {}
         }
         tick += 1;
+        if tick < paused_until {
+            continue;
+        }
         let all: Vec<_> = boards.boards.lock().iter().map(|(key, board)| (key.clone(), Arc::clone(board))).collect();
         for (key, board) in all {
             let object = boards.shared.store().get(&key).cloned();
@@ -187,11 +218,18 @@ pub(crate) async fn write_all(
                 written = write => written,
             };
             match written {
-                Ok(answer) => boards.shared.answer(answer, None, None),
+                Ok(answer) => {
+                    failures = 0;
+                    boards.shared.answer(answer, None, None);
+                    continue;
+                }
                 Err(error) if error.is_not_found() => {}
                 Err(error) if error.is_forbidden() => warn!(controller = %key, "status can't be written: {error}"),
                 Err(error) => debug!(controller = %key, "status was not written: {error}"),
             }
+            // Whatever it is, it hardly heals within a tick.
+            failures += 1;
+            paused_until = tick + (1u64 << failures.min(6)).min(MAX_TICKS_TO_RETRY);
         }
     }
 }

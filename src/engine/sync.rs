@@ -62,6 +62,7 @@ impl Syncer {
         match self.attempt(hosted, key, popped.attempt).await {
             Ok(done) => {
                 self.metrics.sync(name, "success");
+                hosted.board.not_failing(&key.parent);
                 Outcome::Success { resync_after: done.resync_after, again: done.again.then_some(Priority::Child) }
             }
             Err(Problem::Gone) => Outcome::Dropped,
@@ -268,6 +269,7 @@ impl Syncer {
             Err(error) => {
                 let url = &hosted.target.uri;
                 self.tell.hook(hosted, HookHealth::Failing("BadReply", format!("POST {url}: {error}")));
+                self.tell.bad_reply(hosted, parent, &reply.body);
                 Err(Problem::Reply(error.to_string()))
             }
         }

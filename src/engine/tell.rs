@@ -16,6 +16,9 @@ use crate::hosted::Hosted;
 /// Our picture may be old this often in a row before anybody is told.
 const QUIET_ATTEMPTS: u32 = 5;
 
+/// How much of a reply that can't be read is logged.
+const EXCERPT_BYTES: usize = 512;
+
 /// Why a sync didn't do its work.
 #[derive(Debug)]
 pub(crate) enum Problem {
@@ -40,14 +43,14 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
-    fn text(&self) -> String {
+    fn text(&self, url: &http::Uri) -> String {
         match self {
             Self::Gone => "the parent is gone".to_owned(),
             Self::Later(_) => "the hook asks to be called later".to_owned(),
             Self::Parent(text) | Self::Stale(text) => text.clone(),
-            Self::Hook(error) => format!("sync hook: {error}"),
-            Self::Terminal(error) => format!("sync hook: {error}; not called again until the parent changes"),
-            Self::Reply(text) => format!("sync hook's reply: {text}"),
+            Self::Hook(error) => format!("POST {url}: {error}"),
+            Self::Terminal(error) => format!("POST {url}: {error}; not called again until the parent changes"),
+            Self::Reply(text) => format!("POST {url}: {text}"),
             Self::Read(error) => error.to_string(),
             Self::Write(failures) => failures.to_string(),
         }
@@ -93,13 +96,16 @@ impl Tell {
 
     /// A sync of `parent` failed; `attempt` failed before it.
     pub(crate) fn problem(&self, hosted: &Hosted, parent: &Object, attempt: u32, problem: &Problem) {
-        let (controller, reason, text) = (&hosted.model.name, problem.reason(), problem.text());
+        let (controller, reason, text) = (&hosted.model.name, problem.reason(), problem.text(&hosted.target.uri));
         if problem.is_quiet(attempt) {
             debug!(%controller, parent = %parent.key(), "sync will be repeated: {text}");
             return;
         }
-        // Each repetition is counted by metrics; lines and events are for the first and every doubling.
-        if problem.is_of_the_hook() || !(attempt + 1).is_power_of_two() {
+        hosted.board.failing(parent.key(), &text);
+        // Each repetition is counted by metrics; lines and events are for the first and every doubling. What is final
+        // has no repetition.
+        let due = (attempt + 1).is_power_of_two() || matches!(problem, Problem::Terminal(_));
+        if problem.is_of_the_hook() || !due {
             debug!(%controller, parent = %parent.key(), attempt, reason, "sync failed: {text}");
         } else {
             let excerpt = match problem {
@@ -113,9 +119,16 @@ impl Tell {
                 warn!(%controller, parent = %parent.key(), attempt, reason, excerpt, "sync failed: {text}");
             }
         }
-        if (attempt + 1).is_power_of_two() {
+        if due {
             self.event(subject(&hosted.parent, parent), true, "SyncError", format!("{controller}: {text}"));
         }
+    }
+
+    /// The beginning of a reply that can't be read, for whoever looks at the log.
+    pub(crate) fn bad_reply(&self, hosted: &Hosted, parent: &Object, body: &[u8]) {
+        let start = String::from_utf8_lossy(&body[..body.len().min(EXCERPT_BYTES)]);
+        let excerpt: String = start.chars().filter(|c| !c.is_control()).collect();
+        debug!(controller = %hosted.model.name, parent = %parent.key(), excerpt, "a reply that can't be read");
     }
 
     /// Something in a reply is odd, but was read all the same.

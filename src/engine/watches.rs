@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use ringmaster_cluster::{Client, Error, Sink, Watch, run_pump};
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::clock;
+use crate::host::UNREACHABLE;
 use crate::metrics::Sample;
 
 /// Who wants to know of changes. Called in the order of events, from one task or from whoever wrote; must not block.
@@ -45,13 +47,40 @@ pub(crate) struct Shared {
     listeners: RwLock<Vec<(u64, Arc<dyn Listener>)>>,
     state: watch::Sender<State>,
     synced_once: AtomicBool,
+    outage: Arc<Outage>,
+    unreachable: AtomicBool,
     /// What the subscriptions hold: the pump holds the watch itself, and must end without them.
     hold: Mutex<Weak<Hold>>,
+}
+
+/// How many watches can't reach the API server; the first and the last to say so get a line in the log.
+#[derive(Default)]
+struct Outage(Mutex<(usize, Option<Instant>)>);
+
+impl Outage {
+    fn begins(&self, error: &Error) {
+        let mut outage = self.0.lock();
+        outage.0 += 1;
+        if outage.0 == 1 {
+            outage.1 = Some(Instant::now());
+            warn!("the API server can't be reached: {error}; trying again");
+        }
+    }
+
+    fn ends(&self) {
+        let mut outage = self.0.lock();
+        outage.0 = outage.0.saturating_sub(1);
+        if outage.0 == 0 {
+            let after = outage.1.take().map(|since| since.elapsed()).unwrap_or_default();
+            info!(after_s = after.as_secs(), "the API server is reached again");
+        }
+    }
 }
 
 /// All watches of a process.
 pub(crate) struct Watches {
     client: Client,
+    outage: Arc<Outage>,
     known: Mutex<HashMap<Watch, Weak<Shared>>>,
     next_listener: AtomicU64,
     tasks: TaskTracker,
@@ -78,7 +107,14 @@ impl Drop for Hold {
 
 impl Watches {
     pub(crate) fn new(client: Client, tasks: TaskTracker, cancel: CancellationToken) -> Self {
-        Self { client, known: Mutex::default(), next_listener: AtomicU64::new(0), tasks, cancel }
+        Self {
+            client,
+            outage: Arc::default(),
+            known: Mutex::default(),
+            next_listener: AtomicU64::new(0),
+            tasks,
+            cancel,
+        }
     }
 
     /// Subscribes to a watch, which is started if nobody has it yet.
@@ -104,6 +140,8 @@ impl Watches {
             listeners: RwLock::default(),
             state: watch::Sender::new(State::Starting),
             synced_once: AtomicBool::new(false),
+            outage: Arc::clone(&self.outage),
+            unreachable: AtomicBool::new(false),
             hold: Mutex::new(Arc::downgrade(&hold)),
         });
         known.insert(watch.clone(), Arc::downgrade(&shared));
@@ -236,17 +274,22 @@ impl Sink for Shared {
 
     fn trouble(&self, error: &Error, failures: u32) {
         let resource = &self.watch.resource;
-        // One line when it begins, and a reminder at each doubling.
-        if failures.is_power_of_two() && !error.is_not_found() {
+        let unreachable = error.code().is_none();
+        if unreachable && !self.unreachable.swap(true, Ordering::Relaxed) {
+            self.outage.begins(error);
+        }
+        // One line when it begins, and a reminder at each doubling; an outage is one line for all kinds.
+        if !unreachable && failures.is_power_of_two() && !error.is_not_found() {
             warn!(kind = %resource, failures, "watching fails: {error}");
         }
-        self.state.send_replace(State::Troubled(error.reason(), error.to_string(), error.is_not_found()));
+        let reason = if unreachable { UNREACHABLE } else { error.reason() };
+        self.state.send_replace(State::Troubled(reason, error.to_string(), error.is_not_found()));
     }
 
     fn recovered(&self) {
-        let state = if self.is_synced() { State::Synced } else { State::Starting };
-        if self.state.send_replace(state) != State::Synced {
-            info!(kind = %self.watch.resource, "watching works again");
+        if self.unreachable.swap(false, Ordering::Relaxed) {
+            self.outage.ends();
         }
+        self.state.send_replace(if self.is_synced() { State::Synced } else { State::Starting });
     }
 }

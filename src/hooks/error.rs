@@ -42,7 +42,7 @@ pub enum Error {
         code: u16,
     },
     /// Any other answer than 200.
-    #[error("the hook answered {code}")]
+    #[error("the hook answered {code}; its own log says why, and Ringmaster's shows the beginning of the answer")]
     Code {
         /// HTTP code.
         code: u16,

@@ -49,6 +49,8 @@ pub(crate) fn run(dir: Option<PathBuf>) -> anyhow::Result<()> {
             }
         }
     });
+    // Whoever looks for it finds it only while there is a server behind it.
+    let _ = std::fs::remove_file(&kubeconfig);
     let stopped = server.stop();
     ended.and(stopped)
 }

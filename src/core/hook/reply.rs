@@ -59,7 +59,10 @@ pub enum Error {
     #[error("the reply is not JSON of the expected shape: {0}")]
     Shape(String),
     /// A field that the protocol doesn't know, read strictly.
-    #[error("{0}: unknown field in the reply (webhook.responseUnMarshallMode: loose accepts it)")]
+    #[error(
+        "{0}: unknown field in the reply; known are status, children, resyncAfterSeconds and finalized \
+         (webhook.responseUnMarshallMode: loose accepts others)"
+    )]
     Unknown(String),
     /// A field that stands twice, read strictly.
     #[error("{0}: the field stands twice in the reply (webhook.responseUnMarshallMode: loose takes the last)")]

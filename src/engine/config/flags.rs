@@ -119,7 +119,7 @@ pub struct Flags {
     #[arg(long, value_name = "IP:PORT", help_heading = METACONTROLLER)]
     pub pprof_address: Option<String>,
 
-    /// Accepted and ignored: every process works, and each object has one owner
+    /// Accepted and ignored: no leader is elected; run one replica for now
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         help_heading = METACONTROLLER)]
     pub leader_election: Option<String>,

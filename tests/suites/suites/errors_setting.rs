@@ -111,10 +111,12 @@ async fn missing_rights(ctx: Context) -> anyhow::Result<()> {
     // To read is enough to run, but not to write.
     let rule = |verbs: &[&str]| json!([{ "apiGroups": [""], "resources": ["configmaps"], "verbs": verbs.to_vec() }]);
     ctx.grant(&rule(&["get", "list", "watch"])).await?;
-    condition(&ctx, "c", ["Ready", "True", "Running"]).await?;
+    let message = condition(&ctx, "c", ["Ready", "False", "SyncsFailing"]).await?;
+    ensure!(message.contains("1 of 1") && message.contains("cannot create"), "{message}");
     event(&ctx, &thing, "SyncError", &["configmaps", "orbidden"]).await?;
     ctx.grant(&rule(&["create", "update", "patch", "delete"])).await?;
     made(&ctx, "a").await?;
+    condition(&ctx, "c", ["Ready", "True", "Running"]).await?;
     ringmaster.check()
 }
 
