@@ -6,5 +6,7 @@
 mod reply;
 mod request;
 
+pub(crate) use reply::{MAX_NAME_CHARS, excerpt};
+
 pub use reply::{Desired, Error, Limits, MAX_RESYNC_AFTER, SyncReply};
 pub use request::{Observed, inner_key, sync_request};

@@ -325,13 +325,14 @@ impl<'de> Deserialize<'de> for Wire<'de> {
 
 /// How many unknown fields of a reply are named, and how many duplicate ones.
 const MAX_REMARKS: usize = 8;
-/// How much of an unknown field's name is repeated, in characters.
-const MAX_NAME_CHARS: usize = 64;
+/// How much of a name in a reply is repeated, in characters.
+pub(crate) const MAX_NAME_CHARS: usize = 64;
 
 /// How much of a parser's complaint is repeated, in characters: it may quote the reply.
 const MAX_PROBLEM_CHARS: usize = 200;
 
-fn excerpt(text: &str, chars: usize) -> String {
+/// The beginning of a text of somebody else's, without control characters.
+pub(crate) fn excerpt(text: &str, chars: usize) -> String {
     let mut cut: String = text.chars().take(chars).filter(|c| !c.is_control()).collect();
     if text.chars().nth(chars).is_some() {
         cut.push('…');

@@ -11,7 +11,7 @@ use super::claim::{CONTROLLER_UID_LABEL, controller_reference};
 use super::merge;
 use crate::controller::{Controller, UpdateStrategy};
 use crate::hash::xxh;
-use crate::hook::{Desired, SyncReply};
+use crate::hook::{Desired, MAX_NAME_CHARS, SyncReply, excerpt};
 use crate::key::{ObjectKey, Resource};
 use crate::object::Object;
 use crate::selector::Selector;
@@ -198,14 +198,9 @@ fn wanted<'a>(input: &Input<'a>) -> Result<BTreeMap<(usize, ObjectKey), &'a Desi
     Ok(wanted)
 }
 
-/// As much of a reply's text as an error repeats.
+/// As much of a reply's names as an error repeats.
 fn short(text: &str) -> String {
-    const CHARS: usize = 64;
-    let mut cut: String = text.chars().take(CHARS).filter(|c| !c.is_control()).collect();
-    if text.chars().nth(CHARS).is_some() {
-        cut.push('…');
-    }
-    cut
+    excerpt(text, MAX_NAME_CHARS)
 }
 
 fn find_kind(kinds: &[Kind], child: &Desired) -> Result<usize, String> {
