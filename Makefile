@@ -13,7 +13,7 @@ UNIT_TESTS := $(if $(NEXTEST),cargo nextest run --workspace --lib --bins,cargo t
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-test: prerequisites unit examples suites ## All tests: unit, examples, and every suite on the real kube-apiserver
+test: prerequisites unit examples suites ## All tests: unit, examples, every suite on the embedded and the real API server
 
 unit: ## Tests without I/O, or on loopback only
 	$(UNIT_TESTS)
@@ -21,7 +21,7 @@ unit: ## Tests without I/O, or on loopback only
 examples: ## The examples' own tests
 	python3 -m unittest discover -s webhooks-examples/python/website
 
-suites: ## Black-box suites; SUITE=name runs those whose name contains it
+suites: ## Black-box suites on the embedded and the real API server; SUITE=name runs those whose name contains it
 	cargo test --test suites -- $(SUITE)
 
 lint: ## Formatting, clippy, documentation, dependencies, file sizes; all without a warning

@@ -176,7 +176,7 @@ impl Objects {
         }
     }
 
-    /// Server-side apply of one object of any served kind, by its `apiVersion` and `kind`.
+    /// Creates an object of any served kind, by its `apiVersion` and `kind`, or merges it into the one that is there.
     ///
     /// # Errors
     /// A field that says what the object is lacks, its kind isn't served, or the server refuses it.
@@ -195,9 +195,10 @@ impl Objects {
         let namespace = (entry["namespaced"] == true)
             .then(|| object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("default"));
         let resource = Resource::new(api_version, kind, entry["name"].as_str().unwrap_or_default(), namespace);
-        let path = format!("{}?fieldManager={FIELD_MANAGER}&force=true", resource.object(name));
-        // JSON is YAML, which is what this content type promises.
-        self.send(Method::PATCH, &path, "application/apply-patch+yaml", Some(object)).await
+        match self.create(&resource, object.clone()).await {
+            Err(error) if code(&error) == Some(409) => self.patch_merge(&resource, name, object).await,
+            made => made,
+        }
     }
 
     /// Applies every document of a YAML file, in order; answers with the applied objects.

@@ -30,6 +30,8 @@ pub(crate) struct Case {
     name: &'static str,
     timeout: Duration,
     own_server: bool,
+    /// What the embedded server lacks for it.
+    lacking: Option<&'static str>,
     run: Arc<Run>,
 }
 
@@ -41,7 +43,7 @@ impl Case {
         Fut: Future<Output = anyhow::Result<()>> + 'static,
     {
         let run = Arc::new(move |context| run(context).boxed_local());
-        Self { suite, name, timeout: TIMEOUT, own_server: false, run }
+        Self { suite, name, timeout: TIMEOUT, own_server: false, lacking: None, run }
     }
 
     /// Another time limit.
@@ -54,6 +56,11 @@ impl Case {
         Self { own_server: true, ..self }
     }
 
+    /// Ignored on the embedded server, which can't do this yet.
+    pub(crate) fn lacks_embedded(self, what: &'static str) -> Self {
+        Self { lacking: Some(what), ..self }
+    }
+
     /// The trial on one kind of server.
     pub(crate) fn on(self, shared: &Arc<Shared>) -> Trial {
         let name = format!("{}::{}::{}", shared.kind.name(), self.suite, self.name);
@@ -62,6 +69,9 @@ impl Case {
     }
 
     fn execute(&self, shared: &Shared) -> Result<Completion, Failed> {
+        if let (ServerKind::Embedded, Some(what)) = (shared.kind, self.lacking) {
+            return Ok(Completion::ignored_with(format!("the embedded server has no {what} yet")));
+        }
         if !self.own_server {
             return match shared.get()? {
                 Ok(server) => self.run_on(server).map(|()| Completion::Completed),

@@ -3,6 +3,7 @@
 //! Never shared beyond this process, and never reachable from another machine.
 
 pub(crate) mod audit;
+mod embedded;
 mod pki;
 mod rbac;
 mod real;
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 use crate::objects::{Objects, Resource};
 use crate::wait;
 use audit::{AuditEntry, Mark};
+use embedded::Embedded;
 use pki::Pki;
 pub(crate) use pki::write as write_private;
 pub(crate) use rbac::{Subject, grant};
@@ -37,17 +39,20 @@ const START_ATTEMPTS: usize = 3;
 /// Which server a suite runs on: the first part of a trial's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServerKind {
+    /// The embedded API server, in this process.
+    Embedded,
     /// kube-apiserver, etcd and kube-controller-manager.
     Real,
 }
 
 impl ServerKind {
     /// Every kind, in the order of the list of trials.
-    pub(crate) const ALL: [Self; 1] = [Self::Real];
+    pub(crate) const ALL: [Self; 2] = [Self::Embedded, Self::Real];
 
     /// Its name in a trial's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Embedded => "embedded",
             Self::Real => "real",
         }
     }
@@ -62,7 +67,8 @@ pub(crate) enum Started {
 }
 
 enum Backend {
-    Real(Real),
+    Embedded(Box<Embedded>),
+    Real(Box<Real>),
 }
 
 /// A running server.
@@ -83,7 +89,12 @@ impl Server {
     /// # Errors
     /// What failed, with the last lines of the process that failed.
     pub(crate) fn start(kind: ServerKind) -> anyhow::Result<Started> {
-        let ServerKind::Real = kind;
+        if kind == ServerKind::Embedded {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let server = Self::launch_embedded()?;
+            runtime.block_on(server.prepare())?;
+            return Ok(Started::Running(Box::new(server)));
+        }
         let binaries = match real::components()? {
             Components::Found(binaries) => binaries,
             Components::Unavailable(reason) => return Ok(Started::Unavailable(reason)),
@@ -128,7 +139,32 @@ impl Server {
             ca_file: pki.ca_file,
             tokens,
             free_users: Mutex::new((0..USERS).collect()),
-            backend: Mutex::new(Backend::Real(real)),
+            backend: Mutex::new(Backend::Real(Box::new(real))),
+            logs,
+            dir,
+        })
+    }
+
+    fn launch_embedded() -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("ringmaster-suites-").tempdir()?;
+        let logs = logs_folder(dir.path())?;
+        let pki = Pki::create(dir.path())?;
+        let masters = ["admin".to_owned()].into_iter().map(|name| (name, "system:masters"));
+        let named = masters.chain((0..USERS).map(|number| (user_name(number), GROUP)));
+        let (mut tokens, mut users) = (HashMap::new(), Vec::new());
+        for (name, group) in named {
+            let token = random()?;
+            users.push((name.clone(), token.clone(), group.to_owned()));
+            tokens.insert(name, token);
+        }
+        let embedded = Embedded::start(&users, &real::audit_log(&logs))?;
+        Ok(Self {
+            url: embedded.url(),
+            ca_der: pki.ca_der,
+            ca_file: pki.ca_file,
+            tokens,
+            free_users: Mutex::new((0..USERS).collect()),
+            backend: Mutex::new(Backend::Embedded(Box::new(embedded))),
             logs,
             dir,
         })
@@ -157,8 +193,11 @@ impl Server {
     }
 
     fn start_controllers(&self) -> anyhow::Result<()> {
-        let Backend::Real(real) = &mut *self.backend();
-        real.start_controllers()
+        match &mut *self.backend() {
+            // It collects garbage by itself.
+            Backend::Embedded(_) => Ok(()),
+            Backend::Real(real) => real.start_controllers(),
+        }
     }
 
     /// Waits until the API server says that it is ready. Custom resources may answer 429 (`storage is
@@ -182,8 +221,10 @@ impl Server {
     /// # Errors
     /// Names it, with the last lines of its log.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let Backend::Real(real) = &mut *self.backend();
-        real.check()
+        match &mut *self.backend() {
+            Backend::Embedded(_) => Ok(()),
+            Backend::Real(real) => real.check(),
+        }
     }
 
     /// Stops the API server alone (only in a trial with a server of its own).
@@ -191,8 +232,13 @@ impl Server {
     /// # Errors
     /// The signal can't be sent.
     pub(crate) fn stop_api(&self, kill: bool) -> anyhow::Result<()> {
-        let Backend::Real(real) = &mut *self.backend();
-        real.stop_api(kill)
+        match &mut *self.backend() {
+            Backend::Embedded(embedded) => {
+                embedded.stop_api();
+                Ok(())
+            }
+            Backend::Real(real) => real.stop_api(kill),
+        }
     }
 
     /// Starts the API server again at the same address; see [`Self::ready`].
@@ -200,8 +246,10 @@ impl Server {
     /// # Errors
     /// It runs, or can't be started.
     pub(crate) fn start_api(&self) -> anyhow::Result<()> {
-        let Backend::Real(real) = &mut *self.backend();
-        real.start_api()
+        match &mut *self.backend() {
+            Backend::Embedded(embedded) => embedded.start_api(),
+            Backend::Real(real) => real.start_api(),
+        }
     }
 
     /// Makes the API server silent (`true`) or lets it go on: open connections stay, nothing is answered.
@@ -209,8 +257,13 @@ impl Server {
     /// # Errors
     /// It doesn't run, or the signal can't be sent.
     pub(crate) fn freeze_api(&self, frozen: bool) -> anyhow::Result<()> {
-        let Backend::Real(real) = &mut *self.backend();
-        real.api()?.signal(if frozen { "STOP" } else { "CONT" })
+        match &mut *self.backend() {
+            Backend::Embedded(embedded) => {
+                embedded.freeze(frozen);
+                Ok(())
+            }
+            Backend::Real(real) => real.api()?.signal(if frozen { "STOP" } else { "CONT" }),
+        }
     }
 
     /// Stops everything.
@@ -218,11 +271,16 @@ impl Server {
     /// # Errors
     /// A signal can't be sent.
     pub(crate) fn stop(&self) -> anyhow::Result<()> {
-        let Backend::Real(real) = &mut *self.backend();
-        real.stop()
+        match &mut *self.backend() {
+            Backend::Embedded(embedded) => {
+                embedded.stop_api();
+                Ok(())
+            }
+            Backend::Real(real) => real.stop(),
+        }
     }
 
-    /// Its address, `https://127.0.0.1:port`.
+    /// Its address, `https://127.0.0.1:port` or (embedded) `http://127.0.0.1:port`.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

@@ -85,6 +85,8 @@ async fn slow_hook_holds_nobody_else_up(ctx: Context) -> anyhow::Result<()> {
     let mut slow = scene.spec("InPlace");
     slow["hooks"]["sync"]["webhook"]["timeout"] = "5m".into();
     scene.ctx.controller("slow", slow).await?;
+    // Before there are parents: the first of them is then the first to be called for.
+    scene.condition("slow", ["Ready", "True", "Running"]).await?;
     for number in 0..HANGING {
         scene.thing(&format!("p{number}"), json!({})).await?;
     }

@@ -23,7 +23,12 @@ const COLLECTED: Duration = Duration::from_secs(90);
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new("readme", "the_first_five_minutes", first_five_minutes).own_server().timeout(BLOCK * 2)]
+    vec![
+        Case::new("readme", "the_first_five_minutes", first_five_minutes)
+            .own_server()
+            .timeout(BLOCK * 2)
+            .lacks_embedded("server-side apply"),
+    ]
 }
 
 /// The `sh` blocks under the heading.

@@ -1,0 +1,421 @@
+//! HTTP in front of the server: who asks, bodies, encodings, streams, the audit log.
+//!
+//! Never decides on objects; see `server`. A body is bounded, a connection is served until the client or the server ends.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::response::Response;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, RETRY_AFTER, USER_AGENT, VARY, WARNING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::{Audit, Record};
+use crate::auth::{User, Users, authorize, authorize_path, review};
+use crate::error::Error;
+use crate::patch::{json_patch, merge_body, merge_patch, strategic, strategic_body};
+use crate::read::Listed;
+use crate::registry::{Definition, Source};
+use crate::request::{Request, Verb};
+use crate::server::{Answer, ApiServer};
+use crate::table::{
+    Accepted, Client, Columns, Encoding, Endpoint, Form, Include, ListMeta, TableOptions, metadata, metadata_list,
+    negotiate, table,
+};
+use crate::{shape, stream};
+
+/// A request's body is at most this large, as at the real server.
+const MAX_BODY_BYTES: usize = 3 << 20;
+
+/// The server with its users and its audit log; cheap to clone.
+#[derive(Clone)]
+pub struct Front {
+    server: ApiServer,
+    users: Arc<Users>,
+    audit: Option<Arc<Audit>>,
+}
+
+/// Why the server can't serve.
+#[derive(Debug, thiserror::Error)]
+#[error("serving the embedded API server: {0}")]
+pub struct ServeError(#[from] std::io::Error);
+
+/// What is known of a request beside its body.
+struct Asked<'a> {
+    head: &'a Parts,
+    user: Arc<User>,
+}
+
+impl Asked<'_> {
+    fn header(&self, name: &HeaderName) -> &str {
+        self.head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    fn query(&self) -> crate::request::Query {
+        crate::request::Query::parse(self.head.uri.query().unwrap_or_default())
+    }
+}
+
+impl Front {
+    /// Puts HTTP in front of a server. Without users everybody is an administrator.
+    #[must_use]
+    pub fn new(server: ApiServer, users: Users, audit: Option<Audit>) -> Self {
+        Self { server, users: Arc::new(users), audit: audit.map(Arc::new) }
+    }
+
+    /// Serves connections until `cancel`.
+    ///
+    /// # Errors
+    /// If the listener fails.
+    pub async fn serve(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), ServeError> {
+        let app = axum::Router::new().fallback(move |request: http::Request<Body>| {
+            let front = self.clone();
+            async move { front.answer(request).await }
+        });
+        // Watches have no end of their own: connections are dropped with the server, not drained.
+        tokio::select! {
+            served = axum::serve(listener, app).into_future() => Ok(served?),
+            () = cancel.cancelled() => Ok(()),
+        }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: http::Request<Body>) -> Response {
+        let (head, body) = request.into_parts();
+        let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+        let user = self.users.user(head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()));
+        let (user, unknown) = match user {
+            Ok(user) => (user, None),
+            Err(error) => (Arc::new(User::anonymous()), Some(error)),
+        };
+        let asked = Asked { head: &head, user };
+        let parsed = Request::parse(&head.method, path, query);
+        let request = parsed.as_ref().ok().and_then(Option::as_ref);
+        let mut created = String::new();
+        let result = match (unknown, &parsed) {
+            (Some(error), _) => Err(error),
+            (None, Err(error)) => Err(error.clone()),
+            (None, Ok(None)) => self.other(&asked, path),
+            (None, Ok(Some(request))) => match to_bytes(body, MAX_BODY_BYTES).await {
+                Ok(body) => self.objects(&asked, request, &body, &mut created),
+                Err(_) => Err(Error::new(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728")),
+            },
+        };
+        self.record(&asked, request, &created, &result);
+        result.unwrap_or_else(|error| refusal(&asked, &error))
+    }
+
+    /// One line before the answer goes out; one that can't be written doesn't hold it up.
+    fn record(&self, asked: &Asked<'_>, request: Option<&Request>, created: &str, result: &Result<Response, Error>) {
+        let Some(audit) = &self.audit else { return };
+        let uri = asked.head.uri.to_string();
+        let record = Record {
+            user: &asked.user,
+            method: &asked.head.method,
+            uri: &uri,
+            request,
+            created,
+            answer: result.as_ref().map(|response| response.status().as_u16()),
+            time: &(self.server.clock)().time,
+        };
+        if let Err(error) = audit.record(&record) {
+            tracing::warn!("audit: {error}");
+        }
+    }
+
+    fn other(&self, asked: &Asked<'_>, path: &str) -> Result<Response, Error> {
+        let state = self.server.state.lock();
+        authorize_path(&state.store, &asked.user, &asked.head.method, path)?;
+        if asked.head.method != Method::GET {
+            return Err(Error::method_not_allowed());
+        }
+        let crds = |group: &str, version: &str, plural: &str| state.crd_version(group, version, plural);
+        let answer = match crate::discovery::answer(path, asked.header(&ACCEPT), &state.registry, &crds) {
+            Some(answer) => answer?,
+            None => crate::discovery::not_found(),
+        };
+        let mut response = plain(answer.code, answer.content_type, answer.body);
+        if !answer.hash.is_empty()
+            && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", answer.hash))
+        {
+            response.headers_mut().insert(ETAG, tag);
+            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+        }
+        Ok(response)
+    }
+
+    fn objects(
+        &self,
+        asked: &Asked<'_>,
+        request: &Request,
+        body: &[u8],
+        created: &mut String,
+    ) -> Result<Response, Error> {
+        authorize(&self.server.state.lock().store, &asked.user, request)?;
+        if request.group == "authorization.k8s.io" && request.verb == Verb::Create {
+            return self.review(asked, request, body);
+        }
+        let definition = self.server.definition(request)?;
+        let watch = request.verb == Verb::Watch;
+        let endpoint = match definition.source {
+            Source::BuiltIn => Endpoint::BuiltIn { collection: request.name.is_empty() },
+            Source::Crd { .. } => Endpoint::Custom,
+        };
+        let accepted = negotiate(client(asked, asked.query().get("pretty")), endpoint, watch)
+            .map_err(|error| Error::new(406, "NotAcceptable", error.to_string()))?;
+        let view = View {
+            accepted,
+            columns: columns(&definition),
+            include: Include::parse(request.query.get("includeObject"))
+                .map_err(|error| Error::bad_request(error.to_string()))?,
+            now: unix_seconds(&(self.server.clock)().time),
+        };
+        match request.verb {
+            Verb::Get => {
+                let (definition, object) = self.server.get(request)?;
+                view.one(200, &shape::shown(&definition, &object), &[])
+            }
+            Verb::List => view.many(&self.server.list(request)?),
+            Verb::DeleteCollection => view.many(&self.server.delete_collection(request, &options(body)?)?),
+            Verb::Watch => {
+                let watched = self.server.watch(request)?;
+                let timeout = request.query.number("timeoutSeconds")?.filter(|s| *s > 0).map(Duration::from_secs);
+                let bookmarks = request.query.is_true("allowWatchBookmarks");
+                let lines = stream::lines(watched, timeout, bookmarks, view.show());
+                let mut response = Response::new(Body::from_stream(lines));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                Ok(response)
+            }
+            Verb::Create => {
+                let body = parse(asked, body)?;
+                body["metadata"]["name"].as_str().unwrap_or_default().clone_into(created);
+                view.finished(self.server.create(request, body)?)
+            }
+            Verb::Update => view.finished(self.server.update(request, parse(asked, body)?)?),
+            Verb::Patch => view.finished(self.patch(asked, request, body)?),
+            Verb::Delete => view.finished(self.server.delete(request, &options(body)?)?),
+        }
+    }
+
+    fn patch(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Answer, Error> {
+        let kind = asked.header(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+        match kind {
+            "application/json-patch+json" => self.server.patch(request, |_, object| json_patch(object, body)),
+            "application/merge-patch+json" => {
+                let patch = merge_body(body)?;
+                self.server.patch(request, |_, object| Ok(merge_patch(object, &patch)))
+            }
+            "application/strategic-merge-patch+json" => {
+                let patch = strategic_body(body)?;
+                self.server.patch(request, |definition, object| {
+                    let tree = shape::merge_tree(definition).ok_or_else(|| {
+                        Error::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json")
+                    })?;
+                    strategic(object, &patch, &*tree)
+                })
+            }
+            "application/apply-patch+yaml" => Err(Error::not_implemented("server-side apply")),
+            other => Err(Error::new(
+                415,
+                "UnsupportedMediaType",
+                format!(
+                    "the body of the request was in an unknown format - {other:?} is none of: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
+                ),
+            )),
+        }
+    }
+
+    /// SubjectAccessReviews and SelfSubjectAccessReviews: asked, answered, kept nowhere.
+    fn review(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Response, Error> {
+        let asker = match request.plural.as_str() {
+            "subjectaccessreviews" => None,
+            "selfsubjectaccessreviews" => Some(&*asked.user),
+            _ => return Err(Error::no_resource()),
+        };
+        let mut answer = parse(asked, body)?;
+        answer["status"] = review(&self.server.state.lock().store, &answer["spec"], asker);
+        Ok(plain(201, "application/json", answer.to_string().into_bytes().into()))
+    }
+}
+
+/// How answers are shown to one client.
+struct View {
+    accepted: Accepted,
+    columns: Arc<Columns>,
+    include: Include,
+    now: i64,
+}
+
+impl View {
+    fn one(&self, code: u16, object: &Value, warnings: &[String]) -> Result<Response, Error> {
+        let options = |version| TableOptions { version, include: self.include, headers: true };
+        let shown = match self.accepted.form {
+            // A Status is itself in every form.
+            Form::Table(version) if object["kind"] != "Status" => {
+                Cow::Owned(table(&self.columns, ListMeta::of(object), [object], self.now, &options(version)))
+            }
+            Form::Metadata(version) | Form::MetadataList(version) if object["kind"] != "Status" => {
+                Cow::Owned(metadata(object, version))
+            }
+            Form::Full | Form::Table(_) | Form::Metadata(_) | Form::MetadataList(_) => Cow::Borrowed(object),
+        };
+        write(self.accepted.encoding, code, &shown, warnings)
+    }
+
+    fn finished(&self, answer: Answer) -> Result<Response, Error> {
+        self.one(answer.code, &answer.body, &answer.warnings)
+    }
+
+    fn many(&self, listed: &Listed) -> Result<Response, Error> {
+        let version = listed.revision.to_string();
+        let meta = ListMeta {
+            resource_version: &version,
+            continue_token: listed.next.as_deref(),
+            remaining_item_count: listed.remaining.and_then(|count| i64::try_from(count).ok()),
+        };
+        if let (Form::Full, Encoding::Json { pretty: false }) = (self.accepted.form, self.accepted.encoding) {
+            // The objects are JSON already.
+            return Ok(plain(200, "application/json", full_list(listed, &meta).into()));
+        }
+        let objects: Vec<Value> =
+            listed.objects.iter().map(|object| shape::shown(&listed.definition, object)).collect();
+        let shown = match self.accepted.form {
+            Form::Full => serde_json::from_slice(&full_list(listed, &meta)).unwrap_or_default(),
+            Form::Table(version) => {
+                let options = TableOptions { version, include: self.include, headers: true };
+                table(&self.columns, meta, &objects, self.now, &options)
+            }
+            Form::Metadata(version) | Form::MetadataList(version) => metadata_list(meta, &objects, version),
+        };
+        write(self.accepted.encoding, 200, &shown, &[])
+    }
+
+    /// How a watch shows an object.
+    fn show(self) -> stream::Show {
+        let mut headers = true;
+        Box::new(move |object: Value| match self.accepted.form {
+            Form::Full => object,
+            Form::Table(version) => {
+                let options = TableOptions { version, include: self.include, headers: std::mem::take(&mut headers) };
+                table(&self.columns, ListMeta::of(&object), [&object], self.now, &options)
+            }
+            Form::Metadata(version) | Form::MetadataList(version) => metadata(&object, version),
+        })
+    }
+}
+
+fn full_list(listed: &Listed, meta: &ListMeta<'_>) -> Vec<u8> {
+    let resource = &listed.definition.resource;
+    let mut metadata = json!({ "resourceVersion": meta.resource_version });
+    if let Some(token) = meta.continue_token {
+        metadata["continue"] = token.into();
+    }
+    if let Some(count) = meta.remaining_item_count {
+        metadata["remainingItemCount"] = count.into();
+    }
+    let size: usize = listed.objects.iter().map(|object| object.json().len() + 1).sum();
+    let mut out = Vec::with_capacity(size + 256);
+    let head = json!({
+        "kind": listed.definition.list_kind, "apiVersion": resource.api_version.as_str(), "metadata": metadata });
+    let head = head.to_string();
+    out.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
+    out.extend_from_slice(br#","items":["#);
+    for (index, object) in listed.objects.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        if shape::is_shown_as_stored(&listed.definition, object) {
+            out.extend_from_slice(object.json());
+        } else {
+            out.extend_from_slice(shape::shown(&listed.definition, object).to_string().as_bytes());
+        }
+    }
+    out.extend_from_slice(b"]}");
+    out
+}
+
+fn columns(definition: &Definition) -> Arc<Columns> {
+    Arc::new(match &definition.source {
+        Source::BuiltIn => Columns::built_in(definition.resource.api_version.group(), &definition.resource.plural),
+        Source::Crd { columns, .. } => Columns::custom(columns),
+    })
+}
+
+fn client<'a>(asked: &'a Asked<'_>, pretty: Option<&'a str>) -> Client<'a> {
+    Client { accept: asked.header(&ACCEPT), pretty, user_agent: asked.header(&USER_AGENT) }
+}
+
+fn parse(asked: &Asked<'_>, body: &[u8]) -> Result<Value, Error> {
+    let kind = asked.header(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    let bad = |error: String| Error::bad_request(format!("the object provided is unrecognized: {error}"));
+    let value: Value = match kind {
+        "" | "application/json" | "*/*" => serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?,
+        "application/yaml" => {
+            let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
+            serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))?
+        }
+        other => {
+            let message = format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml; not {other:?}"
+            );
+            return Err(Error::new(415, "UnsupportedMediaType", message));
+        }
+    };
+    if value.is_object() { Ok(value) } else { Err(bad("not an object".to_owned())) }
+}
+
+fn options(body: &[u8]) -> Result<Value, Error> {
+    if body.is_empty() {
+        return Ok(json!({}));
+    }
+    serde_json::from_slice(body).map_err(|error| Error::bad_request(format!("DeleteOptions: {error}")))
+}
+
+fn refusal(asked: &Asked<'_>, error: &Error) -> Response {
+    let query = asked.query();
+    let encoding = negotiate(client(asked, query.get("pretty")), Endpoint::Status, false)
+        .map_or(Encoding::Json { pretty: false }, |accepted| accepted.encoding);
+    let mut response = write(encoding, error.code, &error.status(), &[])
+        .unwrap_or_else(|_| plain(500, "text/plain", b"the answer can't be written".to_vec().into()));
+    if let Some(seconds) = error.details["retryAfterSeconds"].as_u64() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+fn write(encoding: Encoding, code: u16, value: &Value, warnings: &[String]) -> Result<Response, Error> {
+    let body = encoding.write(value).map_err(|error| Error::new(500, "InternalError", error.to_string()))?;
+    let mut response = plain(code, encoding.content_type(), body.into());
+    for warning in warnings {
+        let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+    Ok(response)
+}
+
+fn plain(code: u16, kind: &str, body: Cow<'static, [u8]>) -> Response {
+    let body = match body {
+        Cow::Borrowed(bytes) => Body::from(bytes),
+        Cow::Owned(bytes) => Body::from(bytes),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let mut headers = HeaderMap::new();
+    if let Ok(kind) = HeaderValue::from_str(kind) {
+        headers.insert(CONTENT_TYPE, kind);
+    }
+    *response.headers_mut() = headers;
+    response
+}
+
+/// RFC 3339 in UTC to the second, as the server's clock gives it.
+fn unix_seconds(time: &str) -> i64 {
+    time.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second)
+}

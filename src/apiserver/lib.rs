@@ -1,0 +1,39 @@
+//! An in-memory Kubernetes API server: for development without a cluster, and for tests without a network.
+//!
+//! ```text
+//!   http       who asks, bodies, encodings, the audit log; stream: a watch as lines
+//!   server     the verbs on objects
+//!   shape      what a write makes of an object: kinds (built-in), schema (CRDs), patch, meta
+//!   store      objects, revisions, history, watches
+//!   gc, crd    what follows from a write
+//!   discovery, table   how all this is shown
+//! ```
+//!
+//! Never part of `ringmaster run`. What it can't do gets a clear error, never a wrong answer.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+mod addresses;
+pub mod audit;
+pub mod auth;
+mod crd;
+pub mod discovery;
+pub mod error;
+pub mod field_error;
+pub mod fields;
+pub mod gc;
+pub mod http;
+pub mod kinds;
+pub mod meta;
+pub mod patch;
+pub mod read;
+pub mod registry;
+pub mod request;
+pub mod schema;
+pub mod server;
+mod shape;
+pub mod store;
+mod stream;
+pub mod table;
+
+#[cfg(test)]
+mod tests;

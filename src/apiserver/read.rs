@@ -1,0 +1,207 @@
+//! Reads: one object, a list in pages, the beginning of a watch.
+//!
+//! Never writes, and holds the server's lock only while it looks.
+
+use std::sync::Arc;
+
+use ringmaster_core::key::ObjectKey;
+use ringmaster_core::object::Object;
+use ringmaster_core::selector::Selector;
+use serde_json::json;
+
+use crate::error::{About, Error};
+use crate::fields::FieldSelector;
+use crate::registry::Definition;
+use crate::request::Request;
+use crate::server::{ApiServer, about};
+use crate::store::{Event, Live};
+
+/// An answer with many objects.
+pub struct Listed {
+    /// The kind.
+    pub definition: Arc<Definition>,
+    /// The objects.
+    pub objects: Vec<Arc<Object>>,
+    /// The list's version.
+    pub revision: u64,
+    /// The token for the next page.
+    pub next: Option<String>,
+    /// How many come after this page, where that is known.
+    pub remaining: Option<usize>,
+}
+
+/// What a watch starts with and goes on with.
+pub struct Watched {
+    /// The kind.
+    pub definition: Arc<Definition>,
+    /// What is wanted of it.
+    pub filter: Filter,
+    /// Objects to send first as ADDED.
+    pub initial: Vec<Arc<Object>>,
+    /// Events to send next.
+    pub events: Vec<Arc<Event>>,
+    /// All that follows.
+    pub receiver: Live,
+    /// The version that the initial objects are of.
+    pub revision: u64,
+    /// A bookmark ends the initial objects.
+    pub bookmark_initial: bool,
+}
+
+/// Which objects of a kind are wanted.
+#[derive(Clone, Default)]
+pub struct Filter {
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) labels: Selector,
+    pub(crate) fields: FieldSelector,
+}
+
+impl Filter {
+    /// Whether an object is wanted.
+    #[must_use]
+    pub fn matches(&self, object: &Object) -> bool {
+        self.namespace.as_ref().is_none_or(|namespace| object.key().namespace() == namespace)
+            && self.name.as_ref().is_none_or(|name| object.key().name() == name)
+            && (self.labels.is_everything() || self.labels.matches(&object.labels()))
+            && (self.fields.is_everything() || self.fields.matches(&object.value()))
+    }
+}
+
+impl ApiServer {
+    /// Reads one object.
+    ///
+    /// # Errors
+    /// If it isn't there.
+    pub fn get(&self, request: &Request) -> Result<(Arc<Definition>, Arc<Object>), Error> {
+        let definition = self.definition(request)?;
+        let key = ObjectKey::new(&request.namespace, &request.name);
+        let found = self.state.lock().store.get(&definition.key, &key);
+        let object = found.ok_or_else(|| Error::not_found(about(&definition, &request.name)))?;
+        Ok((definition, object))
+    }
+
+    fn filter(&self, definition: &Definition, request: &Request) -> Result<Filter, Error> {
+        let labels = request.query.get("labelSelector").unwrap_or_default();
+        let labels = Selector::parse(labels)
+            .map_err(|error| Error::bad_request(format!("unable to parse requirement: {error}")))?;
+        let fields =
+            FieldSelector::parse(request.query.get("fieldSelector").unwrap_or_default(), &definition.selectable)?;
+        let own = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Ok(Filter { namespace: own(&request.namespace), name: own(&request.name), labels, fields })
+    }
+
+    /// Reads many objects.
+    ///
+    /// # Errors
+    /// If the selectors, the limit or the continue token can't be used, or the token is too old.
+    pub fn list(&self, request: &Request) -> Result<Listed, Error> {
+        let definition = self.definition(request)?;
+        let filter = self.filter(&definition, request)?;
+        let limit = request.query.number("limit")?.filter(|limit| *limit > 0);
+        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let token = request.query.get("continue").map(decode_token).transpose()?;
+        let version = request.query.get("resourceVersion");
+        if token.is_some() && version.is_some_and(|version| version != "0") {
+            return Err(Error::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let state = self.state.lock();
+        let exact = match (request.query.get("resourceVersionMatch"), version) {
+            (Some("Exact"), Some(version)) if version != "0" => Some(parse_version(version)?),
+            (Some("Exact"), _) => {
+                return Err(Error::bad_request("resourceVersionMatch Exact needs a resourceVersion other than 0"));
+            }
+            (_, Some(version)) => {
+                let asked = parse_version(version)?;
+                if asked > state.store.revision() {
+                    return Err(too_large(asked, state.store.revision()));
+                }
+                None
+            }
+            (_, None) => None,
+        };
+        let (after, at) = match &token {
+            Some((revision, after)) => (Some(after), Some(*revision)),
+            None => (None, exact),
+        };
+        let namespace = filter.namespace.as_deref();
+        let page = state
+            .store
+            .list(&definition.key, namespace, (after, at), limit, |object| filter.matches(object))
+            .map_err(|_| Error::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter."))?;
+        let last = page.objects.last().map(|object| object.key().clone());
+        let next = page.more.then(|| last.map(|last| encode_token(page.revision, &last))).flatten();
+        let selected = !filter.labels.is_everything() || !filter.fields.is_everything();
+        let remaining = (page.more && !selected).then_some(page.remaining);
+        Ok(Listed { definition, objects: page.objects, revision: page.revision, next, remaining })
+    }
+
+    /// Begins a watch.
+    ///
+    /// # Errors
+    /// If the selectors or the version can't be used, or the version is too old.
+    pub fn watch(&self, request: &Request) -> Result<Watched, Error> {
+        let definition = self.definition(request)?;
+        let filter = self.filter(&definition, request)?;
+        let query = &request.query;
+        let send_initial = query.is_true("sendInitialEvents");
+        if send_initial && query.get("resourceVersionMatch") != Some("NotOlderThan") {
+            let error = crate::field_error::FieldError {
+                field: "resourceVersionMatch".to_owned(),
+                kind: crate::field_error::FieldErrorKind::Forbidden,
+                value: String::new(),
+                detail: "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".to_owned(),
+            };
+            return Err(Error::invalid(
+                About { group: "meta.k8s.io", plural: "", kind: "ListOptions", name: "" },
+                &[error],
+            ));
+        }
+        let version = query.get("resourceVersion").map(parse_version).transpose()?;
+        let mut state = self.state.lock();
+        let now = state.store.revision();
+        if let Some(version) = version.filter(|version| *version > now) {
+            return Err(too_large(version, now));
+        }
+        let start_with_all = send_initial || version.is_none_or(|version| version == 0);
+        let after = if start_with_all { now } else { version.unwrap_or(now) };
+        let expired = |oldest: u64| Error::expired(format!("too old resource version: {after} ({oldest})"));
+        let (events, receiver) = state.store.watch(&definition.key, after).map_err(|error| expired(error.oldest))?;
+        let initial = if start_with_all {
+            let page = state.store.list(&definition.key, filter.namespace.as_deref(), (None, None), None, |object| {
+                filter.matches(object)
+            });
+            page.map_err(|error| expired(error.oldest))?.objects
+        } else {
+            Vec::new()
+        };
+        let bookmark_initial = send_initial && query.is_true("allowWatchBookmarks");
+        Ok(Watched { definition, filter, initial, events, receiver, revision: now, bookmark_initial })
+    }
+}
+
+fn parse_version(text: &str) -> Result<u64, Error> {
+    text.parse().map_err(|_| Error::bad_request(format!("Invalid resource version \"{text}\": not a number")))
+}
+
+fn too_large(asked: u64, now: u64) -> Error {
+    let message = format!("Too large resource version: {asked}, current: {now}");
+    let mut error = Error::new(504, "Timeout", message);
+    error.details = json!({ "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }], "retryAfterSeconds": 1 });
+    error
+}
+
+fn encode_token(revision: u64, after: &ObjectKey) -> String {
+    let text = format!("{revision}:{after}");
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn decode_token(token: &str) -> Result<(u64, ObjectKey), Error> {
+    let bad = || Error::bad_request("continue key is not valid: it is not one that this server made");
+    let bytes: Option<Vec<u8>> =
+        (0..token.len()).step_by(2).map(|at| u8::from_str_radix(token.get(at..at + 2)?, 16).ok()).collect();
+    let text = String::from_utf8(bytes.ok_or_else(bad)?).map_err(|_| bad())?;
+    let (revision, after) = text.split_once(':').ok_or_else(bad)?;
+    let (namespace, name) = after.split_once('/').unwrap_or(("", after));
+    Ok((revision.parse().map_err(|_| bad())?, ObjectKey::new(namespace, name)))
+}

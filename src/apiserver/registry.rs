@@ -1,0 +1,160 @@
+//! Which kinds are served: the built-in ones, and those that CRDs define.
+//!
+//! Never holds objects; a definition is data.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ringmaster_core::key::{ApiVersion, Resource};
+use serde_json::{Value, json};
+
+use crate::schema::Schema;
+use crate::store::{KindKey, kind_key};
+
+/// One kind in one version.
+#[derive(Clone)]
+pub struct Definition {
+    /// Group, version, plural, kind, scope, and whether it has a status subresource.
+    pub resource: Arc<Resource>,
+    /// Under which its objects are stored; all versions of a kind share it.
+    pub key: KindKey,
+    /// Singular name.
+    pub singular: String,
+    /// Kind of lists.
+    pub list_kind: String,
+    /// Short names.
+    pub short_names: Vec<String>,
+    /// Categories.
+    pub categories: Vec<String>,
+    /// Whether objects have `metadata.generation`.
+    pub generation: bool,
+    /// Where it comes from.
+    pub source: Source,
+    /// Fields beside name and namespace that it can be selected by.
+    pub selectable: Vec<String>,
+}
+
+/// Where a definition comes from.
+#[derive(Clone)]
+pub enum Source {
+    /// The server itself.
+    BuiltIn,
+    /// A CRD, with its schema and printer columns.
+    Crd {
+        /// The schema of this version.
+        schema: Schema,
+        /// `additionalPrinterColumns` of this version.
+        columns: Arc<Value>,
+    },
+}
+
+impl Definition {
+    /// Whether objects with status can be read and written apart from it.
+    #[must_use]
+    pub fn has_status(&self) -> bool {
+        self.resource.status
+    }
+
+    /// The kind as discovery lists it, with its verbs.
+    #[must_use]
+    pub fn discovery(&self) -> Value {
+        let mut entry = json!({
+            "name": &*self.resource.plural, "singularName": self.singular, "namespaced": self.resource.namespaced,
+            "kind": &*self.resource.kind, "verbs": VERBS,
+        });
+        if !self.short_names.is_empty() {
+            entry["shortNames"] = json!(self.short_names);
+        }
+        if !self.categories.is_empty() {
+            entry["categories"] = json!(self.categories);
+        }
+        entry
+    }
+}
+
+/// What can be done with every kind.
+pub const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// The served kinds by group version and plural name.
+#[derive(Default)]
+pub struct Registry {
+    kinds: BTreeMap<(String, String), Arc<Definition>>,
+}
+
+impl Registry {
+    /// Serves a kind, in place of what was served under its name.
+    pub fn insert(&mut self, definition: Definition) {
+        let resource = &definition.resource;
+        let key = (resource.api_version.as_str().to_owned(), resource.plural.to_string());
+        self.kinds.insert(key, Arc::new(definition));
+    }
+
+    /// Serves all versions of a kind no longer.
+    pub fn remove(&mut self, group: &str, plural: &str) {
+        self.kinds.retain(|(version, name), _| !(ApiVersion::new(version).group() == group && name == plural));
+    }
+
+    /// One kind.
+    #[must_use]
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Definition>> {
+        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        self.kinds.get(&(api_version, plural.to_owned())).cloned()
+    }
+
+    /// Any version of a stored kind.
+    #[must_use]
+    pub fn of(&self, key: &KindKey) -> Option<Arc<Definition>> {
+        self.kinds.values().find(|definition| definition.key == *key).cloned()
+    }
+
+    /// All kinds, by group version and plural name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Definition>> {
+        self.kinds.values()
+    }
+}
+
+/// The definitions of a CRD, one for each served version.
+#[must_use]
+pub fn of_crd(crd: &Value) -> Vec<(Definition, bool)> {
+    let spec = &crd["spec"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let names = &spec["names"];
+    let (group, kind) = (text(&spec["group"]), text(&names["kind"]));
+    let mut definitions = Vec::new();
+    for version in spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] == true) {
+        let api_version = ApiVersion::new(&format!("{group}/{}", text(&version["name"])));
+        let Ok(schema) = Schema::compile(
+            &version["schema"]["openAPIV3Schema"],
+            "spec.validation.openAPIV3Schema",
+            !version["subresources"]["status"].is_null(),
+        ) else {
+            continue;
+        };
+        let plural = text(&names["plural"]);
+        let resource = Arc::new(Resource {
+            api_version: api_version.clone(),
+            plural: plural.as_str().into(),
+            kind: kind.as_str().into(),
+            namespaced: spec["scope"] == "Namespaced",
+            status: !version["subresources"]["status"].is_null(),
+        });
+        let selectable = version["selectableFields"].as_array().into_iter().flatten();
+        let list_kind = if names["listKind"].is_string() { text(&names["listKind"]) } else { format!("{kind}List") };
+        let definition = Definition {
+            key: kind_key(&api_version, &plural),
+            resource,
+            singular: if names["singular"].is_string() { text(&names["singular"]) } else { kind.to_lowercase() },
+            list_kind,
+            short_names: list(&names["shortNames"]),
+            categories: list(&names["categories"]),
+            generation: true,
+            source: Source::Crd { schema, columns: Arc::new(version["additionalPrinterColumns"].clone()) },
+            selectable: selectable.map(|field| text(&field["jsonPath"]).trim_start_matches('.').to_owned()).collect(),
+        };
+        definitions.push((definition, version["storage"] == true));
+    }
+    definitions
+}

@@ -1,0 +1,198 @@
+//! From a method, a path and a query to what is asked for.
+//!
+//! Never looks at what is served; a path that names an unknown kind is found out later.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+
+use crate::error::Error;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What to do.
+    pub verb: Verb,
+    /// API group, empty for the core group.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Plural name.
+    pub plural: String,
+    /// Namespace; empty for all, or for cluster-scoped kinds.
+    pub namespace: String,
+    /// Name; empty for collections.
+    pub name: String,
+    /// Subresource; empty for the object itself.
+    pub subresource: String,
+    /// The query.
+    pub query: Query,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Read one.
+    Get,
+    /// Read many.
+    List,
+    /// Read many, and what follows.
+    Watch,
+    /// Make one.
+    Create,
+    /// Replace one.
+    Update,
+    /// Change one.
+    Patch,
+    /// Delete one.
+    Delete,
+    /// Delete many.
+    DeleteCollection,
+}
+
+impl Verb {
+    /// As RBAC and audit spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
+}
+
+/// A query's parameters; the first of each name counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query(BTreeMap<String, String>);
+
+impl Query {
+    /// Takes a query's text.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut map = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            map.entry(name.into_owned()).or_insert_with(|| value.into_owned());
+        }
+        Self(map)
+    }
+
+    /// One parameter; an empty one counts as missing.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A boolean as Go's strconv reads it; anything else is false.
+    #[must_use]
+    pub fn is_true(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("true" | "1" | "t" | "T" | "True" | "TRUE"))
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    /// If it is there and isn't one.
+    pub fn number(&self, name: &str) -> Result<Option<u64>, Error> {
+        self.get(name)
+            .map(|text| text.parse().map_err(|_| Error::bad_request(format!("{name}: invalid value \"{text}\""))))
+            .transpose()
+    }
+}
+
+impl Request {
+    /// Takes a request about objects; `None` if the path is about something else (discovery, health).
+    ///
+    /// # Errors
+    /// If the method doesn't fit the path.
+    pub fn parse(method: &Method, path: &str, query: &str) -> Result<Option<Self>, Error> {
+        let decoded: Vec<String> = path
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned())
+            .collect();
+        let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
+        let (group, version, rest) = match parts.as_slice() {
+            ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
+            ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
+            _ => return Ok(None),
+        };
+        let (namespace, plural, name, subresource) = match rest {
+            ["namespaces"] => ("", "namespaces", "", ""),
+            ["namespaces", name] => ("", "namespaces", *name, ""),
+            ["namespaces", name, sub @ ("status" | "finalize")] => ("", "namespaces", *name, *sub),
+            ["namespaces", namespace, plural] => (*namespace, *plural, "", ""),
+            ["namespaces", namespace, plural, name] => (*namespace, *plural, *name, ""),
+            ["namespaces", namespace, plural, name, sub] => (*namespace, *plural, *name, *sub),
+            [plural] => ("", *plural, "", ""),
+            [plural, name] => ("", *plural, *name, ""),
+            [plural, name, sub] => ("", *plural, *name, *sub),
+            _ => return Err(Error::no_resource()),
+        };
+        let query = Query::parse(query);
+        let verb = match (method, name.is_empty()) {
+            (&Method::GET, true) if query.is_true("watch") => Verb::Watch,
+            (&Method::GET, true) => Verb::List,
+            (&Method::GET, false) => Verb::Get,
+            (&Method::POST, true) => Verb::Create,
+            (&Method::POST, false) if !subresource.is_empty() => Verb::Create,
+            (&Method::PUT, false) => Verb::Update,
+            (&Method::PATCH, false) => Verb::Patch,
+            (&Method::DELETE, false) => Verb::Delete,
+            (&Method::DELETE, true) => Verb::DeleteCollection,
+            _ => return Err(Error::method_not_allowed()),
+        };
+        let own = str::to_owned;
+        Ok(Some(Self {
+            verb,
+            group: own(group),
+            version: own(version),
+            plural: own(plural),
+            namespace: own(namespace),
+            name: own(name),
+            subresource: own(subresource),
+            query,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(method: Method, path: &str, query: &str) -> Option<Request> {
+        Request::parse(&method, path, query).unwrap()
+    }
+
+    #[test]
+    fn paths_say_what_is_meant() {
+        let request = parse(Method::GET, "/api/v1/namespaces/n/pods/a", "").unwrap();
+        assert_eq!(
+            (request.verb, &*request.namespace, &*request.plural, &*request.name),
+            (Verb::Get, "n", "pods", "a")
+        );
+        let request = parse(Method::PATCH, "/apis/apps/v1/namespaces/n/deployments/a/status", "").unwrap();
+        assert_eq!((&*request.group, &*request.subresource, request.verb), ("apps", "status", Verb::Patch));
+        let request = parse(Method::GET, "/api/v1/namespaces", "watch=true").unwrap();
+        assert_eq!((&*request.plural, request.verb), ("namespaces", Verb::Watch));
+        let request = parse(Method::PUT, "/api/v1/namespaces/n/finalize", "").unwrap();
+        assert_eq!((&*request.plural, &*request.name, &*request.subresource), ("namespaces", "n", "finalize"));
+        let request = parse(Method::DELETE, "/apis/x.y/v1/things", "labelSelector=a%3Db").unwrap();
+        assert_eq!((request.verb, request.query.get("labelSelector")), (Verb::DeleteCollection, Some("a=b")));
+        let request = parse(Method::GET, "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Aa", "").unwrap();
+        assert_eq!(request.name, "system:a");
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_told_apart() {
+        for path in ["/", "/api", "/apis", "/api/v1", "/apis/apps/v1", "/healthz", "/openapi/v3"] {
+            assert_eq!(parse(Method::GET, path, ""), None, "{path}");
+        }
+        assert_eq!(Request::parse(&Method::PUT, "/api/v1/pods", "").unwrap_err().code, 405);
+    }
+}

@@ -1,0 +1,195 @@
+//! What a write makes of an object before it is stored: decoded, pruned, defaulted, checked, by its kind's rules.
+//!
+//! Never stores: built-in kinds go through `kinds`, custom ones through their CRD's schema.
+
+use std::sync::Arc;
+
+use ringmaster_core::key::{ApiVersion, Resource};
+use ringmaster_core::object::Object;
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::kinds::{self, Addresses, Kind};
+use crate::patch::MergeTree;
+use crate::registry::{Definition, Source};
+use crate::request::Request;
+use crate::server::about;
+use crate::store::kind_key;
+
+/// The definitions of the built-in kinds.
+pub(crate) fn built_ins() -> Vec<Definition> {
+    kinds::all()
+        .iter()
+        .map(|kind| {
+            let api_version = ApiVersion::new(&kind.api_version());
+            Definition {
+                // Events of both groups are the same objects, kept as those of the core group.
+                key: if kind.plural == "events" {
+                    kind_key(&ApiVersion::new("v1"), "events")
+                } else {
+                    kind_key(&api_version, &kind.plural)
+                },
+                resource: Arc::new(Resource {
+                    api_version,
+                    plural: kind.plural.as_str().into(),
+                    kind: kind.kind.as_str().into(),
+                    namespaced: kind.namespaced,
+                    status: kind.has("status"),
+                }),
+                singular: kind.singular.clone(),
+                list_kind: format!("{}List", kind.kind),
+                short_names: kind.short_names.clone(),
+                categories: kind.categories.clone(),
+                generation: kind.generation,
+                source: Source::BuiltIn,
+                selectable: kind.selectable.clone(),
+            }
+        })
+        .collect()
+}
+
+fn built_in(definition: &Definition) -> Option<&'static Kind> {
+    let version = &definition.resource.api_version;
+    kinds::find(version.group(), version.version(), &definition.resource.plural)
+}
+
+/// Where strategic merge patches find a kind's merge keys; `None` for custom kinds.
+pub(crate) fn merge_tree(definition: &Definition) -> Option<Arc<MergeTree>> {
+    let kind = built_in(definition).filter(|_| matches!(definition.source, Source::BuiltIn))?;
+    let schemas = kinds::openapi_v3_parsed(&kind.api_version())?.get("components")?.get("schemas")?;
+    MergeTree::compile(schemas, &kind.schema).ok().map(Arc::new)
+}
+
+/// Whether an update by PUT must name the version that it replaces.
+pub(crate) fn needs_version(definition: &Definition) -> bool {
+    match definition.source {
+        Source::Crd { .. } => true,
+        Source::BuiltIn => built_in(definition).is_some_and(|kind| kind.conditional_update),
+    }
+}
+
+/// An object as its kind in this version shows it.
+pub(crate) fn shown(definition: &Definition, object: &Object) -> Value {
+    let mut value = object.value();
+    let api_version = definition.resource.api_version.as_str();
+    if value["apiVersion"] == api_version {
+        return value;
+    }
+    match definition.source {
+        Source::BuiltIn if api_version == "v1" => kinds::event::as_core(&value),
+        Source::BuiltIn => kinds::event::as_events(&value),
+        // The conversion strategy None: only the name of the version differs.
+        Source::Crd { .. } => {
+            value["apiVersion"] = api_version.into();
+            value
+        }
+    }
+}
+
+/// An object in the form that is stored, whatever version it came in.
+pub(crate) fn stored(definition: &Definition, value: Value) -> Value {
+    let events = definition.key.plural.as_ref() == "events" && matches!(definition.source, Source::BuiltIn);
+    if events { kinds::event::as_core(&value) } else { value }
+}
+
+/// Whether the JSON that is stored is what this version shows.
+pub(crate) fn is_shown_as_stored(definition: &Definition, object: &Object) -> bool {
+    let head = format!("\"apiVersion\":\"{}\"", definition.resource.api_version);
+    // `serde_json` writes members sorted, so this one comes first.
+    object.json().get(1..).is_some_and(|json| json.starts_with(head.as_bytes()))
+}
+
+/// Whether a body is of the kind that the path names.
+///
+/// # Errors
+/// If it is of another.
+pub(crate) fn check_kind(definition: &Definition, body: &Value) -> Result<(), Error> {
+    if matches!(definition.source, Source::BuiltIn) {
+        // Its decoder says so, in the real server's words.
+        return Ok(());
+    }
+    let resource = &definition.resource;
+    let said = |field: &str| body[field].as_str().unwrap_or_default();
+    let (api_version, kind) = (said("apiVersion"), said("kind"));
+    if api_version == resource.api_version.as_str() && kind == &*resource.kind {
+        return Ok(());
+    }
+    Err(Error::bad_request(format!(
+        "{kind} in version {:?} cannot be handled as a {}: expected apiVersion {:?} and kind {:?}",
+        ApiVersion::new(api_version).version(),
+        resource.kind,
+        resource.api_version.as_str(),
+        &*resource.kind,
+    )))
+}
+
+/// Brings a body to the form that is stored; gives back what deserves a warning.
+///
+/// # Errors
+/// If it can't be decoded, or isn't valid.
+pub(crate) fn prepare(
+    definition: &Definition,
+    body: &mut Value,
+    old: Option<&Value>,
+    request: &Request,
+    addresses: &mut dyn Addresses,
+    now: &str,
+) -> Result<Vec<String>, Error> {
+    let (unknown, errors) = match &definition.source {
+        Source::BuiltIn => {
+            let kind = built_in(definition).ok_or_else(Error::no_resource)?;
+            let decoded = kinds::decode(kind, body.take()).map_err(Error::bad_request)?;
+            *body = decoded.object;
+            strict(request, &decoded.strict, || kinds::strict_error(kind, &decoded.strict))?;
+            let part = if request.subresource == "status" { kinds::Part::Status } else { kinds::Part::Main };
+            let prepared = match old {
+                None => kinds::create(kind, body, addresses, now),
+                Some(old) => kinds::update(kind, body, old, part, addresses),
+            };
+            let mut errors = match prepared {
+                Ok(()) => kinds::validate(kind, body, old, part),
+                Err(errors) => errors,
+            };
+            if errors.is_empty() && kind.kind == "CustomResourceDefinition" {
+                errors = crate::crd::check(body)?;
+            }
+            if let Some(why) = old.filter(|_| errors.is_empty()).and_then(|old| kinds::refusal(kind, body, old)) {
+                let name = body["metadata"]["name"].as_str().unwrap_or_default();
+                return Err(Error::forbidden(about(definition, name), why));
+            }
+            (decoded.strict, errors)
+        }
+        Source::Crd { schema, .. } => {
+            let kind = &definition.resource.kind;
+            let version = definition.resource.api_version.version();
+            let undecodable =
+                |why: &str| format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
+            schema.decodable(body).map_err(|why| Error::bad_request(undecodable(&why)))?;
+            let unknown = schema.prune(body);
+            strict(request, &unknown, || {
+                let list: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+                undecodable(&format!("strict decoding error: {}", list.join(", ")))
+            })?;
+            schema.default(body);
+            let errors = match old {
+                Some(old) if request.subresource == "status" => schema.validate_status(body, old),
+                old => schema.validate(body, old),
+            };
+            crate::schema::normalize_numbers(body);
+            (unknown.iter().map(|path| format!("unknown field {path:?}")).collect(), errors)
+        }
+    };
+    if !errors.is_empty() {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        return Err(Error::invalid(about(definition, name), &errors));
+    }
+    let warn = matches!(request.query.get("fieldValidation"), None | Some("Warn"));
+    Ok(if warn { unknown } else { Vec::new() })
+}
+
+fn strict(request: &Request, unknown: &[String], message: impl Fn() -> String) -> Result<(), Error> {
+    if unknown.is_empty() || request.query.get("fieldValidation") != Some("Strict") {
+        return Ok(());
+    }
+    Err(Error::bad_request(message()))
+}

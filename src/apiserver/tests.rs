@@ -1,0 +1,216 @@
+//! The server as a client sees it, in process: requests in, answers out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ::http::{Method, Request};
+use axum::body::{Body, to_bytes};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::auth::Users;
+use crate::http::Front;
+use crate::meta::Now;
+use crate::server::ApiServer;
+use crate::store::Limits;
+
+fn front(limits: Limits) -> Front {
+    let next = AtomicU64::new(1);
+    let clock = Arc::new(move || {
+        let number = u128::from(next.fetch_add(1, Ordering::Relaxed));
+        Now {
+            time: "2026-01-01T00:00:00Z".to_owned(),
+            random: number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835),
+        }
+    });
+    let (server, work) = ApiServer::new(limits, clock);
+    tokio::spawn(work);
+    Front::new(server, Users::default(), None)
+}
+
+async fn send(front: &Front, method: Method, path: &str, kind: &str, body: Value) -> (u16, Value) {
+    let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+    let request = Request::builder().method(method).uri(path).header("content-type", kind).body(body).unwrap();
+    let response = front.answer(request).await;
+    let code = response.status().as_u16();
+    let bytes = to_bytes(response.into_body(), 1 << 24).await.unwrap();
+    (code, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+async fn get(front: &Front, path: &str) -> (u16, Value) {
+    send(front, Method::GET, path, "", Value::Null).await
+}
+
+async fn post(front: &Front, path: &str, body: Value) -> (u16, Value) {
+    send(front, Method::POST, path, "application/json", body).await
+}
+
+fn crd() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "things.x.y" },
+        "spec": { "group": "x.y", "scope": "Namespaced",
+            "names": { "plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "subresources": { "status": {} },
+                "schema": { "openAPIV3Schema": { "type": "object", "properties": {
+                    "spec": { "type": "object", "required": ["size"], "properties": {
+                        "size": { "type": "integer", "minimum": 1 }, "color": { "type": "string", "default": "red" } } },
+                    "status": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } } } } }] },
+    })
+}
+
+fn thing(name: &str, size: i64) -> Value {
+    json!({ "apiVersion": "x.y/v1", "kind": "Thing", "metadata": { "name": name }, "spec": { "size": size, "odd": 1 } })
+}
+
+const THINGS: &str = "/apis/x.y/v1/namespaces/default/things";
+
+async fn with_things(limits: Limits) -> Front {
+    let front = front(limits);
+    let (code, _) = post(&front, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd()).await;
+    assert_eq!(code, 201);
+    front
+}
+
+#[tokio::test]
+async fn custom_kinds_are_pruned_defaulted_and_validated() {
+    let front = with_things(Limits::default()).await;
+    let (code, made) = post(&front, THINGS, thing("a", 1)).await;
+    assert_eq!((code, &made["spec"]), (201, &json!({ "size": 1, "color": "red" })));
+    assert_eq!(made["metadata"]["generation"], 1);
+    let (code, refused) = post(&front, THINGS, thing("b", 0)).await;
+    assert_eq!((code, refused["reason"].as_str()), (422, Some("Invalid")));
+    assert!(refused["message"].as_str().unwrap().contains("spec.size"), "{refused}");
+    let (code, twice) = post(&front, THINGS, thing("a", 1)).await;
+    assert_eq!((code, twice["reason"].as_str()), (409, Some("AlreadyExists")));
+    let (code, _) = post(&front, "/apis/x.y/v1/namespaces/nowhere/things", thing("a", 1)).await;
+    assert_eq!(code, 404);
+}
+
+#[tokio::test]
+async fn a_crd_that_is_not_structural_is_refused() {
+    let front = front(Limits::default());
+    let mut bad = crd();
+    bad["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["type"] = "strange".into();
+    let (code, refused) = post(&front, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", bad).await;
+    assert_eq!((code, refused["reason"].as_str()), (422, Some("Invalid")), "{refused}");
+    let mut webhook = crd();
+    webhook["spec"]["conversion"] = json!({ "strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"], "clientConfig": { "url": "https://x.y/convert" } } });
+    let (code, refused) = post(&front, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", webhook).await;
+    assert_eq!(code, 501, "{refused}");
+}
+
+#[tokio::test]
+async fn updates_conflict_count_generations_and_keep_status_apart() {
+    let front = with_things(Limits::default()).await;
+    let (_, made) = post(&front, THINGS, thing("a", 1)).await;
+    let one = format!("{THINGS}/a");
+    let merge = "application/merge-patch+json";
+    let (code, patched) =
+        send(&front, Method::PATCH, &one, merge, json!({ "spec": { "size": 2 }, "status": { "x": 1 } })).await;
+    assert_eq!((code, &patched["metadata"]["generation"], &patched["status"]), (200, &json!(2), &Value::Null));
+    let status = json!({ "status": { "x": 1 }, "spec": { "size": 9 } });
+    let (code, patched) = send(&front, Method::PATCH, &format!("{one}/status"), merge, status).await;
+    assert_eq!((code, &patched["spec"]["size"], &patched["status"]["x"]), (200, &json!(2), &json!(1)));
+    assert_eq!(patched["metadata"]["generation"], 2);
+    let (code, conflict) = send(&front, Method::PUT, &one, "application/json", made).await;
+    assert_eq!((code, conflict["reason"].as_str()), (409, Some("Conflict")));
+    let before = patched["metadata"]["resourceVersion"].clone();
+    let (_, same) = send(&front, Method::PATCH, &one, merge, json!({ "spec": { "size": 2 } })).await;
+    assert_eq!(same["metadata"]["resourceVersion"], before, "a write that changes nothing has no version of its own");
+}
+
+#[tokio::test]
+async fn pages_are_of_one_moment_and_tokens_expire() {
+    let front = with_things(Limits { history: 4, ..Limits::default() }).await;
+    for name in ["a", "b", "c"] {
+        post(&front, THINGS, thing(name, 1)).await;
+    }
+    let (_, first) = get(&front, &format!("{THINGS}?limit=2")).await;
+    assert_eq!((first["items"].as_array().unwrap().len(), &first["metadata"]["remainingItemCount"]), (2, &json!(1)));
+    let token = first["metadata"]["continue"].as_str().unwrap().to_owned();
+    post(&front, THINGS, thing("d", 1)).await;
+    let next = format!("{THINGS}?limit=2&continue={token}");
+    let (_, second) = get(&front, &next).await;
+    let names: Vec<_> = second["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["c"], "what came after the first page isn't in the second");
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    for name in ["e", "f", "g", "h", "i"] {
+        post(&front, THINGS, thing(name, 1)).await;
+    }
+    let (code, expired) = get(&front, &next).await;
+    assert_eq!((code, expired["reason"].as_str()), (410, Some("Expired")));
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_all_and_goes_on() {
+    let front = with_things(Limits::default()).await;
+    post(&front, THINGS, thing("a", 1)).await;
+    let path = format!(
+        "{THINGS}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=5"
+    );
+    let response = front.answer(Request::get(path).body(Body::empty()).unwrap()).await;
+    let mut lines = response.into_body().into_data_stream();
+    let mut next = async || -> Value {
+        let line = tokio::time::timeout(Duration::from_secs(5), lines.next()).await.unwrap().unwrap().unwrap();
+        serde_json::from_slice(&line).unwrap()
+    };
+    assert_eq!(next().await["type"], "ADDED");
+    let end = next().await;
+    assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    post(&front, THINGS, thing("b", 1)).await;
+    assert_eq!(next().await["object"]["metadata"]["name"], "b");
+    send(&front, Method::DELETE, &format!("{THINGS}/a"), "", Value::Null).await;
+    assert_eq!(next().await["type"], "DELETED");
+}
+
+#[tokio::test]
+async fn children_go_with_their_owner_and_finalizers_hold() {
+    let front = with_things(Limits::default()).await;
+    let (_, owner) = post(&front, THINGS, thing("a", 1)).await;
+    let child = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c", "ownerReferences": [{
+        "apiVersion": "x.y/v1", "kind": "Thing", "name": "a", "uid": owner["metadata"]["uid"], "controller": true }] } });
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(post(&front, maps, child).await.0, 201);
+    let mut held = thing("held", 1);
+    held["metadata"]["finalizers"] = json!(["x.y/hold"]);
+    post(&front, THINGS, held).await;
+    let (code, _) = send(&front, Method::DELETE, &format!("{THINGS}/a"), "", Value::Null).await;
+    assert_eq!(code, 200);
+    for _ in 0..1000 {
+        if get(&front, &format!("{maps}/c")).await.0 == 404 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(get(&front, &format!("{maps}/c")).await.0, 404);
+    let (code, marked) = send(&front, Method::DELETE, &format!("{THINGS}/held"), "", Value::Null).await;
+    assert!(code == 200 && marked["metadata"]["deletionTimestamp"].is_string(), "{marked}");
+    let free = json!({ "metadata": { "finalizers": null } });
+    send(&front, Method::PATCH, &format!("{THINGS}/held"), "application/merge-patch+json", free).await;
+    assert_eq!(get(&front, &format!("{THINGS}/held")).await.0, 404);
+}
+
+#[tokio::test]
+async fn events_of_both_groups_are_the_same_objects() {
+    let front = front(Limits::default());
+    let event = json!({ "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": { "name": "e" },
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reason": "R", "action": "A", "type": "Normal", "note": "hello",
+        "reportingController": "x.y/z", "reportingInstance": "i",
+        "regarding": { "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "namespace": "default" } });
+    let (code, made) = post(&front, "/apis/events.k8s.io/v1/namespaces/default/events", event).await;
+    assert_eq!((code, made["note"].as_str()), (201, Some("hello")), "{made}");
+    let (_, core) = get(&front, "/api/v1/namespaces/default/events/e").await;
+    assert_eq!((core["message"].as_str(), core["involvedObject"]["name"].as_str()), (Some("hello"), Some("c")));
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_said_clearly() {
+    let front = front(Limits::default());
+    assert_eq!(get(&front, "/apis/x.y/v1/namespaces/default/things").await.0, 404);
+    let (code, status) =
+        send(&front, Method::PATCH, "/api/v1/namespaces/default", "application/apply-patch+yaml", json!({})).await;
+    assert_eq!((code, status["reason"].as_str()), (501, Some("NotImplemented")));
+}
