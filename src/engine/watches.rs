@@ -12,6 +12,7 @@ use ringmaster_cluster::{Client, Error, Sink, Watch, run_pump};
 use ringmaster_core::cache::{Change, FOR_EVER, Store};
 use ringmaster_core::key::{ObjectKey, SyncKey, Uid, Version};
 use ringmaster_core::object::Object;
+use ringmaster_core::selector::Selector;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -43,6 +44,8 @@ pub(crate) enum State {
 /// One kind under one selector.
 pub(crate) struct Shared {
     watch: Watch,
+    /// What the watch selects by.
+    selector: Selector,
     store: RwLock<Store>,
     listeners: RwLock<Vec<(u64, Arc<dyn Listener>)>>,
     state: watch::Sender<State>,
@@ -136,6 +139,8 @@ impl Watches {
         let hold = Arc::new(Hold { cancel: cancel.clone() });
         let shared = Arc::new(Shared {
             watch: watch.clone(),
+            // Made from a selector; one that can't be read would select nothing at the API server either.
+            selector: Selector::parse(&watch.selector).unwrap_or_default(),
             store: RwLock::default(),
             listeners: RwLock::default(),
             state: watch::Sender::new(State::Starting),
@@ -201,6 +206,10 @@ impl Shared {
     /// Takes the answer to a read or a write of our own: what we wrote is what we read from now on. `settled` is what
     /// the object was written to look like.
     pub(crate) fn answer(&self, object: Object, settled: Option<u64>, origin: Option<&SyncKey>) {
+        // An answer shows objects that the watch doesn't: those that were relabelled out of its sight meanwhile.
+        if !self.selector.is_everything() && !self.selector.matches(&object.labels()) {
+            return;
+        }
         let (key, version) = (object.key().clone(), object.version());
         if let Some(hash) = settled {
             object.settle(hash);
