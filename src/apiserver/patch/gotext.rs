@@ -149,18 +149,6 @@ pub(super) fn escape_html(text: &str) -> String {
     out
 }
 
-/// How Go's JSON decoder names what it found.
-pub(super) fn json_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 /// How Go names the type of a decoded value in `%s`.
 pub(super) fn type_name(value: &Value) -> &'static str {
     match value {

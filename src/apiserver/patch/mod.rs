@@ -50,7 +50,7 @@ fn object_or_null(body: &[u8], prefix: &str) -> Result<Value, Error> {
     if value.is_object() || value.is_null() {
         return Ok(value);
     }
-    let kind = gotext::json_kind(&value);
+    let kind = crate::field_error::json_kind(&value);
     Err(Error::bad_request(format!(
         "{prefix}json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
     )))

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::{compile::Node, print};
-use crate::field_error::FieldError;
+use crate::field_error::{FieldError, json_kind};
 
 /// The type of a field of metadata, with the name that Go's decoder gives it.
 enum Shape {
@@ -66,7 +66,7 @@ pub(super) fn decodable(metadata: &Value) -> Result<(), String> {
     match metadata {
         Value::Null => Ok(()),
         Value::Object(fields) => check_fields(fields, METADATA, "ObjectMeta"),
-        other => Err(format!("json: cannot unmarshal {} into Go value of type v1.ObjectMeta", word(other))),
+        other => Err(format!("json: cannot unmarshal {} into Go value of type v1.ObjectMeta", json_kind(other))),
     }
 }
 
@@ -84,8 +84,9 @@ fn check_fields(
 }
 
 fn check(value: &Value, shape: &Shape, place: &str) -> Result<(), String> {
-    let wrong =
-        |go: &str| Err(format!("json: cannot unmarshal {} into Go struct field {place} of type {go}", word(value)));
+    let wrong = |go: &str| {
+        Err(format!("json: cannot unmarshal {} into Go struct field {place} of type {go}", json_kind(value)))
+    };
     match (shape, value) {
         (_, Value::Null) | (Shape::Text(_), Value::String(_)) | (Shape::Bool, Value::Bool(_)) | (Shape::Open, _) => {
             Ok(())
@@ -120,21 +121,11 @@ fn check(value: &Value, shape: &Shape, place: &str) -> Result<(), String> {
                 check_fields(fields, known, &format!("{short}.{below}"))
             }
             Value::Null => Ok(()),
-            other => Err(format!("json: cannot unmarshal {} into Go struct field {place} of type {go}", word(other))),
+            other => {
+                Err(format!("json: cannot unmarshal {} into Go struct field {place} of type {go}", json_kind(other)))
+            }
         }),
         (Shape::Objects(go, ..), _) => wrong(&format!("[]{go}")),
-    }
-}
-
-/// What Go's decoder calls a value.
-fn word(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::kinds::times::{days_from_civil, days_in};
+
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 /// Seconds from Go's zero time, 0001-01-01T00:00:00Z, to the Unix epoch.
 const ZERO_UNIX_SECONDS: i64 = -62_135_596_800;
@@ -26,7 +28,7 @@ impl Instant {
         let mut numbers = clock.splitn(3, ':');
         let (hour, minute) = (digits(numbers.next()?, 2)?, digits(numbers.next()?, 2)?);
         let second = digits(numbers.next()?, 2)?;
-        if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
+        if !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) {
             return None;
         }
         if hour > 23 || minute > 59 || second > 59 {
@@ -121,23 +123,4 @@ fn offset(zone: &str) -> Option<i64> {
     let (hours, minutes) = rest.split_once(':')?;
     let (hours, minutes) = (digits(hours, 2)?, digits(minutes, 2)?);
     (hours <= 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
-}
-
-fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days from 1970-01-01 to a date of the Gregorian calendar.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    // Years that begin in March put the leap day last.
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::{Field, Form, Id, SHAPES, Struct};
+use crate::field_error::json_kind;
 use crate::kinds::quantity::Quantity;
 use crate::kinds::times::{self, Precision};
 
@@ -38,17 +39,6 @@ struct Decoder {
     strict: Vec<String>,
     /// Within what decodes itself, unknown fields aren't noted.
     lenient: bool,
-}
-
-fn word(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 impl Decoder {
@@ -115,7 +105,7 @@ impl Decoder {
             }
             // A list without items is as none.
             (Form::List(_), Value::Array(_)) | (Form::SchemaOrSchemas(_) | Form::SchemaOrTexts(_), _) => Value::Null,
-            (_, other) => self.wrong(word(&other), id),
+            (_, other) => self.wrong(json_kind(&other), id),
         })
     }
 
@@ -214,14 +204,14 @@ impl Decoder {
                 Some(small) if i32::try_from(small).is_ok() => Ok(small.into()),
                 _ => Err(self.mismatch(&format!("number {number}"), "int32")),
             },
-            other => Err(self.mismatch(word(&other), "int32")),
+            other => Err(self.mismatch(json_kind(&other), "int32")),
         }
     }
 
     fn time(&mut self, value: &Value, precision: Precision) -> Result<Value, String> {
         match value {
             Value::String(text) => Ok(times::normalise(text, precision)?.map_or(Value::Null, Value::from)),
-            other => Err(self.mismatch(word(other), "string")),
+            other => Err(self.mismatch(json_kind(other), "string")),
         }
     }
 
