@@ -1,6 +1,7 @@
 //! The black-box suites: what Ringmaster does, seen through an API server and webhooks, never through its code.
 //!
-//! `cargo test --test suites` runs them; a trial is `<server>::<suite>::<name>`, and no server starts for trials that
+//! `cargo test --test suites` runs them; a trial is `<server>::<suite>::<name>`, with
+//! `both` for a server where the two are compared, and no server starts for trials that
 //! are filtered out. `cargo test --test suites -- --serve [DIR]` starts the same server for use by hand: it writes
 //! `DIR/kubeconfig` and runs until SIGINT or SIGTERM. With `RINGMASTER_KEEP_LOGS=DIR` the logs of all processes stay.
 
@@ -21,10 +22,11 @@ mod website;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use libtest_mimic::Arguments;
+use libtest_mimic::{Arguments, Trial};
 use server::ServerKind;
-use trial::Shared;
+use trial::{Shared, Tally};
 
 /// Trials at one time unless `--test-threads` says otherwise.
 const TEST_THREADS: usize = 2;
@@ -43,8 +45,14 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(TEST_THREADS);
     let servers = ServerKind::ALL.map(Shared::new);
-    let trials = servers.iter().flat_map(|server| suites::all().into_iter().map(|case| case.on(server))).collect();
+    let tally = Arc::new(Tally::default());
+    let mut trials: Vec<Trial> = suites::all().iter().flat_map(|case| case.on(&servers, &tally)).collect();
+    // One server after the other, so that a reader sees where it is; the first part of a name is the server's.
+    trials.sort_by_key(|trial| trial.name().split("::").next().map(str::to_owned));
     let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        tally.lines().iter().for_each(|line| println!("{line}"));
+    }
     let mut code = conclusion.exit_code();
     for server in &servers {
         if let Err(error) = server.stop() {

@@ -1,8 +1,9 @@
-//! From a suite's async function to a trial of libtest-mimic: server on demand, runtime, time limit, cleaning.
+//! From a suite's async function to a trial of libtest-mimic: servers on demand, runtime, time limit, cleaning.
 //!
 //! Never starts a server for a trial that isn't run, and never lets a trial's failure skip the stop of one.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +22,10 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 /// Threads of each trial's runtime.
 const WORKERS: usize = 2;
 
-type Run = dyn Fn(Context) -> LocalBoxFuture<'static, anyhow::Result<()>> + Send + Sync;
+type Run = dyn Fn(Vec<Context>) -> LocalBoxFuture<'static, anyhow::Result<()>> + Send + Sync;
+
+/// What the name of a trial on both servers begins with.
+const BOTH: &str = "both";
 
 /// A trial before it is bound to a kind of server.
 #[derive(Clone)]
@@ -30,6 +34,8 @@ pub(crate) struct Case {
     name: &'static str,
     timeout: Duration,
     own_server: bool,
+    /// Run once with both servers, to compare them, instead of once on each.
+    both: bool,
     /// What the embedded server lacks for it.
     lacking: Option<&'static str>,
     run: Arc<Run>,
@@ -42,8 +48,31 @@ impl Case {
         F: Fn(Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = anyhow::Result<()>> + 'static,
     {
-        let run = Arc::new(move |context| run(context).boxed_local());
-        Self { suite, name, timeout: TIMEOUT, own_server: false, lacking: None, run }
+        Self::with(suite, name, false, move |contexts| {
+            let context = contexts.into_iter().next();
+            let ended = context.map(&run);
+            async { ended.ok_or_else(|| anyhow!("no server"))?.await }.boxed_local()
+        })
+    }
+
+    /// `both::<suite>::<name>`: `run` gets a corner of the embedded and one of the real server, in this order, and
+    /// compares what they do.
+    pub(crate) fn both<F, Fut>(suite: &'static str, name: &'static str, run: F) -> Self
+    where
+        F: Fn(Context, Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = anyhow::Result<()>> + 'static,
+    {
+        Self::with(suite, name, true, move |contexts| {
+            let ended = <[Context; 2]>::try_from(contexts).ok().map(|[embedded, real]| run(embedded, real));
+            async { ended.ok_or_else(|| anyhow!("not two servers"))?.await }.boxed_local()
+        })
+    }
+
+    fn with<F>(suite: &'static str, name: &'static str, both: bool, run: F) -> Self
+    where
+        F: Fn(Vec<Context>) -> LocalBoxFuture<'static, anyhow::Result<()>> + Send + Sync + 'static,
+    {
+        Self { suite, name, timeout: TIMEOUT, own_server: false, both, lacking: None, run: Arc::new(run) }
     }
 
     /// Another time limit.
@@ -61,46 +90,61 @@ impl Case {
         Self { lacking: Some(what), ..self }
     }
 
-    /// The trial on one kind of server.
-    pub(crate) fn on(self, shared: &Arc<Shared>) -> Trial {
-        let name = format!("{}::{}::{}", shared.kind.name(), self.suite, self.name);
-        let shared = Arc::clone(shared);
-        Trial::ignorable_test(name, move || self.execute(&shared))
+    /// The trials that it makes: one a server, or one on both.
+    pub(crate) fn on(&self, servers: &[Arc<Shared>; 2], tally: &Arc<Tally>) -> Vec<Trial> {
+        let places = if self.both {
+            vec![(BOTH, servers.to_vec())]
+        } else {
+            servers.iter().map(|server| (server.kind.name(), vec![Arc::clone(server)])).collect()
+        };
+        places.into_iter().map(|(place, servers)| self.clone().trial(place, servers, Arc::clone(tally))).collect()
     }
 
-    fn execute(&self, shared: &Shared) -> Result<Completion, Failed> {
-        if let (ServerKind::Embedded, Some(what)) = (shared.kind, self.lacking) {
+    fn trial(self, place: &'static str, servers: Vec<Arc<Shared>>, tally: Arc<Tally>) -> Trial {
+        let name = format!("{place}::{}::{}", self.suite, self.name);
+        Trial::ignorable_test(name, move || {
+            let result = self.execute(&servers);
+            tally.count(place, &result);
+            result
+        })
+    }
+
+    fn execute(&self, shared: &[Arc<Shared>]) -> Result<Completion, Failed> {
+        let embedded = |shared: &Arc<Shared>| shared.kind == ServerKind::Embedded;
+        if let Some(what) = self.lacking.filter(|_| shared.iter().any(embedded)) {
             return Ok(Completion::ignored_with(format!("the embedded server has no {what} yet")));
         }
-        if !self.own_server {
-            return match shared.get()? {
-                Ok(server) => self.run_on(server).map(|()| Completion::Completed),
-                Err(reason) => Ok(Completion::ignored_with(reason)),
-            };
-        }
-        match start(shared.kind)? {
-            Ok(server) => {
-                let result = self.run_on(Arc::clone(&server));
-                let stopped = server.stop().map_err(|error| Failed::from(format!("stop: {error:#}")));
-                result.and(stopped).map(|()| Completion::Completed)
+        let mut servers = Vec::new();
+        let mut missing = None;
+        for shared in shared {
+            match if self.own_server { start(shared.kind) } else { shared.get() } {
+                Ok(Ok(server)) => servers.push(server),
+                Ok(Err(reason)) => missing = Some(Ok(Completion::ignored_with(reason))),
+                Err(failed) => missing = Some(Err(failed)),
             }
-            Err(reason) => Ok(Completion::ignored_with(reason)),
         }
+        let result = match missing {
+            Some(missing) => missing,
+            None => self.run_on(&servers).map(|()| Completion::Completed),
+        };
+        let stopped = if self.own_server { servers.iter().try_for_each(|server| server.stop()) } else { Ok(()) };
+        let stopped = stopped.map_err(|error| Failed::from(format!("stop: {error:#}")));
+        result.and_then(|done| stopped.map(|()| done))
     }
 
-    fn run_on(&self, server: Arc<Server>) -> Result<(), Failed> {
+    fn run_on(&self, servers: &[Arc<Server>]) -> Result<(), Failed> {
         let progress = Arc::new(Progress::default());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .enable_all()
             .build()
             .map_err(|error| Failed::from(format!("runtime: {error}")))?;
-        let result = runtime.block_on(self.guarded(Arc::clone(&server), &progress));
+        let result = runtime.block_on(self.guarded(servers, &progress));
         // Tasks that the trial left behind must not hold the next one up.
         runtime.shutdown_background();
         result.map_err(|error| {
             let mut message = format!("{error:#}");
-            if let Err(ended) = server.check() {
+            for ended in servers.iter().filter_map(|server| server.check().err()) {
                 message.push_str(&format!("\n{ended:#}"));
             }
             for log in progress.logs() {
@@ -110,14 +154,17 @@ impl Case {
         })
     }
 
-    async fn guarded(&self, server: Arc<Server>, progress: &Arc<Progress>) -> anyhow::Result<()> {
-        let context = tokio::time::timeout(self.timeout, Context::new(server, Arc::clone(progress)))
-            .await
-            .with_context(|| format!("no namespace within {:?}", self.timeout))??;
-        let cleanup = Cleanup::of(&context);
-        // The future owns the context and all that the trial made: all of it is dropped before the cleaning. A panic
+    async fn guarded(&self, servers: &[Arc<Server>], progress: &Arc<Progress>) -> anyhow::Result<()> {
+        let mut contexts = Vec::new();
+        for server in servers {
+            let context = Context::new(Arc::clone(server), Arc::clone(progress));
+            let context = tokio::time::timeout(self.timeout, context).await;
+            contexts.push(context.with_context(|| format!("no namespace within {:?}", self.timeout))??);
+        }
+        let cleanups: Vec<Cleanup> = contexts.iter().map(Cleanup::of).collect();
+        // The future owns the contexts and all that the trial made: all of it is dropped before the cleaning. A panic
         // is caught so that the cleaning isn't skipped.
-        let run = std::panic::AssertUnwindSafe((self.run)(context)).catch_unwind();
+        let run = std::panic::AssertUnwindSafe((self.run)(contexts)).catch_unwind();
         let outcome = tokio::time::timeout(self.timeout, run).await;
         let result = match outcome {
             Ok(Ok(result)) => result,
@@ -128,12 +175,49 @@ impl Case {
             // It goes with all that is on it, and it may have been stopped for good.
             return result;
         }
-        let cleaned = wait::until("the trial's controllers are deleted", CLEANUP, |_| {}, async || cleanup.run().await);
-        match (result, cleaned.await) {
-            // What the trial itself says matters more.
-            (Err(error), _) => Err(error),
-            (Ok(()), cleaned) => cleaned,
+        let mut cleaned = Ok(());
+        for cleanup in &cleanups {
+            let clean = async || cleanup.run().await;
+            let done = wait::until("the trial's controllers are deleted", CLEANUP, |_| {}, clean).await;
+            cleaned = cleaned.and(done);
         }
+        // What the trial itself says matters more.
+        result.and(cleaned)
+    }
+}
+
+/// What became of the trials, by where they ran.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// Passed, failed, skipped: embedded, real, both.
+    counts: [[AtomicUsize; 3]; 3],
+}
+
+impl Tally {
+    const PLACES: [&'static str; 3] = [ServerKind::Embedded.name(), ServerKind::Real.name(), BOTH];
+
+    fn count(&self, place: &str, result: &Result<Completion, Failed>) {
+        let outcome = match result {
+            Ok(Completion::Completed) => 0,
+            Err(_) => 1,
+            Ok(Completion::Ignored { .. }) => 2,
+        };
+        for (counts, _) in self.counts.iter().zip(Self::PLACES).filter(|(_, name)| *name == place) {
+            counts[outcome].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One line a place.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let line = |(counts, place): (&[AtomicUsize; 3], &str)| {
+            let [passed, failed, skipped] = counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+            let on = match place {
+                BOTH => "both servers compared".to_owned(),
+                place => format!("{place} API server"),
+            };
+            format!("{on}: {passed} passed, {failed} failed, {skipped} skipped")
+        };
+        self.counts.iter().zip(Self::PLACES).map(line).collect()
     }
 }
 

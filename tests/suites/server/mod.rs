@@ -50,7 +50,7 @@ impl ServerKind {
     pub(crate) const ALL: [Self; 2] = [Self::Embedded, Self::Real];
 
     /// Its name in a trial's name.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
             Self::Real => "real",
