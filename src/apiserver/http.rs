@@ -84,11 +84,23 @@ impl Front {
         }
     }
 
-    /// Answers one request.
+    /// The server behind it.
+    #[must_use]
+    pub fn server(&self) -> &ApiServer {
+        &self.server
+    }
+
+    /// Answers one request, for whom its token names.
     pub async fn answer(&self, request: http::Request<Body>) -> Response {
+        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let user = self.users.user(header);
+        self.answer_to(user, request).await
+    }
+
+    /// Answers one request of a user, or of somebody whose token isn't known.
+    pub(crate) async fn answer_to(&self, user: Result<Arc<User>, Error>, request: http::Request<Body>) -> Response {
         let (head, body) = request.into_parts();
         let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
-        let user = self.users.user(head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()));
         let (user, unknown) = match user {
             Ok(user) => (user, None),
             Err(error) => (Arc::new(User::anonymous()), Some(error)),

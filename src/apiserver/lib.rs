@@ -1,11 +1,11 @@
 //! An in-memory Kubernetes API server: for development without a cluster, and for tests without a network.
 //!
 //! ```text
-//!   http       who asks, bodies, encodings, the audit log; stream: a watch as lines
+//!   http       who asks, bodies, encodings, the audit log; stream: a watch as lines; service: the same in process
 //!   server     the verbs on objects
 //!   shape      what a write makes of an object: kinds (built-in), schema (CRDs), patch, meta
 //!   store      objects, revisions, history, watches
-//!   gc, crd    what follows from a write
+//!   gc, crd    what follows from a write; saved: objects as a file
 //!   discovery, table   how all this is shown
 //! ```
 //!
@@ -15,6 +15,7 @@
 mod addresses;
 pub mod audit;
 pub mod auth;
+pub mod clock;
 mod crd;
 pub mod discovery;
 pub mod error;
@@ -28,8 +29,10 @@ pub mod patch;
 pub mod read;
 pub mod registry;
 pub mod request;
+pub mod saved;
 pub mod schema;
 pub mod server;
+pub mod service;
 mod shape;
 pub mod store;
 mod stream;

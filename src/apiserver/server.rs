@@ -62,11 +62,7 @@ impl ApiServer {
     /// A server with the built-in kinds and the namespaces `default`, `kube-system` and `kube-public`; and the work
     /// that must run as a task beside it, until the server is dropped.
     pub fn new(limits: Limits, clock: Clock) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (later, waiting) = mpsc::unbounded_channel();
-        let mut registry = Registry::default();
-        shape::built_ins().into_iter().for_each(|definition| registry.insert(definition));
-        let state = Arc::new(Mutex::new(State { store: Store::new(limits), registry }));
-        let server = Self { state: Arc::clone(&state), clock: Arc::clone(&clock), later };
+        let (server, work) = Self::empty(limits, clock);
         for name in ["default", "kube-system", "kube-public"] {
             let request = Request {
                 verb: crate::request::Verb::Create,
@@ -82,6 +78,16 @@ impl ApiServer {
             let _ =
                 server.create(&request, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
         }
+        (server, work)
+    }
+
+    /// A server with the built-in kinds and no object, and its work.
+    pub(crate) fn empty(limits: Limits, clock: Clock) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (later, waiting) = mpsc::unbounded_channel();
+        let mut registry = Registry::default();
+        shape::built_ins().into_iter().for_each(|definition| registry.insert(definition));
+        let state = Arc::new(Mutex::new(State { store: Store::new(limits), registry }));
+        let server = Self { state: Arc::clone(&state), clock: Arc::clone(&clock), later };
         (server, follow(Arc::downgrade(&state), clock, waiting))
     }
 

@@ -82,6 +82,8 @@ struct Kind {
 pub struct Store {
     limits: Limits,
     revision: u64,
+    /// What happened up to this revision is known of no kind.
+    forgotten: u64,
     kinds: HashMap<KindKey, Kind, FixedState>,
     /// Objects by the uid of each of their owners, for the garbage collector.
     owned: HashMap<Uid, Vec<(KindKey, ObjectKey)>, FixedState>,
@@ -104,7 +106,7 @@ impl Store {
     /// An empty store.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, revision: 1, kinds: HashMap::default(), owned: HashMap::default() }
+        Self { limits, revision: 1, forgotten: 0, kinds: HashMap::default(), owned: HashMap::default() }
     }
 
     /// The revision of the last change.
@@ -181,8 +183,9 @@ impl Store {
         let revision = at.unwrap_or(self.revision);
         let empty = BTreeMap::new();
         let known = self.kinds.get(kind);
-        if let Some(known) = known.filter(|known| revision < known.forgotten) {
-            return Err(Expired { oldest: known.forgotten });
+        let forgotten = known.map_or(self.forgotten, |known| known.forgotten);
+        if revision < forgotten {
+            return Err(Expired { oldest: forgotten });
         }
         let objects = known.map_or(&empty, |known| &known.objects);
         // What changed since the revision is taken back, newest first.
@@ -240,6 +243,19 @@ impl Store {
         self.kinds.iter().map(|(kind, known)| (kind, known.objects.len()))
     }
 
+    /// Puts an object back as it was saved, in place of what has its key. Nobody is told: for a store that isn't used yet.
+    pub fn restore(&mut self, kind: &KindKey, object: Arc<Object>) {
+        self.index(kind, None, Some(&object));
+        self.kind(kind).objects.insert(object.key().clone(), object);
+    }
+
+    /// Counts on from a revision, of which nothing is known but the objects.
+    pub fn resume(&mut self, revision: u64) {
+        self.revision = revision;
+        self.forgotten = revision;
+        self.compact();
+    }
+
     /// Forgets a kind whose definition is gone, and ends its watches.
     pub fn drop_kind(&mut self, kind: &KindKey) {
         if self.kinds.remove(kind).is_some() {
@@ -259,12 +275,12 @@ impl Store {
     }
 
     fn kind(&mut self, kind: &KindKey) -> &mut Kind {
-        let backlog = self.limits.watcher_backlog;
+        let (backlog, forgotten) = (self.limits.watcher_backlog, self.forgotten);
         self.kinds.entry(kind.clone()).or_insert_with(|| Kind {
             objects: BTreeMap::new(),
             history: VecDeque::new(),
-            // A kind that had no objects has no history either, so nothing of it was forgotten.
-            forgotten: 0,
+            // A kind that had no objects has no history either, so nothing of it was forgotten since.
+            forgotten,
             sender: broadcast::Sender::new(backlog),
         })
     }

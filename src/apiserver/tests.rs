@@ -38,11 +38,11 @@ async fn send(front: &Front, method: Method, path: &str, kind: &str, body: Value
     (code, serde_json::from_slice(&bytes).unwrap_or_default())
 }
 
-async fn get(front: &Front, path: &str) -> (u16, Value) {
+pub(crate) async fn get(front: &Front, path: &str) -> (u16, Value) {
     send(front, Method::GET, path, "", Value::Null).await
 }
 
-async fn post(front: &Front, path: &str, body: Value) -> (u16, Value) {
+pub(crate) async fn post(front: &Front, path: &str, body: Value) -> (u16, Value) {
     send(front, Method::POST, path, "application/json", body).await
 }
 
@@ -60,13 +60,13 @@ fn crd() -> Value {
     })
 }
 
-fn thing(name: &str, size: i64) -> Value {
+pub(crate) fn thing(name: &str, size: i64) -> Value {
     json!({ "apiVersion": "x.y/v1", "kind": "Thing", "metadata": { "name": name }, "spec": { "size": size, "odd": 1 } })
 }
 
-const THINGS: &str = "/apis/x.y/v1/namespaces/default/things";
+pub(crate) const THINGS: &str = "/apis/x.y/v1/namespaces/default/things";
 
-async fn with_things(limits: Limits) -> Front {
+pub(crate) async fn with_things(limits: Limits) -> Front {
     let front = front(limits);
     let (code, _) = post(&front, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd()).await;
     assert_eq!(code, 201);

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ringmaster_engine::Engine;
 use ringmaster_engine::config::{Flags, Settings, environment};
 use ringmaster_engine::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,7 +48,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let engine = ringmaster_engine::run(settings, shutdown.clone());
+        let engine = async { Engine::start(settings).await?.run(shutdown.clone()).await };
         let mut engine = std::pin::pin!(engine);
         tokio::select! {
             ended = &mut engine => return Ok(ended?),

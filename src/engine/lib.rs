@@ -29,4 +29,5 @@ pub mod telemetry;
 mod tell;
 mod watches;
 
-pub use run::{Error, run};
+pub use ringmaster_cluster::Connection;
+pub use run::{Engine, Error};

@@ -1,4 +1,4 @@
-//! Starts everything that `ringmaster run` is made of, and ends it in order.
+//! Starts everything that one Ringmaster process is made of, and ends it in order.
 //!
 //! On the way down: no new syncs, running ones end within a bound, then watches, events and servers stop.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use http::HeaderValue;
 use parking_lot::RwLock;
-use ringmaster_cluster::{Client, Discovery, Events, Meter, connect};
+use ringmaster_cluster::{Client, Connection, Discovery, Events, Meter, connect};
 use ringmaster_core::dialect::{METACONTROLLER, RINGMASTER};
 use ringmaster_core::hook::Limits;
 use ringmaster_core::queue::Outcome;
@@ -60,14 +60,75 @@ pub enum Error {
     },
 }
 
-/// Runs until `shutdown`.
-///
-/// # Errors
-/// If it can't start, or if a part that everything depends on ends by itself.
-pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), Error> {
-    let connection = connect(settings.kubeconfig.as_deref()).await?;
-    let samplers = Samplers::default();
-    let (metrics, registry) = Metrics::register(&samplers);
+/// A Ringmaster that is connected and listens, but doesn't run yet.
+pub struct Engine {
+    settings: Settings,
+    connection: Connection,
+    metrics: Arc<Metrics>,
+    samplers: Samplers,
+    health: Health,
+    health_server: Option<Server>,
+    metrics_server: Option<Server>,
+}
+
+impl Engine {
+    /// Connects to the API server that the settings name, and listens.
+    ///
+    /// # Errors
+    /// If there is no way to the API server, or an address can't be listened at.
+    pub async fn start(settings: Settings) -> Result<Self, Error> {
+        let connection = connect(settings.kubeconfig.as_deref()).await?;
+        Self::with(settings, connection).await
+    }
+
+    /// Takes a connection that is there already, and listens; the settings' kubeconfig doesn't count.
+    ///
+    /// # Errors
+    /// If an address can't be listened at.
+    pub async fn with(settings: Settings, connection: Connection) -> Result<Self, Error> {
+        let samplers = Samplers::default();
+        let (metrics, registry) = Metrics::register(&samplers);
+        let health = Health::new();
+        let health_server = match settings.health_probe_address {
+            Some(address) => Some(listen("health-probe-bind-address", address).await?.with_health(health.clone())),
+            None => None,
+        };
+        let metrics_server = match settings.metrics_address {
+            Some(address) => Some(listen("metrics-address", address).await?.with_metrics(MetricsText::new(registry))),
+            None => None,
+        };
+        Ok(Self { settings, connection, metrics, samplers, health, health_server, metrics_server })
+    }
+
+    /// Where metrics are served, once it runs.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_server.as_ref().map(Server::local_addr)
+    }
+
+    /// Where health is served, once it runs.
+    #[must_use]
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health_server.as_ref().map(Server::local_addr)
+    }
+
+    /// Runs until `shutdown`.
+    ///
+    /// # Errors
+    /// If it can't start, or if a part that everything depends on ends by itself.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        if let Some(address) = self.health_address() {
+            info!(%address, "serving /healthz and /readyz");
+        }
+        if let Some(address) = self.metrics_address() {
+            info!(%address, "serving /metrics");
+        }
+        run(self, shutdown).await
+    }
+}
+
+async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
+    let Engine { settings, connection, metrics, samplers, health, health_server, metrics_server } = engine;
     let meter: Arc<dyn Meter> = metrics.clone();
     let client = Client::new(connection.client.clone(), Arc::clone(&meter));
     let mut overrides = Overrides::default();
@@ -76,11 +137,9 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     }
     let policy = Policy { allow_loopback: settings.hook_allow_loopback, api_server: connection.addresses().await };
     let hooks = Hooks::new(policy, overrides, settings.workers)?;
-    let health = Health::new();
-    let servers = bind(&settings, &health, MetricsText::new(registry)).await?;
 
     let (tasks, stop, rest) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
-    for server in servers {
+    for server in [health_server, metrics_server].into_iter().flatten() {
         tasks.spawn({
             let rest = rest.clone();
             async move {
@@ -176,21 +235,6 @@ async fn wait_ready(progress: &[Arc<Progress>], health: &Health, shutdown: &Canc
     }
     health.set_ready(true);
     info!("ready: all caches are synced");
-}
-
-async fn bind(settings: &Settings, health: &Health, metrics: MetricsText) -> Result<Vec<Server>, Error> {
-    let mut servers = Vec::new();
-    if let Some(address) = settings.health_probe_address {
-        let server = listen("health-probe-bind-address", address).await?.with_health(health.clone());
-        info!(address = %server.local_addr(), "serving /healthz and /readyz");
-        servers.push(server);
-    }
-    if let Some(address) = settings.metrics_address {
-        let server = listen("metrics-address", address).await?.with_metrics(metrics);
-        info!(address = %server.local_addr(), "serving /metrics");
-        servers.push(server);
-    }
-    Ok(servers)
 }
 
 async fn listen(flag: &'static str, address: SocketAddr) -> Result<Server, Error> {

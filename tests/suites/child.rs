@@ -10,13 +10,15 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 
 /// How many of the last lines of a log are shown when something fails.
 const TAIL_LINES: usize = 40;
 /// How far back from its end a log is read for them, in bytes.
 const TAIL_BYTES: u64 = 64 * 1024;
-/// How often a child that shall end is looked at.
+/// How long a child's threads may take to stop after SIGSTOP.
+const FREEZE: Duration = Duration::from_secs(10);
+/// How often a child that shall end or stop is looked at.
 const EXIT_POLL: Duration = Duration::from_millis(10);
 
 /// One request to the thread that starts every child.
@@ -122,6 +124,30 @@ impl Child {
             return Ok(());
         }
         Err(anyhow!("kill -s {signal} {} ({}) failed: {sent}", self.id(), self.name))
+    }
+
+    /// Stops it in its tracks (`true`) or lets it go on. Comes back once none of its threads runs, as far as `/proc`
+    /// tells: a thread goes on for a moment after the signal was sent.
+    pub(crate) fn freeze(&mut self, frozen: bool) -> anyhow::Result<()> {
+        if !frozen {
+            return self.signal("CONT");
+        }
+        self.signal("STOP")?;
+        let end = Instant::now() + FREEZE;
+        while self.runs() {
+            ensure!(Instant::now() < end, "{} still runs {FREEZE:?} after SIGSTOP", self.name);
+            std::thread::sleep(EXIT_POLL);
+        }
+        Ok(())
+    }
+
+    fn runs(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else { return false };
+        threads.flatten().any(|thread| {
+            // `pid (name) state ...`; the name may hold anything.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['T', 't', 'Z', 'X']))
+        })
     }
 
     /// Waits at most `grace` for its end. `None`: it still runs.

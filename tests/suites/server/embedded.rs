@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -13,8 +12,8 @@ use axum::body::Body;
 use http::Request;
 use ringmaster_apiserver::audit::Audit;
 use ringmaster_apiserver::auth::{User, Users};
+use ringmaster_apiserver::clock::wall_clock;
 use ringmaster_apiserver::http::Front;
-use ringmaster_apiserver::meta::Now;
 use ringmaster_apiserver::server::ApiServer;
 use ringmaster_apiserver::store::Limits;
 use tokio::net::TcpListener;
@@ -51,12 +50,7 @@ impl Embedded {
         for (name, token, group) in users {
             known.insert(token, User::new(name, &[group]));
         }
-        let clock = Arc::new(|| {
-            let now = k8s_openapi::jiff::Timestamp::now();
-            let time = k8s_openapi::jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string();
-            Now { time, random: fastrand::u128(..) }
-        });
-        let (server, work) = ApiServer::new(Limits::default(), clock);
+        let (server, work) = ApiServer::new(Limits::default(), wall_clock());
         runtime.spawn(work);
         let front = Front::new(server, known, Some(Audit::to_file(audit)?));
         let address = ([127, 0, 0, 1], 0).into();

@@ -262,7 +262,7 @@ impl Server {
                 embedded.freeze(frozen);
                 Ok(())
             }
-            Backend::Real(real) => real.api()?.signal(if frozen { "STOP" } else { "CONT" }),
+            Backend::Real(real) => real.api()?.freeze(frozen),
         }
     }
 

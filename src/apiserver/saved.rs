@@ -1,0 +1,216 @@
+//! A server's objects as text, and back: a line that tells what it is, then a line an object.
+//!
+//! Never keeps history: whoever watched before starts anew, as after a compaction. Not a backup format: it is read by the
+//! version that wrote it, and by later ones as long as the first line says so.
+
+use std::io::{self, BufRead, Write};
+use std::sync::Arc;
+
+use ringmaster_core::key::Version;
+use ringmaster_core::object::Object;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::gc::consequences;
+use crate::registry::{Registry, of_crd};
+use crate::server::{ApiServer, Clock};
+use crate::store::{KindKey, Limits};
+
+/// What [`Head::format`] says.
+const FORMAT: &str = "ringmaster-objects/1";
+/// Longest line, in bytes: no object is larger.
+const MAX_LINE_BYTES: u64 = 8 << 20;
+
+/// The first line.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    format: String,
+    revision: u64,
+}
+
+/// Why objects can't be read back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text can't be read.
+    #[error("line {line}")]
+    Read {
+        /// Counted from 1.
+        line: usize,
+        /// Why.
+        source: io::Error,
+    },
+    /// The text isn't what a server wrote.
+    #[error("line {line}: {why}")]
+    Format {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl ApiServer {
+    /// Writes all objects.
+    ///
+    /// # Errors
+    /// If the writer fails.
+    pub fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        let (revision, objects) = {
+            let state = self.state.lock();
+            let crds = crds();
+            let mut kinds: Vec<KindKey> = state.store.kinds().map(|(kind, _)| kind.clone()).collect();
+            // What they define is read after them.
+            kinds.sort_by_key(|kind| (*kind != crds, kind.clone()));
+            let all = |kind: &KindKey| state.store.list(kind, None, (None, None), None, |_| true);
+            let objects: Vec<Arc<Object>> =
+                kinds.iter().filter_map(|kind| all(kind).ok()).flat_map(|page| page.objects).collect();
+            (state.store.revision(), objects)
+        };
+        serde_json::to_writer(&mut *out, &Head { format: FORMAT.to_owned(), revision })?;
+        out.write_all(b"\n")?;
+        for object in objects {
+            out.write_all(object.json())?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    }
+
+    /// A server with the objects that [`Self::save`] wrote, under their uids and resource versions; and its work, as
+    /// [`Self::new`] gives it.
+    ///
+    /// # Errors
+    /// At the first line that isn't what a server wrote.
+    pub fn load(
+        saved: &mut dyn BufRead,
+        limits: Limits,
+        clock: Clock,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), Error> {
+        let (server, work) = Self::empty(limits, clock);
+        server.restore(saved)?;
+        Ok((server, work))
+    }
+
+    fn restore(&self, saved: &mut dyn BufRead) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let mut text = String::new();
+        let mut revision = None;
+        for line in 1.. {
+            text.clear();
+            let read = io::Read::take(&mut *saved, MAX_LINE_BYTES).read_line(&mut text);
+            if read.map_err(|source| Error::Read { line, source })? == 0 {
+                break;
+            }
+            let bad = |why: String| Error::Format { line, why };
+            if !text.ends_with('\n') {
+                return Err(bad(format!("it has no end, or is longer than {MAX_LINE_BYTES} bytes")));
+            }
+            if revision.is_none() {
+                let head: Head = serde_json::from_str(&text)
+                    .map_err(|_| bad("this is no file of saved objects; give another one, or delete it".to_owned()))?;
+                if head.format != FORMAT {
+                    return Err(bad(format!("the format is {:?}, this version reads {FORMAT:?}", head.format)));
+                }
+                revision = Some(head.revision);
+                continue;
+            }
+            let value: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+            let definition = find(&state.registry, &value)
+                .ok_or_else(|| bad(format!("no kind {} in {}", value["kind"], value["apiVersion"])))?;
+            let object = Object::parse(&text, &definition.resource).map_err(|error| bad(error.to_string()))?;
+            if object.version() > Version(revision.unwrap_or_default()) {
+                return Err(bad("the object is newer than the file".to_owned()));
+            }
+            if definition.key == crds() {
+                of_crd(&value).into_iter().for_each(|(kind, _)| state.registry.insert(kind));
+            }
+            state.store.restore(&definition.key, Arc::new(object));
+        }
+        let empty = || Error::Format { line: 1, why: "the file is empty".to_owned() };
+        let revision = revision.ok_or_else(empty)?;
+        state.store.resume(revision);
+        // A deletion that was under way goes on.
+        let kinds: Vec<KindKey> = state.store.kinds().map(|(kind, _)| kind.clone()).collect();
+        for kind in kinds {
+            let objects = state.store.list(&kind, None, (None, None), None, |_| true).map(|page| page.objects);
+            for object in objects.unwrap_or_default() {
+                for work in consequences(&state.store, &state.registry, &kind, None, Some(&object)) {
+                    // The task lives as long as the server does.
+                    let _ = self.later.send(work);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn crds() -> KindKey {
+    KindKey { group: "apiextensions.k8s.io".into(), plural: "customresourcedefinitions".into() }
+}
+
+fn find(registry: &Registry, value: &Value) -> Option<Arc<crate::registry::Definition>> {
+    let (api_version, kind) = (value["apiVersion"].as_str()?, value["kind"].as_str()?);
+    let is = |resource: &ringmaster_core::key::Resource| {
+        resource.api_version.as_str() == api_version && &*resource.kind == kind
+    };
+    registry.iter().find(|definition| is(&definition.resource)).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::tests::{THINGS, get, post, thing, with_things};
+
+    #[tokio::test]
+    async fn objects_come_back_under_their_uids_and_versions() {
+        let front = with_things(Limits::default()).await;
+        for name in ["a", "b"] {
+            assert_eq!(post(&front, THINGS, thing(name, 1)).await.0, 201);
+        }
+        let (_, before) = get(&front, THINGS).await;
+        let mut saved = Vec::new();
+        front.server().save(&mut saved).unwrap();
+
+        let clock = Arc::clone(&front.server().clock);
+        let (server, work) = ApiServer::load(&mut saved.as_slice(), Limits::default(), clock).unwrap();
+        tokio::spawn(work);
+        let front = crate::http::Front::new(server, crate::auth::Users::default(), None);
+        let (_, after) = get(&front, THINGS).await;
+        assert_eq!(before, after);
+        assert_eq!(post(&front, THINGS, thing("a", 1)).await.0, 409);
+        let (code, third) = post(&front, THINGS, thing("c", 1)).await;
+        assert_eq!(code, 201);
+        let number = |value: &Value| value["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+        assert_eq!(number(&third), number(&before) + 1);
+        // What happened before isn't known any more.
+        let (code, gone) = get(&front, &format!("{THINGS}?watch=1&resourceVersion=2&timeoutSeconds=1")).await;
+        assert!(code == 410 || gone["object"]["code"] == 410, "{code} {gone}");
+        let (_, namespaces) = get(&front, "/api/v1/namespaces").await;
+        assert_eq!(namespaces["items"].as_array().unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn other_files_are_refused_with_the_line() {
+        let front = with_things(Limits::default()).await;
+        let mut good = Vec::new();
+        front.server().save(&mut good).unwrap();
+        let good = String::from_utf8(good).unwrap();
+        let later = json!({ "format": "ringmaster-objects/9", "revision": 1 }).to_string() + "\n";
+        let cases = [
+            (String::new(), "line 1: the file is empty"),
+            ("{}\n".to_owned(), "line 1: this is no file of saved objects"),
+            (later, "line 1: the format is \"ringmaster-objects/9\""),
+            (good.trim_end().to_owned(), "it has no end"),
+            (good.replace("\"Namespace\"", "\"Nonsense\""), "no kind \"Nonsense\" in \"v1\""),
+            (good.replacen("\"revision\":", "\"revision\":0,\"was\":", 1), "line 2: the object is newer than the file"),
+        ];
+        for (text, want) in cases {
+            let clock = Arc::clone(&front.server().clock);
+            let error = ApiServer::load(&mut text.as_bytes(), Limits::default(), clock).err().unwrap().to_string();
+            assert!(error.contains(want), "{want}: {error}");
+        }
+    }
+}
