@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::response::Response;
+use axum::serve::Listener;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, RETRY_AFTER, USER_AGENT, VARY, WARNING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Audit, Record};
@@ -72,7 +72,11 @@ impl Front {
     ///
     /// # Errors
     /// If the listener fails.
-    pub async fn serve(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), ServeError> {
+    pub async fn serve<L>(self, listener: L, cancel: CancellationToken) -> Result<(), ServeError>
+    where
+        L: Listener,
+        L::Addr: std::fmt::Debug,
+    {
         let app = axum::Router::new().fallback(move |request: http::Request<Body>| {
             let front = self.clone();
             async move { front.answer(request).await }

@@ -1,7 +1,7 @@
 //! An in-memory Kubernetes API server: for development without a cluster, and for tests without a network.
 //!
 //! ```text
-//!   http       who asks, bodies, encodings, the audit log; stream: a watch as lines; service: the same in process
+//!   http       who asks, bodies, encodings, the audit log; stream: a watch as lines; service: the same in process; tls
 //!   server     the verbs on objects
 //!   shape      what a write makes of an object: kinds (built-in), schema (CRDs), patch, meta
 //!   store      objects, revisions, history, watches
@@ -37,6 +37,7 @@ mod shape;
 pub mod store;
 mod stream;
 pub mod table;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! Never does a command's work: that is the engine's and the API crate's.
 
 mod crds;
+mod dev;
 mod run;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Run the controllers that a cluster declares
     Run(Box<run::Arguments>),
+    /// Run with an API server of its own, and webhooks that start again when their source changes: no cluster
+    Dev(Box<dev::Arguments>),
     /// Write the CRDs of all kinds as YAML
     Crds(crds::Arguments),
 }
@@ -41,6 +44,7 @@ pub fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Run(arguments) => run::main(*arguments),
+        Command::Dev(arguments) => dev::main(*arguments),
         Command::Crds(arguments) => crds::main(&arguments),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ringmaster_engine::Engine;
-use ringmaster_engine::config::{Flags, Settings, environment};
+use ringmaster_engine::config::{Flags, Place, Settings, environment};
 use ringmaster_engine::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,43 +22,52 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn main(arguments: Arguments) -> ExitCode {
-    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    let settings = Settings::load(arguments.flags, environment(), in_cluster);
-    let settings = match settings {
+    let settings = match configure(arguments.flags, Place::of_process()) {
         Ok(settings) => settings,
-        Err(error) => return crate::fail(2, &error.into()),
+        Err(error) => return crate::fail(2, &error),
     };
-    if let Err(error) = telemetry::init(settings.log_format, &settings.log_level) {
-        return crate::fail(2, &error.into());
+    let engine = async |shutdown| Ok(Engine::start(settings).await?.run(shutdown).await?);
+    match until_signal(engine) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => crate::fail(1, &error),
     }
+}
+
+/// The settings, and logging as they want it.
+///
+/// # Errors
+/// If a setting can't be used.
+pub(crate) fn configure(flags: Flags, place: Place) -> anyhow::Result<Settings> {
+    let settings = Settings::load(flags, environment(), place)?;
+    telemetry::init(settings.log_format, &settings.log_level)?;
     for notice in &settings.notices {
         warn!("{notice}");
     }
     for variable in &settings.unknown_variables {
         debug!("{variable} is not a setting and is ignored");
     }
-    match run(settings) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => crate::fail(1, &error),
-    }
+    Ok(settings)
 }
 
-fn run(settings: Settings) -> anyhow::Result<()> {
+/// Runs `work`; SIGTERM or SIGINT cancels its token, a second one ends it.
+///
+/// # Errors
+/// Those of `work`, and if it was ended by a second signal.
+pub(crate) fn until_signal<T>(work: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let ended = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let engine = async { Engine::start(settings).await?.run(shutdown.clone()).await };
-        let mut engine = std::pin::pin!(engine);
+        let mut work = std::pin::pin!(work(shutdown.clone()));
         tokio::select! {
-            ended = &mut engine => return Ok(ended?),
+            ended = &mut work => return ended,
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         shutdown.cancel();
         // A second signal means now.
         tokio::select! {
-            ended = &mut engine => Ok(ended?),
+            ended = &mut work => ended,
             _ = terminate.recv() => anyhow::bail!("ended by a second signal"),
             _ = interrupt.recv() => anyhow::bail!("ended by a second signal"),
         }

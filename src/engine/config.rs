@@ -137,6 +137,39 @@ impl From<::config::ConfigError> for Error {
     }
 }
 
+/// Where a process runs: it decides some defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In a pod.
+    Pod,
+    /// On a machine outside of the cluster that it serves.
+    Machine,
+    /// Together with its API server, on one person's machine: metrics at a free port of loopback, no health.
+    Dev,
+}
+
+impl Place {
+    /// In a pod, or on a machine: as the kubelet's variable tells.
+    #[must_use]
+    pub fn of_process() -> Self {
+        if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() { Self::Pod } else { Self::Machine }
+    }
+
+    fn metrics_address(self) -> &'static str {
+        match self {
+            Self::Pod | Self::Machine => DEFAULT_METRICS_ADDRESS,
+            Self::Dev => "127.0.0.1:0",
+        }
+    }
+
+    fn health_address(self) -> &'static str {
+        match self {
+            Self::Pod | Self::Machine => DEFAULT_HEALTH_ADDRESS,
+            Self::Dev => "0",
+        }
+    }
+}
+
 /// The whole configuration of a process, checked.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -189,16 +222,11 @@ pub struct HookResolve {
 }
 
 impl Settings {
-    /// Puts the sources together and checks every value. `env` is the process environment as [`environment`] gives
-    /// it; `in_cluster` says whether this is a pod, which changes some defaults.
+    /// Puts the sources together and checks every value. `env` is the process environment as [`environment`] gives it.
     ///
     /// # Errors
     /// At the first value, key or file that can't be used, with its origin and the fix.
-    pub fn load(
-        flags: Flags,
-        env: impl Iterator<Item = (String, String)>,
-        in_cluster: bool,
-    ) -> Result<Settings, Error> {
+    pub fn load(flags: Flags, env: impl Iterator<Item = (String, String)>, place: Place) -> Result<Settings, Error> {
         let names = flags::names();
         let mut given_flags = source::from_flags(&flags)?;
         let (mut given_env, unknown_variables) = source::from_env(env, &names);
@@ -210,7 +238,7 @@ impl Settings {
         }
         let merged = builder.add_source(Layer(given_env)).add_source(Layer(given_flags)).build()?;
         let mut given = Given::new(::config::Source::collect(&merged)?);
-        let settings = given.settings(in_cluster)?;
+        let settings = given.settings(place)?;
         Ok(Settings { notices: given.notices, unknown_variables, ..settings })
     }
 }
@@ -224,10 +252,10 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 
 /// How each value is checked.
 impl Given {
-    fn settings(&mut self, in_cluster: bool) -> Result<Settings, Error> {
+    fn settings(&mut self, place: Place) -> Result<Settings, Error> {
         self.ignored()?;
-        let (metrics_address, health_probe_address) = self.addresses()?;
-        let (log_format, log_level) = self.logging(in_cluster)?;
+        let (metrics_address, health_probe_address) = self.addresses(place)?;
+        let (log_format, log_level) = self.logging(place)?;
         Ok(Settings {
             kubeconfig: self.filled("kubeconfig")?.map(|file| PathBuf::from(file.text)),
             workers: self.or("workers", DEFAULT_WORKERS, |text| value::number(text, &(1..=MAX_WORKERS)))?,
@@ -241,7 +269,7 @@ impl Given {
             events_qps: self.or("events-qps", DEFAULT_EVENTS_QPS, |text| value::rate(text, MAX_EVENTS_QPS))?,
             events_burst: self
                 .or("events-burst", DEFAULT_EVENTS_BURST, |text| value::number(text, &(1..=MAX_EVENTS_BURST)))?,
-            hook_allow_loopback: self.or("hook-allow-loopback", !in_cluster, value::boolean)?,
+            hook_allow_loopback: self.or("hook-allow-loopback", place != Place::Pod, value::boolean)?,
             hook_resolve: self.hook_resolve()?,
             ssa_field_manager: self.apply()?,
             log_format,
@@ -267,15 +295,15 @@ impl Given {
         Selector::parse(&given.text).map(Some).map_err(|error| given.error(error.to_string()))
     }
 
-    fn addresses(&mut self) -> Result<(Option<SocketAddr>, Option<SocketAddr>), Error> {
+    fn addresses(&mut self, place: Place) -> Result<(Option<SocketAddr>, Option<SocketAddr>), Error> {
         let mut address = |name, default: &str| {
             let given = self.one(name)?;
             let given = given.unwrap_or_else(|| Text { origin: format!("--{name}"), text: default.to_owned() });
             let address = value::address(&given.text).map_err(|fix| given.error(fix))?;
             Ok::<_, Error>((address, given))
         };
-        let (metrics, metrics_given) = address("metrics-address", DEFAULT_METRICS_ADDRESS)?;
-        let (health, health_given) = address("health-probe-bind-address", DEFAULT_HEALTH_ADDRESS)?;
+        let (metrics, metrics_given) = address("metrics-address", place.metrics_address())?;
+        let (health, health_given) = address("health-probe-bind-address", place.health_address())?;
         if let (Some(a), Some(b)) = (metrics, health)
             && a.port() == b.port()
             && a.port() != 0
@@ -287,7 +315,7 @@ impl Given {
         Ok((metrics, health))
     }
 
-    fn logging(&mut self, in_cluster: bool) -> Result<(telemetry::Format, String), Error> {
+    fn logging(&mut self, place: Place) -> Result<(telemetry::Format, String), Error> {
         use telemetry::Format;
 
         let devel = self.or("zap-devel", false, value::boolean)?;
@@ -306,7 +334,7 @@ impl Given {
             Ok(_) => Ok(text.to_owned()),
             Err(error) => Err(error.to_string()),
         })?;
-        let default = if in_cluster && !devel { Format::Json } else { Format::Pretty };
+        let default = if place == Place::Pod && !devel { Format::Json } else { Format::Pretty };
         let default_level = zap_level.unwrap_or(if devel { "debug" } else { "info" });
         Ok((
             format.or(encoder).unwrap_or(default),

@@ -25,11 +25,11 @@ fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
 }
 
 fn load(args: &[&str]) -> Settings {
-    Settings::load(flags(args), env(&[]), true).unwrap()
+    Settings::load(flags(args), env(&[]), Place::Pod).unwrap()
 }
 
 fn refused(args: &[&str]) -> String {
-    Settings::load(flags(args), env(&[]), true).unwrap_err().to_string()
+    Settings::load(flags(args), env(&[]), Place::Pod).unwrap_err().to_string()
 }
 
 /// A file that is gone when the test ends.
@@ -73,7 +73,7 @@ fn defaults_depend_on_the_cluster_only() {
     assert!(inside.kubeconfig.is_none() && inside.target_label_selector.is_none() && inside.hook_resolve.is_empty());
     assert!(inside.notices.is_empty() && inside.unknown_variables.is_empty());
     assert_eq!((inside.log_format, inside.hook_allow_loopback), (telemetry::Format::Json, false));
-    let outside = Settings::load(Flags::default(), env(&[]), false).unwrap();
+    let outside = Settings::load(Flags::default(), env(&[]), Place::Machine).unwrap();
     assert_eq!((outside.log_format, outside.hook_allow_loopback), (telemetry::Format::Pretty, true));
 }
 
@@ -86,7 +86,7 @@ fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
     );
     let vars = [("RINGMASTER_WORKERS", "2"), ("RINGMASTER_EVENTS_BURST", "5"), ("RINGMASTER_EVENTS_QPS", "")];
     let given = flags(&[&file.flag(), "--workers=1", "--hook-resolve=c:3=127.0.0.1"]);
-    let settings = Settings::load(given, env(&vars), true).unwrap();
+    let settings = Settings::load(given, env(&vars), Place::Pod).unwrap();
     assert_eq!((settings.workers, settings.events_burst), (1, 5));
     assert!((settings.events_qps - 0.5).abs() < 1e-12, "an empty variable is absent");
     assert_eq!(settings.discovery_interval, Duration::from_secs(10));
@@ -101,11 +101,11 @@ fn the_file_may_be_toml_and_named_by_a_variable() {
     let file =
         Temporary::new("named.toml", "workers = 7\nlog-format = \"pretty\"\nhook-resolve = [\"a:1=127.0.0.1\"]\n");
     let path = file.0.display().to_string();
-    let settings = Settings::load(Flags::default(), env(&[("RINGMASTER_CONFIG", &path)]), true).unwrap();
+    let settings = Settings::load(Flags::default(), env(&[("RINGMASTER_CONFIG", &path)]), Place::Pod).unwrap();
     assert_eq!((settings.workers, settings.hook_resolve.len()), (7, 1));
     let other = Temporary::new("other.yml", "workers: 8");
     let vars = [("RINGMASTER_CONFIG", path.as_str())];
-    assert_eq!(Settings::load(flags(&[&other.flag()]), env(&vars), true).unwrap().workers, 8);
+    assert_eq!(Settings::load(flags(&[&other.flag()]), env(&vars), Place::Pod).unwrap().workers, 8);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_bad_file_is_named_with_its_key() {
     assert!(!Path::new("/nonexistent/file.yaml").exists());
     assert!(refused(&["--config=/nonexistent/file.yaml"]).contains("--config: cannot read /nonexistent/file.yaml"));
     let vars = [("RINGMASTER_CONFIG", "/nonexistent/file.yaml")];
-    let error = Settings::load(Flags::default(), env(&vars), true).unwrap_err().to_string();
+    let error = Settings::load(Flags::default(), env(&vars), Place::Pod).unwrap_err().to_string();
     assert!(error.starts_with("RINGMASTER_CONFIG: "), "{error}");
 }
 
@@ -189,7 +189,7 @@ fn each_bad_value_is_refused_by_its_flag() {
     }
     assert_eq!(refused(&["--workers=0"]), "--workers is \"0\": give a whole number from 1 to 4096");
     assert!(refused(&["--apply-strategy=server-side-apply"]).contains("not available yet, use dynamic-apply"));
-    let error = Settings::load(Flags::default(), env(&[("RINGMASTER_WORKERS", "x")]), true).unwrap_err();
+    let error = Settings::load(Flags::default(), env(&[("RINGMASTER_WORKERS", "x")]), Place::Pod).unwrap_err();
     assert!(error.to_string().starts_with("RINGMASTER_WORKERS is \"x\": "), "{error}");
     let text = refused(&[&format!("--workers={}", "9".repeat(5000))]);
     assert!(text.len() < 200, "a long value is cut: {text}");
@@ -210,7 +210,7 @@ fn what_kubernetes_sets_for_a_service_of_our_name_changes_nothing() {
         ("WORKERS", "0"),
         ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
     ];
-    let settings = Settings::load(Flags::default(), env(&injected), true).unwrap();
+    let settings = Settings::load(Flags::default(), env(&injected), Place::Pod).unwrap();
     assert_eq!(settings.workers, 64);
     assert_eq!(settings.unknown_variables.len(), 9);
     // No setting may ever get a name that such a variable can have.
@@ -231,7 +231,7 @@ fn a_truth_value_has_all_of_gos_forms() {
         assert!(load(&[on]).hook_allow_loopback, "{on}");
     }
     for off in ["--hook-allow-loopback=false", "-hook-allow-loopback=0", "--hook-allow-loopback=F"] {
-        let settings = Settings::load(flags(&[off]), env(&[]), false).unwrap();
+        let settings = Settings::load(flags(&[off]), env(&[]), Place::Machine).unwrap();
         assert!(!settings.hook_allow_loopback, "{off}");
     }
     // As in Go, the next argument is never the value.

@@ -16,9 +16,12 @@ use ringmaster_apiserver::clock::wall_clock;
 use ringmaster_apiserver::http::Front;
 use ringmaster_apiserver::server::ApiServer;
 use ringmaster_apiserver::store::Limits;
+use ringmaster_apiserver::tls::{Certificate, TlsListener};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+use crate::server::Pki;
 
 /// Threads of each of its runtimes.
 const WORKERS: usize = 2;
@@ -32,6 +35,7 @@ pub(crate) struct Embedded {
     /// Of the server itself; garbage is collected on it.
     runtime: Runtime,
     front: Front,
+    certificate: Certificate,
     address: SocketAddr,
     /// Of the connections: they end with it.
     serving: Option<Runtime>,
@@ -40,11 +44,11 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    /// Starts it with these users (name, token, group), and its audit log in a file.
+    /// Starts it with these users (name, token, group), its audit log in a file, and a certificate.
     ///
     /// # Errors
     /// No port or no file is to be had.
-    pub(crate) fn start(users: &[(String, String, String)], audit: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(users: &[(String, String, String)], audit: &Path, pki: &Pki) -> anyhow::Result<Self> {
         let runtime = new_runtime()?;
         let mut known = Users::default();
         for (name, token, group) in users {
@@ -54,14 +58,20 @@ impl Embedded {
         runtime.spawn(work);
         let front = Front::new(server, known, Some(Audit::to_file(audit)?));
         let address = ([127, 0, 0, 1], 0).into();
-        let mut embedded = Self { runtime, front, address, serving: None, frozen: watch::Sender::new(false) };
+        let certificate = Certificate {
+            authority: std::fs::read_to_string(&pki.ca_file)?,
+            certificate: std::fs::read_to_string(&pki.cert_file)?,
+            key: std::fs::read_to_string(&pki.key_file)?,
+        };
+        let mut embedded =
+            Self { runtime, certificate, front, address, serving: None, frozen: watch::Sender::new(false) };
         embedded.start_api()?;
         Ok(embedded)
     }
 
-    /// Its address, `http://127.0.0.1:port`.
+    /// Its address, `https://127.0.0.1:port`.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("https://{}", self.address)
     }
 
     /// Serves, at the address that it had before if it had one.
@@ -80,7 +90,11 @@ impl Embedded {
             }
         });
         let serving = new_runtime()?;
-        serving.spawn(async move { axum::serve(TcpListener::from_std(listener)?, app).await });
+        let listener = {
+            let _inside = serving.enter();
+            TlsListener::new(TcpListener::from_std(listener)?, &self.certificate)?
+        };
+        serving.spawn(async move { axum::serve(listener, app).await });
         self.serving = Some(serving);
         Ok(())
     }

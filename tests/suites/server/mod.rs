@@ -157,7 +157,7 @@ impl Server {
             users.push((name.clone(), token.clone(), group.to_owned()));
             tokens.insert(name, token);
         }
-        let embedded = Embedded::start(&users, &real::audit_log(&logs))?;
+        let embedded = Embedded::start(&users, &real::audit_log(&logs), &pki)?;
         Ok(Self {
             url: embedded.url(),
             ca_der: pki.ca_der,
@@ -280,7 +280,7 @@ impl Server {
         }
     }
 
-    /// Its address, `https://127.0.0.1:port` or (embedded) `http://127.0.0.1:port`.
+    /// Its address, `https://127.0.0.1:port`.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
