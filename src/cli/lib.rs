@@ -3,6 +3,7 @@
 //! Never does a command's work: that is the engine's and the API crate's.
 
 mod crds;
+mod demo;
 mod dev;
 mod run;
 
@@ -25,6 +26,8 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Run with an API server of its own, and webhooks that start again when their source changes: no cluster
     Dev(Box<dev::Arguments>),
+    /// Show the Website example with 200 objects, live: no cluster, only Python
+    Demo(demo::Arguments),
     /// Write the CRDs of all kinds as YAML
     Crds(crds::Arguments),
 }
@@ -45,6 +48,7 @@ pub fn main() -> ExitCode {
     match arguments.command {
         Command::Run(arguments) => run::main(*arguments),
         Command::Dev(arguments) => dev::main(*arguments),
+        Command::Demo(arguments) => demo::main(arguments),
         Command::Crds(arguments) => crds::main(&arguments),
     }
 }

@@ -11,7 +11,7 @@
 //! Never part of `ringmaster run`, and never listens beyond loopback.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
-// pub mod demo;
+pub mod demo;
 mod hooks;
 mod local;
 mod manifests;

@@ -10,6 +10,7 @@ import hashlib
 import html
 import http.server
 import json
+import os
 import re
 import signal
 import socket
@@ -20,7 +21,7 @@ import traceback
 
 # === the example: Website -> ConfigMap, Service, Deployment ===
 
-# The themes that ship with the hook: used while a request brings no related Theme objects.
+# The themes that ship with the hook: used while neither --themes nor related Theme objects in a request say others.
 THEMES = {
     "dark": {"color": "#1e1e2e", "fontFamily": "Inter, sans-serif"},
     "light": {"color": "#fafafa", "fontFamily": "Georgia, serif"},
@@ -52,8 +53,8 @@ class BadRequest(Exception):
     """The request isn't a hook request. The text names the field and the fix."""
 
 
-def sync(request: dict) -> dict:
-    """The desired children and the status of one Website. Pure: the same request gives the same reply.
+def sync(request: dict, shipped: dict = THEMES) -> dict:
+    """The desired children and the status of one Website. Pure: the same request and themes give the same reply.
 
     Raises BadRequest where the request has no usable parent.
     """
@@ -65,7 +66,7 @@ def sync(request: dict) -> dict:
             raise BadRequest(f"parent.metadata.{field}: must be a non-empty string; send a namespaced Website")
     observed = observed_children(request)
 
-    themes = known_themes(request)
+    themes = known_themes(request, shipped)
     name = spec.get("theme")
     theme = themes.get(name) if isinstance(name, str) else None
     if theme is None:
@@ -101,11 +102,11 @@ def mapping(outer: dict, field: str, path: str) -> dict:
     return value
 
 
-def known_themes(request: dict) -> dict:
-    """Themes by name: the related Theme objects where the request brings them, else those that ship with the hook."""
+def known_themes(request: dict, shipped: dict) -> dict:
+    """Themes by name: the related Theme objects where the request brings them, else `shipped`."""
     related = (request.get("related") or {}).get(THEME_KIND)
     if related is None:
-        return THEMES
+        return shipped
     return {name: theme.get("spec") or {} for name, theme in related.items()}
 
 
@@ -201,6 +202,32 @@ def deployment(metadata: dict, replicas: int, data: dict) -> dict:
     return child(metadata, "apps/v1", "Deployment", spec=spec)
 
 
+class ThemeFile:
+    """Themes from a JSON file (name -> {"color", "fontFamily"}), read again when it changes; without a file, THEMES."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+        self.seen = None
+        self.themes = THEMES
+
+    def now(self) -> dict:
+        """The themes of this moment. A file that can't be read or parsed leaves them as they were."""
+        if self.path is None:
+            return self.themes
+        try:
+            stat = os.stat(self.path)
+            seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if seen != self.seen:
+                with open(self.path, encoding="utf-8") as file:
+                    themes = json.load(file)
+                if not isinstance(themes, dict):
+                    raise ValueError("must be an object of themes by name")
+                self.seen, self.themes = seen, themes
+        except (OSError, ValueError) as error:
+            print(f"--themes {self.path}: {error}", file=sys.stderr, flush=True)
+        return self.themes
+
+
 # === the server ===
 
 # A request carries the controller, the Website and its three children: kilobytes. Larger bodies are refused (413).
@@ -253,7 +280,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not isinstance(request, dict):
             return self.answer(400, b"body: must be a JSON object; send a hook request of protocol v2\n")
         try:
-            reply = sync(request)
+            reply = sync(request, self.server.themes.now())
         except BadRequest as error:
             return self.answer(400, f"{error}\n".encode())
         except Exception:
@@ -315,10 +342,11 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = BACKLOG
     daemon_threads = True  # an idle connection must not hold up the exit; running calls are counted instead
 
-    def __init__(self, address: tuple, verbose: bool = False) -> None:
+    def __init__(self, address: tuple, verbose: bool = False, themes: ThemeFile | None = None) -> None:
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         self.verbose = verbose
+        self.themes = themes or ThemeFile(None)
         self.stopping = False
         self.calls = 0
         self.changed = threading.Condition()
@@ -388,6 +416,10 @@ def main() -> int:
         "--listen", type=listen_address, default="127.0.0.1:8080", metavar="HOST:PORT",
         help="where to listen; port 0 takes a free one (default: %(default)s)",
     )
+    parser.add_argument(
+        "--themes", metavar="FILE",
+        help="take the themes from this JSON file, name to {color, fontFamily}, and follow its changes",
+    )
     parser.add_argument("--verbose", action="store_true", help="log a line per request")
     options = parser.parse_args()
 
@@ -395,7 +427,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        server = Server(options.listen, options.verbose)
+        server = Server(options.listen, options.verbose, ThemeFile(options.themes))
     except OSError as error:
         print(f"--listen {options.listen[0]}:{options.listen[1]}: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,61 @@
+//! `ringmaster demo`: the Website example with many objects, without a cluster, to look at.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::ensure;
+use ringmaster_dev::demo::{self, Options, WEBSITES};
+use ringmaster_engine::telemetry;
+
+use crate::run::until_signal;
+
+/// Arguments of `ringmaster demo`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// End once all Websites are ready: exit 0 with a summary, or 1 with the reason
+    #[arg(long)]
+    once: bool,
+
+    /// With --once: how long they may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "once")]
+    timeout: u64,
+
+    /// How many Websites: 1 to 5000
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    websites: usize,
+
+    /// Where the API server listens, on loopback; port 0 takes a free one
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+
+    /// Write the kubeconfig here; it is removed at the end
+    #[arg(long, value_name = "FILE", default_value = "ringmaster-demo.kubeconfig")]
+    write_kubeconfig: PathBuf,
+}
+
+pub(crate) fn main(arguments: Arguments) -> ExitCode {
+    let options = match options(arguments) {
+        Ok(options) => options,
+        Err(error) => return crate::fail(2, &error),
+    };
+    match until_signal(async |shutdown| Ok(demo::run(options, shutdown).await?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => crate::fail(1, &error),
+    }
+}
+
+fn options(arguments: Arguments) -> anyhow::Result<Options> {
+    let Arguments { once, timeout, websites, listen, write_kubeconfig } = arguments;
+    let (least, most) = (WEBSITES.start(), WEBSITES.end());
+    ensure!(WEBSITES.contains(&websites), "--websites {websites}: give {least} to {most}");
+    let live = !once && std::io::stdout().is_terminal();
+    if !live {
+        // A drawing and log lines on one terminal would spoil each other.
+        telemetry::init(telemetry::Format::Pretty, "error")?;
+    }
+    let timeout = Duration::from_secs(timeout);
+    Ok(Options { once, timeout, websites, listen, kubeconfig: write_kubeconfig, live })
+}
