@@ -199,11 +199,15 @@ impl Front {
             Verb::List => view.many(&self.server.list(request)?),
             Verb::DeleteCollection => view.many(&self.server.delete_collection(request, &options(body)?)?),
             Verb::Watch => {
-                let watched = self.server.watch(request)?;
                 let timeout = request.query.number("timeoutSeconds")?.filter(|s| *s > 0).map(Duration::from_secs);
                 let bookmarks = request.query.is_true("allowWatchBookmarks");
-                let lines = stream::lines(watched, timeout, bookmarks, view.show());
-                let mut response = Response::new(Body::from_stream(lines));
+                let body = match self.server.watch(request) {
+                    Ok(watched) => Body::from_stream(stream::lines(watched, timeout, bookmarks, view.show())),
+                    // Told in the stream: clients may try a refused watch again with the same version, forever.
+                    Err(error) if error.code == 410 => Body::from(stream::failed(&error)),
+                    Err(error) => return Err(error),
+                };
+                let mut response = Response::new(body);
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 Ok(response)
             }

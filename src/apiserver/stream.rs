@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use crate::error::Error;
 use crate::read::Watched;
 use crate::shape::shown;
 use crate::store::Event;
@@ -59,6 +60,11 @@ pub(crate) fn lines(
     let deadline = Instant::now() + timeout.unwrap_or(TIMEOUT);
     let state = Lines { waiting, watched, show, bookmarks, revision, deadline };
     futures::stream::unfold(state, |mut state| async move { state.next().await.map(|line| (Ok(line), state)) })
+}
+
+/// The only line of a watch that can't begin.
+pub(crate) fn failed(error: &Error) -> Bytes {
+    line("ERROR", &error.status())
 }
 
 impl Lines {

@@ -167,6 +167,19 @@ async fn a_watch_begins_with_all_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_watch_from_a_forgotten_version_begins_and_says_so() {
+    let front = with_things(Limits { history: 2, ..Limits::default() }).await;
+    let (_, first) = post(&front, THINGS, thing("a", 1)).await;
+    for name in ["b", "c", "d", "e"] {
+        post(&front, THINGS, thing(name, 1)).await;
+    }
+    let version = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let (code, event) = get(&front, &format!("{THINGS}?watch=true&resourceVersion={version}")).await;
+    assert_eq!((code, &event["type"]), (200, &json!("ERROR")), "{event}");
+    assert_eq!((&event["object"]["code"], &event["object"]["reason"]), (&json!(410), &json!("Expired")));
+}
+
+#[tokio::test]
 async fn children_go_with_their_owner_and_finalizers_hold() {
     let front = with_things(Limits::default()).await;
     let (_, owner) = post(&front, THINGS, thing("a", 1)).await;
