@@ -8,8 +8,10 @@
 // Helpers are here for all suites; time and tasks are the trials' own.
 #![allow(dead_code, clippy::disallowed_methods)]
 
+mod built;
 mod child;
 mod cluster;
+mod faults;
 mod hook;
 mod objects;
 mod process;

@@ -32,7 +32,7 @@ pub(crate) fn run(dir: Option<PathBuf>) -> anyhow::Result<()> {
         }
     };
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let server = match Server::start(ServerKind::Real)? {
+    let server = match Server::start(ServerKind::Real, None)? {
         Started::Running(server) => server,
         Started::Unavailable(reason) => bail!("{reason}"),
     };

@@ -12,6 +12,7 @@ use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Completion, Failed, Trial};
 
+use crate::built::Built;
 use crate::child::tail;
 use crate::cluster::{CLEANUP, Cleanup, Context, Progress};
 use crate::server::{Server, ServerKind, Started, lock};
@@ -24,6 +25,9 @@ const WORKERS: usize = 2;
 
 type Run = dyn Fn(Vec<Context>) -> LocalBoxFuture<'static, anyhow::Result<()>> + Send + Sync;
 
+/// Finds a program, or says why this machine can't have it.
+type Needs = fn() -> anyhow::Result<Built>;
+
 /// What the name of a trial on both servers begins with.
 const BOTH: &str = "both";
 
@@ -34,8 +38,12 @@ pub(crate) struct Case {
     name: &'static str,
     timeout: Duration,
     own_server: bool,
+    /// Events of a kind that an embedded server of its own remembers.
+    remembered: Option<usize>,
     /// Run once with both servers, to compare them, instead of once on each.
     both: bool,
+    /// A program that it needs.
+    needs: Option<Needs>,
     /// What the embedded server lacks for it.
     lacking: Option<&'static str>,
     run: Arc<Run>,
@@ -72,7 +80,17 @@ impl Case {
     where
         F: Fn(Vec<Context>) -> LocalBoxFuture<'static, anyhow::Result<()>> + Send + Sync + 'static,
     {
-        Self { suite, name, timeout: TIMEOUT, own_server: false, both, lacking: None, run: Arc::new(run) }
+        Self {
+            suite,
+            name,
+            timeout: TIMEOUT,
+            own_server: false,
+            remembered: None,
+            both,
+            needs: None,
+            lacking: None,
+            run: Arc::new(run),
+        }
     }
 
     /// Another time limit.
@@ -83,6 +101,16 @@ impl Case {
     /// A server of its own, started for it and stopped after it: for trials that stop or freeze the API server.
     pub(crate) fn own_server(self) -> Self {
         Self { own_server: true, ..self }
+    }
+
+    /// An embedded server of its own that remembers so few events of a kind; the real one is shared, its memory is its own.
+    pub(crate) fn embedded_remembers(self, events: usize) -> Self {
+        Self { remembered: Some(events), ..self }
+    }
+
+    /// A program beside the servers', without which it is skipped as without a server.
+    pub(crate) fn needs(self, program: Needs) -> Self {
+        Self { needs: Some(program), ..self }
     }
 
     /// Ignored on the embedded server, which can't do this yet.
@@ -114,11 +142,21 @@ impl Case {
         if let Some(what) = self.lacking.filter(|_| shared.iter().any(embedded)) {
             return Ok(Completion::ignored_with(format!("the embedded server has no {what} yet")));
         }
+        match self.needs.map(|program| program()) {
+            None | Some(Ok(Built::Found(_))) => {}
+            Some(Ok(Built::Unavailable(reason))) => return unavailable(reason).map(Completion::ignored_with),
+            Some(Err(error)) => return Err(Failed::from(format!("{error:#}"))),
+        }
         let mut servers = Vec::new();
         let mut missing = None;
+        let mut own = Vec::new();
         for shared in shared {
-            match if self.own_server { start(shared.kind) } else { shared.get() } {
-                Ok(Ok(server)) => servers.push(server),
+            let is_own = self.is_own(shared.kind);
+            match if is_own { start(shared.kind, self.remembered) } else { shared.get() } {
+                Ok(Ok(server)) => {
+                    own.extend(is_own.then(|| Arc::clone(&server)));
+                    servers.push(server);
+                }
                 Ok(Err(reason)) => missing = Some(Ok(Completion::ignored_with(reason))),
                 Err(failed) => missing = Some(Err(failed)),
             }
@@ -127,9 +165,13 @@ impl Case {
             Some(missing) => missing,
             None => self.run_on(&servers).map(|()| Completion::Completed),
         };
-        let stopped = if self.own_server { servers.iter().try_for_each(|server| server.stop()) } else { Ok(()) };
+        let stopped = own.iter().try_for_each(|server| server.stop());
         let stopped = stopped.map_err(|error| Failed::from(format!("stop: {error:#}")));
         result.and_then(|done| stopped.map(|()| done))
+    }
+
+    fn is_own(&self, kind: ServerKind) -> bool {
+        self.own_server || (kind == ServerKind::Embedded && self.remembered.is_some())
     }
 
     fn run_on(&self, servers: &[Arc<Server>]) -> Result<(), Failed> {
@@ -240,7 +282,7 @@ impl Shared {
 
     fn get(&self) -> Result<Available, Failed> {
         let mut state = lock(&self.state);
-        let outcome = state.get_or_insert_with(|| start(self.kind).map_err(|failed| text(&failed)));
+        let outcome = state.get_or_insert_with(|| start(self.kind, None).map_err(|failed| text(&failed)));
         outcome.clone().map_err(Failed::from)
     }
 
@@ -253,15 +295,20 @@ impl Shared {
     }
 }
 
-fn start(kind: ServerKind) -> Result<Available, Failed> {
-    match Server::start(kind) {
+fn start(kind: ServerKind, remembered: Option<usize>) -> Result<Available, Failed> {
+    match Server::start(kind, remembered) {
         Ok(Started::Running(server)) => Ok(Ok(Arc::from(server))),
-        Ok(Started::Unavailable(reason)) if std::env::var("CI").is_ok_and(|value| value == "true") => {
-            Err(Failed::from(format!("{reason} (an error because CI=true)")))
-        }
-        Ok(Started::Unavailable(reason)) => Ok(Err(reason)),
+        Ok(Started::Unavailable(reason)) => unavailable(reason).map(Err),
         Err(error) => Err(Failed::from(format!("start the {} server: {error:#}", kind.name()))),
     }
+}
+
+/// Why a trial is skipped; in CI nothing may be.
+fn unavailable(reason: String) -> Result<String, Failed> {
+    if std::env::var("CI").is_ok_and(|value| value == "true") {
+        return Err(Failed::from(format!("{reason} (an error because CI=true)")));
+    }
+    Ok(reason)
 }
 
 fn text(failed: &Failed) -> String {

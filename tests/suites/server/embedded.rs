@@ -48,13 +48,18 @@ impl Embedded {
     ///
     /// # Errors
     /// No port or no file is to be had.
-    pub(crate) fn start(users: &[(String, String, String)], audit: &Path, pki: &Pki) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        users: &[(String, String, String)],
+        audit: &Path,
+        pki: &Pki,
+        limits: Limits,
+    ) -> anyhow::Result<Self> {
         let runtime = new_runtime()?;
         let mut known = Users::default();
         for (name, token, group) in users {
             known.insert(token, User::new(name, &[group]));
         }
-        let (server, work) = ApiServer::new(Limits::default(), wall_clock());
+        let (server, work) = ApiServer::new(limits, wall_clock());
         runtime.spawn(work);
         let front = Front::new(server, known, Some(Audit::to_file(audit)?));
         let address = ([127, 0, 0, 1], 0).into();

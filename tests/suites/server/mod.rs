@@ -15,9 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
+use ringmaster_apiserver::store::Limits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::built::Built;
 use crate::objects::{Objects, Resource};
 use crate::wait;
 use audit::{AuditEntry, Mark};
@@ -25,7 +27,7 @@ use embedded::Embedded;
 use pki::Pki;
 pub(crate) use pki::write as write_private;
 pub(crate) use rbac::{Subject, grant};
-use real::{Components, Layout, Real};
+use real::{Layout, Real};
 
 /// Users for trials, `ringmaster-00` and on: how many can be leased at one time.
 pub(crate) const USERS: usize = 64;
@@ -81,23 +83,25 @@ pub(crate) struct Server {
     backend: Mutex<Backend>,
     logs: PathBuf,
     dir: TempDir,
+    remembered: Option<usize>,
 }
 
 impl Server {
-    /// Starts a server and prepares it; blocks, with a runtime of its own: call it outside of any.
+    /// Starts a server and prepares it; blocks, with a runtime of its own: call it outside of any. `remembered` is how
+    /// many events of a kind the embedded server keeps, if not as many as by default.
     ///
     /// # Errors
     /// What failed, with the last lines of the process that failed.
-    pub(crate) fn start(kind: ServerKind) -> anyhow::Result<Started> {
+    pub(crate) fn start(kind: ServerKind, remembered: Option<usize>) -> anyhow::Result<Started> {
         if kind == ServerKind::Embedded {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let server = Self::launch_embedded()?;
+            let server = Self::launch_embedded(remembered)?;
             runtime.block_on(server.prepare())?;
             return Ok(Started::Running(Box::new(server)));
         }
         let binaries = match real::components()? {
-            Components::Found(binaries) => binaries,
-            Components::Unavailable(reason) => return Ok(Started::Unavailable(reason)),
+            Built::Found(binaries) => binaries,
+            Built::Unavailable(reason) => return Ok(Started::Unavailable(reason)),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut attempt = 1;
@@ -142,10 +146,11 @@ impl Server {
             backend: Mutex::new(Backend::Real(Box::new(real))),
             logs,
             dir,
+            remembered: None,
         })
     }
 
-    fn launch_embedded() -> anyhow::Result<Self> {
+    fn launch_embedded(remembered: Option<usize>) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("ringmaster-suites-").tempdir()?;
         let logs = logs_folder(dir.path())?;
         let pki = Pki::create(dir.path())?;
@@ -157,7 +162,9 @@ impl Server {
             users.push((name.clone(), token.clone(), group.to_owned()));
             tokens.insert(name, token);
         }
-        let embedded = Embedded::start(&users, &real::audit_log(&logs), &pki)?;
+        let mut limits = Limits::default();
+        limits.history = remembered.unwrap_or(limits.history);
+        let embedded = Embedded::start(&users, &real::audit_log(&logs), &pki, limits)?;
         Ok(Self {
             url: embedded.url(),
             ca_der: pki.ca_der,
@@ -167,6 +174,7 @@ impl Server {
             backend: Mutex::new(Backend::Embedded(Box::new(embedded))),
             logs,
             dir,
+            remembered,
         })
     }
 
@@ -283,6 +291,11 @@ impl Server {
     /// Its address, `https://127.0.0.1:port`.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How many events of a kind it remembers, where a trial has set that.
+    pub(crate) fn remembered(&self) -> Option<usize> {
+        self.remembered
     }
 
     /// The certificate of its CA, PEM.

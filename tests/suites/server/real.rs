@@ -4,11 +4,11 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 
+use crate::built::{self, Built};
 use crate::child::Child;
 use crate::server::audit;
 use crate::server::pki::{self, Pki};
@@ -20,38 +20,13 @@ const AUDIT_LOG_MIB: u32 = 4096;
 /// Requests per second of the garbage collector and the namespace controller: the default of 20 is slow in tests.
 const CONTROLLER_QPS: u32 = 200;
 
-/// What `tests/components/build` came to.
-pub(crate) enum Components {
-    /// The folder that holds the binaries.
-    Found(PathBuf),
-    /// They can't be had on this machine; why, and what would help.
-    Unavailable(String),
-}
-
-/// Gets the binaries; builds them once if need be, which takes minutes and tells so on stderr.
+/// Gets the folder with the binaries; builds them once if need be, which takes minutes and tells so on stderr.
 ///
 /// # Errors
 /// The script fails although Go or `KUBEBUILDER_ASSETS` is there.
-pub(crate) fn components() -> anyhow::Result<Components> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/components/build");
-    let output = Command::new(&script)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("run {}", script.display()))?;
-    if output.status.success() {
-        let text = String::from_utf8(output.stdout).context("tests/components/build: answer is no UTF-8")?;
-        return match text.lines().last() {
-            Some(folder) => Ok(Components::Found(PathBuf::from(folder))),
-            None => Err(anyhow!("tests/components/build printed no folder")),
-        };
-    }
-    let has_go = Command::new("go").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !has_go && std::env::var_os("KUBEBUILDER_ASSETS").is_none_or(|value| value.is_empty()) {
-        let reason = "no kube-apiserver: install Go or set KUBEBUILDER_ASSETS (see tests/components/build)";
-        return Ok(Components::Unavailable(reason.to_owned()));
-    }
-    Err(anyhow!("tests/components/build failed ({}); it said why above", output.status))
+pub(crate) fn components() -> anyhow::Result<Built> {
+    let without_go = "no kube-apiserver: install Go or set KUBEBUILDER_ASSETS (see tests/components/build)";
+    built::by("tests/components/build", without_go, Some("KUBEBUILDER_ASSETS"))
 }
 
 /// What the components need to know of the run that they belong to.

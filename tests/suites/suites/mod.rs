@@ -15,6 +15,7 @@ mod readme;
 mod scale;
 mod scene;
 mod smoke;
+mod watchers;
 
 use crate::trial::Case;
 
@@ -33,6 +34,7 @@ pub(crate) fn all() -> Vec<Case> {
         errors::cases(),
         errors_reply::cases(),
         errors_setting::cases(),
+        watchers::cases(),
     ]
     .into_iter()
     .flatten()
