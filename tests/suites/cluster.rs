@@ -42,6 +42,17 @@ impl Progress {
         lock(&self.awaited).clone()
     }
 
+    /// What is being awaited from now on; `state` is what was seen last.
+    pub(crate) fn awaits(&self, what: &str, state: Option<&str>) {
+        let last = state.map(|state| format!(" (last state: {state})")).unwrap_or_default();
+        *lock(&self.awaited) = format!("{what}{last}");
+    }
+
+    /// One more log to show when the trial fails.
+    pub(crate) fn add_log(&self, log: PathBuf) {
+        lock(&self.logs).push(log);
+    }
+
     /// The logs to show when the trial fails.
     pub(crate) fn logs(&self) -> Vec<PathBuf> {
         lock(&self.logs).clone()
@@ -201,9 +212,8 @@ impl Context {
         deadline: Duration,
         ask: impl AsyncFnMut() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        what.clone_into(&mut lock(&self.progress.awaited));
-        let seen = |state: &str| *lock(&self.progress.awaited) = format!("{what} (last state: {state})");
-        wait::until(what, deadline, seen, ask).await
+        self.progress.awaits(what, None);
+        wait::until(what, deadline, |state| self.progress.awaits(what, Some(state)), ask).await
     }
 
     /// The core/v1 events that regard an object, by its uid, in order of creation as the server lists them.
@@ -242,9 +252,9 @@ impl Context {
 
     /// A log file for a process of this trial; its end is shown if the trial fails.
     pub(crate) fn log_file(&self, name: &str) -> PathBuf {
-        let mut logs = lock(&self.progress.logs);
-        let path = self.server.logs().join(format!("{}-{name}-{}.log", self.id, logs.len()));
-        logs.push(path.clone());
+        let number = lock(&self.progress.logs).len();
+        let path = self.server.logs().join(format!("{}-{name}-{number}.log", self.id));
+        self.progress.add_log(path.clone());
         path
     }
 }

@@ -1,9 +1,9 @@
 //! The black-box suites: what Ringmaster does, seen through an API server and webhooks, never through its code.
 //!
-//! `cargo test --test suites` runs them; a trial is `<server>::<suite>::<name>`, with
-//! `both` for a server where the two are compared, and no server starts for trials that
-//! are filtered out. `cargo test --test suites -- --serve [DIR]` starts the same server for use by hand: it writes
-//! `DIR/kubeconfig` and runs until SIGINT or SIGTERM. With `RINGMASTER_KEEP_LOGS=DIR` the logs of all processes stay.
+//! `cargo test --test suites` runs them; a trial is `<server>::<suite>::<name>`, with `both` for a server where the
+//! two are compared, and `alone` where none is needed. No server starts for trials that are filtered out.
+//! `cargo test --test suites -- --serve [DIR]` starts the real server for use by hand: it writes `DIR/kubeconfig` and
+//! runs until SIGINT or SIGTERM. With `RINGMASTER_KEEP_LOGS=DIR` the logs of all processes stay.
 
 // Helpers are here for all suites; time and tasks are the trials' own.
 #![allow(dead_code, clippy::disallowed_methods)]

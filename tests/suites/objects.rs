@@ -68,6 +68,18 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
+    /// As the user of a kubeconfig; bound to the present runtime.
+    ///
+    /// # Errors
+    /// It can't be read or used.
+    pub(crate) async fn of_kubeconfig(path: &Path) -> anyhow::Result<Self> {
+        let file = kube::config::Kubeconfig::read_from(path)?;
+        let mut config =
+            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
+        config.default_retry = false;
+        Ok(Self::new(Client::try_from(config)?))
+    }
+
     /// Over a client whose own retries are off.
     pub(crate) fn new(client: Client) -> Self {
         Self { client }

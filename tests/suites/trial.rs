@@ -3,6 +3,7 @@
 //! Never starts a server for a trial that isn't run, and never lets a trial's failure skip the stop of one.
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use anyhow::{Context as _, anyhow};
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use libtest_mimic::{Completion, Failed, Trial};
+use tempfile::TempDir;
 
 use crate::built::Built;
 use crate::child::tail;
@@ -23,13 +25,62 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 /// Threads of each trial's runtime.
 const WORKERS: usize = 2;
 
-type Run = dyn Fn(Vec<Context>) -> LocalBoxFuture<'static, anyhow::Result<()>> + Send + Sync;
+type Ended = LocalBoxFuture<'static, anyhow::Result<()>>;
+type Run = dyn Fn(Vec<Context>, Scratch) -> Ended + Send + Sync;
 
 /// Finds a program, or says why this machine can't have it.
 type Needs = fn() -> anyhow::Result<Built>;
 
 /// What the name of a trial on both servers begins with.
 const BOTH: &str = "both";
+/// What the name of a trial without a server begins with.
+const ALONE: &str = "alone";
+
+/// The servers that a case runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Servers {
+    /// Once on each.
+    Each,
+    /// Once with both, to compare them.
+    Both,
+    /// Once, without any: for programs that bring their own.
+    None,
+}
+
+/// What a trial has that isn't a server's: a folder that goes with it, and words to wait.
+pub(crate) struct Scratch {
+    /// It outlives the trial, for its logs to be read.
+    dir: Arc<TempDir>,
+    progress: Arc<Progress>,
+}
+
+impl Scratch {
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A file for a process's output, which is shown if the trial fails.
+    pub(crate) fn log_file(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(format!("{name}.log"));
+        self.progress.add_log(path.clone());
+        path
+    }
+
+    /// As [`Context::wait`].
+    ///
+    /// # Errors
+    /// It isn't so in time.
+    pub(crate) async fn wait<T>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        ask: impl AsyncFnMut() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        self.progress.awaits(what, None);
+        wait::until(what, deadline, |state| self.progress.awaits(what, Some(state)), ask).await
+    }
+}
 
 /// A trial before it is bound to a kind of server.
 #[derive(Clone)]
@@ -40,8 +91,7 @@ pub(crate) struct Case {
     own_server: bool,
     /// Events of a kind that an embedded server of its own remembers.
     remembered: Option<usize>,
-    /// Run once with both servers, to compare them, instead of once on each.
-    both: bool,
+    servers: Servers,
     /// A program that it needs.
     needs: Option<Needs>,
     /// What the embedded server lacks for it.
@@ -56,7 +106,7 @@ impl Case {
         F: Fn(Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = anyhow::Result<()>> + 'static,
     {
-        Self::with(suite, name, false, move |contexts| {
+        Self::with(suite, name, Servers::Each, move |contexts, _| {
             let context = contexts.into_iter().next();
             let ended = context.map(&run);
             async { ended.ok_or_else(|| anyhow!("no server"))?.await }.boxed_local()
@@ -70,15 +120,24 @@ impl Case {
         F: Fn(Context, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = anyhow::Result<()>> + 'static,
     {
-        Self::with(suite, name, true, move |contexts| {
+        Self::with(suite, name, Servers::Both, move |contexts, _| {
             let ended = <[Context; 2]>::try_from(contexts).ok().map(|[embedded, real]| run(embedded, real));
             async { ended.ok_or_else(|| anyhow!("not two servers"))?.await }.boxed_local()
         })
     }
 
-    fn with<F>(suite: &'static str, name: &'static str, both: bool, run: F) -> Self
+    /// `alone::<suite>::<name>`: `run` gets no server.
+    pub(crate) fn alone<F, Fut>(suite: &'static str, name: &'static str, run: F) -> Self
     where
-        F: Fn(Vec<Context>) -> LocalBoxFuture<'static, anyhow::Result<()>> + Send + Sync + 'static,
+        F: Fn(Scratch) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = anyhow::Result<()>> + 'static,
+    {
+        Self::with(suite, name, Servers::None, move |_, scratch| run(scratch).boxed_local())
+    }
+
+    fn with<F>(suite: &'static str, name: &'static str, servers: Servers, run: F) -> Self
+    where
+        F: Fn(Vec<Context>, Scratch) -> Ended + Send + Sync + 'static,
     {
         Self {
             suite,
@@ -86,7 +145,7 @@ impl Case {
             timeout: TIMEOUT,
             own_server: false,
             remembered: None,
-            both,
+            servers,
             needs: None,
             lacking: None,
             run: Arc::new(run),
@@ -118,12 +177,12 @@ impl Case {
         Self { lacking: Some(what), ..self }
     }
 
-    /// The trials that it makes: one a server, or one on both.
+    /// The trials that it makes: one a server, or one alone.
     pub(crate) fn on(&self, servers: &[Arc<Shared>; 2], tally: &Arc<Tally>) -> Vec<Trial> {
-        let places = if self.both {
-            vec![(BOTH, servers.to_vec())]
-        } else {
-            servers.iter().map(|server| (server.kind.name(), vec![Arc::clone(server)])).collect()
+        let places = match self.servers {
+            Servers::Each => servers.iter().map(|server| (server.kind.name(), vec![Arc::clone(server)])).collect(),
+            Servers::Both => vec![(BOTH, servers.to_vec())],
+            Servers::None => vec![(ALONE, Vec::new())],
         };
         places.into_iter().map(|(place, servers)| self.clone().trial(place, servers, Arc::clone(tally))).collect()
     }
@@ -176,12 +235,14 @@ impl Case {
 
     fn run_on(&self, servers: &[Arc<Server>]) -> Result<(), Failed> {
         let progress = Arc::new(Progress::default());
+        let dir = tempfile::Builder::new().prefix("ringmaster-suites-").tempdir();
+        let dir = Arc::new(dir.map_err(|error| Failed::from(format!("a folder: {error}")))?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .enable_all()
             .build()
             .map_err(|error| Failed::from(format!("runtime: {error}")))?;
-        let result = runtime.block_on(self.guarded(servers, &progress));
+        let result = runtime.block_on(self.guarded(servers, &dir, &progress));
         // Tasks that the trial left behind must not hold the next one up.
         runtime.shutdown_background();
         result.map_err(|error| {
@@ -196,7 +257,12 @@ impl Case {
         })
     }
 
-    async fn guarded(&self, servers: &[Arc<Server>], progress: &Arc<Progress>) -> anyhow::Result<()> {
+    async fn guarded(
+        &self,
+        servers: &[Arc<Server>],
+        dir: &Arc<TempDir>,
+        progress: &Arc<Progress>,
+    ) -> anyhow::Result<()> {
         let mut contexts = Vec::new();
         for server in servers {
             let context = Context::new(Arc::clone(server), Arc::clone(progress));
@@ -204,9 +270,10 @@ impl Case {
             contexts.push(context.with_context(|| format!("no namespace within {:?}", self.timeout))??);
         }
         let cleanups: Vec<Cleanup> = contexts.iter().map(Cleanup::of).collect();
+        let scratch = Scratch { dir: Arc::clone(dir), progress: Arc::clone(progress) };
         // The future owns the contexts and all that the trial made: all of it is dropped before the cleaning. A panic
         // is caught so that the cleaning isn't skipped.
-        let run = std::panic::AssertUnwindSafe((self.run)(contexts)).catch_unwind();
+        let run = std::panic::AssertUnwindSafe((self.run)(contexts, scratch)).catch_unwind();
         let outcome = tokio::time::timeout(self.timeout, run).await;
         let result = match outcome {
             Ok(Ok(result)) => result,
@@ -231,12 +298,12 @@ impl Case {
 /// What became of the trials, by where they ran.
 #[derive(Default)]
 pub(crate) struct Tally {
-    /// Passed, failed, skipped: embedded, real, both.
-    counts: [[AtomicUsize; 3]; 3],
+    /// Passed, failed, skipped: see [`Self::PLACES`].
+    counts: [[AtomicUsize; 3]; 4],
 }
 
 impl Tally {
-    const PLACES: [&'static str; 3] = [ServerKind::Embedded.name(), ServerKind::Real.name(), BOTH];
+    const PLACES: [&'static str; 4] = [ServerKind::Embedded.name(), ServerKind::Real.name(), BOTH, ALONE];
 
     fn count(&self, place: &str, result: &Result<Completion, Failed>) {
         let outcome = match result {
@@ -249,17 +316,19 @@ impl Tally {
         }
     }
 
-    /// One line a place.
+    /// One line a place where something ran.
     pub(crate) fn lines(&self) -> Vec<String> {
         let line = |(counts, place): (&[AtomicUsize; 3], &str)| {
             let [passed, failed, skipped] = counts.each_ref().map(|count| count.load(Ordering::Relaxed));
             let on = match place {
                 BOTH => "both servers compared".to_owned(),
+                ALONE => "without a server".to_owned(),
                 place => format!("{place} API server"),
             };
-            format!("{on}: {passed} passed, {failed} failed, {skipped} skipped")
+            (passed + failed + skipped > 0)
+                .then(|| format!("{on}: {passed} passed, {failed} failed, {skipped} skipped"))
         };
-        self.counts.iter().zip(Self::PLACES).map(line).collect()
+        self.counts.iter().zip(Self::PLACES).filter_map(line).collect()
     }
 }
 

@@ -190,14 +190,9 @@ impl Stage {
         let metrics = engine.metrics_address();
         let engine_stop = CancellationToken::new();
         let mut running = std::pin::pin!(engine.run(engine_stop.clone()));
-        let shown = async {
-            let start = Instant::now();
-            scene::populate(&self.objects, options.websites).await?;
-            self.show(options, local, metrics, start).await.map(Some)
-        };
         let shown = tokio::select! {
             ended = &mut running => return Ok(ended?),
-            shown = shown => shown,
+            shown = self.show(options, local, metrics) => shown.map(Some),
             () = shutdown.cancelled() => Ok(None),
         };
         engine_stop.cancel();
@@ -245,25 +240,30 @@ impl Stage {
         }
     }
 
-    /// Shows it until all is ready (a summary then), or for ever.
-    async fn show(
-        &self,
-        options: &Options,
-        local: &Local,
-        metrics: Option<SocketAddr>,
-        start: Instant,
-    ) -> Result<String, Error> {
-        let mut eye =
-            Eye { stage: self, wanted: options.websites, metrics, start, looks: VecDeque::new(), last_error: None };
+    /// Makes the Websites and shows them: until all are ready, with a summary then; or for ever, and changes them.
+    async fn show(&self, options: &Options, local: &Local, metrics: Option<SocketAddr>) -> Result<String, Error> {
+        let mut eye = Eye {
+            stage: self,
+            wanted: options.websites,
+            metrics,
+            start: Instant::now(),
+            looks: VecDeque::new(),
+            last_error: None,
+        };
+        let populated = async { Ok(scene::populate(&self.objects, options.websites).await?) };
         if options.once {
-            return eye.until_ready(options.timeout).await;
+            let ((), summary) = tokio::try_join!(populated, eye.until_ready(options.timeout))?;
+            return Ok(summary);
         }
         println!("{}", introduction(local, options.websites));
+        let changed = async {
+            populated.await?;
+            changes::run(&self.objects, options.websites, &self.log).await;
+            Ok(())
+        };
         let seen = async { if options.live { eye.draw().await } else { eye.print().await } };
-        tokio::select! {
-            () = changes::run(&self.objects, options.websites, &self.log) => Ok(String::new()),
-            seen = seen => seen,
-        }
+        let ((), last) = tokio::try_join!(changed, seen)?;
+        Ok(last)
     }
 }
 

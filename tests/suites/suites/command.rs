@@ -4,14 +4,13 @@ use std::process::Command;
 
 use anyhow::ensure;
 
-use crate::cluster::Context;
-use crate::trial::Case;
+use crate::trial::{Case, Scratch};
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("command", "bad_settings_exit_2_and_name_the_flag", bad_settings),
-        Case::new("command", "the_crds_in_manifests_are_current", crds),
+        Case::alone("command", "bad_settings_exit_2_and_name_the_flag", bad_settings),
+        Case::alone("command", "the_crds_in_manifests_are_current", crds),
     ]
 }
 
@@ -25,7 +24,7 @@ fn ringmaster(arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
     Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
-async fn bad_settings(_: Context) -> anyhow::Result<()> {
+async fn bad_settings(_: Scratch) -> anyhow::Result<()> {
     for (argument, names) in [
         ("--workers=0", "--workers"),
         ("--metrics-address=nowhere", "--metrics-address"),
@@ -44,7 +43,7 @@ async fn bad_settings(_: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn crds(_: Context) -> anyhow::Result<()> {
+async fn crds(_: Scratch) -> anyhow::Result<()> {
     let (code, text) = ringmaster(&["crds", "--out", "manifests/crds", "--check"])?;
     ensure!(code == Some(0), "exit {code:?}: {text}");
     Ok(())

@@ -6,6 +6,7 @@ mod children;
 mod children_claim;
 mod children_when;
 mod command;
+mod dev;
 mod errors;
 mod errors_reply;
 mod errors_setting;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         smoke::cases(),
         command::cases(),
+        dev::cases(),
         main_job::cases(),
         metacontroller::cases(),
         readme::cases(),
