@@ -46,8 +46,8 @@ apiserver: ## A real kube-apiserver with the CRDs, on loopback, until Ctrl-C
 	@echo "  export PATH=\$$PATH:$$(tests/components/build)"
 	cargo test --test suites -- --serve target/apiserver
 
-demo: ## Comes with the embedded API server
-	@echo "make demo comes with the embedded API server; until then follow the README's first five minutes" >&2; exit 1
+demo: ## The Website example with 200 objects, live, without a cluster; ARGS=--once ends when all are ready
+	cargo run --release --quiet -- demo $(ARGS)
 
 bench: ## Comes with the benchmarks
 	@echo "make bench is not there yet; 'make suites SUITE=scale' prints figures for 5,000 objects" >&2; exit 1

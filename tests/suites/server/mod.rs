@@ -27,6 +27,7 @@ use embedded::Embedded;
 use pki::Pki;
 pub(crate) use pki::write as write_private;
 pub(crate) use rbac::{Subject, grant};
+pub(crate) use real::components;
 use real::{Layout, Real};
 
 /// Users for trials, `ringmaster-00` and on: how many can be leased at one time.

@@ -1,121 +1,202 @@
-//! The README's first five minutes, block by block, as they stand in the file.
+//! The README's commands, block by block, as they stand in the file.
 //!
 //! Never edits a block: what a reader copies is what runs. Between blocks it looks whether what the text says came true.
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use tokio::sync::Mutex;
 
+use crate::built::Built;
 use crate::cluster::Context;
-use crate::objects::Resource;
-use crate::server::write_private;
-use crate::trial::Case;
+use crate::objects::{Objects, Resource};
+use crate::server::{components, write_private};
+use crate::trial::{Case, Scratch};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A block may build the release binary.
 const BLOCK: Duration = Duration::from_secs(1500);
 /// What the README's processes listen on.
 const PORTS: [u16; 3] = [8080, 8081, 9999];
 const SOON: Duration = Duration::from_secs(30);
-const COLLECTED: Duration = Duration::from_secs(90);
+
+/// Trials of this suite share the ports: one at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("readme", "the_first_five_minutes", first_five_minutes)
+        Case::alone("readme", "the_first_five_minutes", first_five_minutes).needs(components).timeout(BLOCK * 2),
+        Case::new("readme", "on_a_cluster", on_a_cluster)
             .own_server()
+            .needs(components)
             .timeout(BLOCK * 2)
             .lacks_embedded("server-side apply"),
     ]
 }
 
-/// The `sh` blocks under the heading.
-fn blocks(readme: &str, heading: &str) -> Vec<String> {
+/// The `sh` blocks under a heading.
+fn blocks<const N: usize>(heading: &str) -> anyhow::Result<[String; N]> {
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md"))?;
     let section = readme.split("\n## ").find(|section| section.starts_with(heading)).unwrap_or_default();
-    let blocks = section.split("```sh\n").skip(1);
-    blocks.filter_map(|block| block.split_once("```")).map(|(block, _)| block.to_owned()).collect()
+    let blocks = section.split("```sh\n").skip(1).filter_map(|block| block.split_once("```"));
+    let blocks: Vec<String> = blocks.map(|(block, _)| block.to_owned()).collect();
+    let found = blocks.len();
+    blocks.try_into().map_err(|_| anyhow!("the README has {found} blocks under {heading:?}, expected {N}"))
 }
 
-async fn first_five_minutes(ctx: Context) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = std::fs::read_to_string(root.join("README.md"))?;
-    let blocks = blocks(&readme, "First five minutes");
-    let [kinds, processes, objects, look, change] = blocks.as_slice() else {
-        anyhow::bail!("the README has {} blocks under its heading, expected 5", blocks.len());
-    };
+/// The folder of kubectl.
+fn kubectl() -> anyhow::Result<PathBuf> {
+    match components()? {
+        Built::Found(folder) => Ok(folder),
+        Built::Unavailable(reason) => bail!("{reason}"),
+    }
+}
+
+fn ports_are_free() -> anyhow::Result<()> {
     for port in PORTS {
         std::net::TcpListener::bind(("127.0.0.1", port))
             .with_context(|| format!("the README uses port {port}; end what listens there"))?;
     }
+    Ok(())
+}
+
+/// A reader's terminal: blocks one after the other in one shell, which says when each is done.
+struct Terminal {
+    shell: std::process::Child,
+    steps: ChildStdin,
+    log: PathBuf,
+    _group: Group,
+}
+
+impl Terminal {
+    fn open(blocks: &[&String], kubeconfig: Option<&Path>, log: PathBuf) -> anyhow::Result<Self> {
+        let mut script = String::from("set -e\n");
+        for (index, block) in blocks.iter().enumerate() {
+            script.push_str(&format!("read -r _\n{block}\necho README-BLOCK-{index}-DONE\n"));
+        }
+        let output = std::fs::File::create(&log)?;
+        let mut command = Command::new("bash");
+        command.args(["-c", &script]).current_dir(ROOT).env_remove("KUBECONFIG");
+        if let Some(kubeconfig) = kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+        command.env("PATH", format!("{}:{}", kubectl()?.display(), std::env::var("PATH")?));
+        command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output).process_group(0);
+        let mut shell = command.spawn()?;
+        let group = Group(shell.id());
+        let steps = shell.stdin.take().context("no stdin")?;
+        Ok(Self { shell, steps, log, _group: group })
+    }
+
+    /// Begins with the next block.
+    fn next(&mut self) -> anyhow::Result<()> {
+        Ok(self.steps.write_all(b"\n")?)
+    }
+
+    /// What was printed, as long as the shell runs.
+    fn text(&mut self) -> anyhow::Result<anyhow::Result<String>> {
+        let text = std::fs::read_to_string(&self.log)?;
+        match self.shell.try_wait()? {
+            // After the last block it ends well.
+            Some(code) if !code.success() => Ok(Err(anyhow!("the README's shell ended with {code}:\n{text}"))),
+            _ => Ok(Ok(text)),
+        }
+    }
+
+    /// Whether a text was printed; the inner error says that it never will be.
+    fn says(&mut self, what: &str) -> anyhow::Result<anyhow::Result<String>> {
+        let text = match self.text()? {
+            Ok(text) => text,
+            Err(ended) => return Ok(Err(ended)),
+        };
+        ensure!(text.contains(what), "{text}");
+        Ok(Ok(text))
+    }
+}
+
+async fn first_five_minutes(scratch: Scratch) -> anyhow::Result<()> {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let [demo, dev, look, change] = blocks("First five minutes")?;
+    ports_are_free()?;
+    // The demo itself goes on until Ctrl-C.
+    ensure!(demo == "make demo\n", "{demo}");
+    let once = "make demo ARGS='--once --write-kubeconfig target/readme.kubeconfig'\n".to_owned();
+    let mut terminal = Terminal::open(&[&once], None, scratch.log_file("demo"))?;
+    terminal.next()?;
+    let done = async || terminal.says("README-BLOCK-0-DONE");
+    let text = scratch.wait("make demo is done", BLOCK, done).await??;
+    ensure!(text.contains("200 of 200 Websites ready"), "{text}");
+
+    let mut first = Terminal::open(&[&dev], None, scratch.log_file("dev"))?;
+    first.next()?;
+    scratch.wait("ringmaster dev is there", BLOCK, async || first.says("In another terminal:")).await??;
+    let mut second = Terminal::open(&[&look, &change], None, scratch.log_file("look"))?;
+    second.next()?;
+    let text = scratch.wait("the look is done", SOON * 3, async || second.says("README-BLOCK-0-DONE")).await??;
+    ensure!(text.contains("configmap/museum") && text.contains("deployment.apps/garden"), "{text}");
+    let objects = Objects::of_kubeconfig(&Path::new(ROOT).join("ringmaster-dev.kubeconfig")).await?;
+    second.next()?;
+    scratch.wait("the change is done", SOON, async || second.says("README-BLOCK-1-DONE")).await??;
+    let [websites, configmaps, services, deployments] = kinds();
+    scratch
+        .wait("the changed title arrives, and the deleted child is back", SOON, async || {
+            let page = objects.get(&configmaps, "museum").await?["data"]["index.html"].to_string();
+            ensure!(page.contains("Open on Sundays"), "{page}");
+            let website = objects.get(&websites, "museum").await?;
+            ensure!(website["status"]["phase"] == "Ready" && website["status"]["observedGeneration"] == 2, "{website}");
+            ensure!(objects.find(&configmaps, "garden").await?.is_some(), "no configmap garden");
+            Ok(())
+        })
+        .await?;
+    scratch
+        .wait("the deleted Website's children are gone", SOON, async || {
+            for kind in [&configmaps, &services, &deployments] {
+                ensure!(objects.find(kind, "library").await?.is_none(), "{} library is still there", kind.kind);
+            }
+            Ok(())
+        })
+        .await
+}
+
+async fn on_a_cluster(ctx: Context) -> anyhow::Result<()> {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let blocks: [String; 3] = blocks("On a cluster")?;
+    ports_are_free()?;
     // Only a person's kubeconfig: the README's reader is the administrator of a cluster of their own.
     let text = ctx.server.kubeconfig("admin", ctx.server.ca_file())?;
     let kubeconfig = write_private(ctx.server.logs(), "readme.kubeconfig", &text)?;
-
-    let assets = Command::new(root.join("tests/components/build")).output()?;
-    let assets = String::from_utf8(assets.stdout)?.trim().to_owned();
-    let path = format!("{assets}:{}", std::env::var("PATH")?);
-    let log = ctx.log_file("readme");
-    // One shell for all blocks, as a reader's terminal; it says when each block is done.
-    let mut script = String::from("set -e\n");
-    for (index, block) in [kinds, processes, objects, look, change].into_iter().enumerate() {
-        script.push_str(&format!("{block}\necho README-BLOCK-{index}-DONE\nread -r _\n"));
+    let all: Vec<&String> = blocks.iter().collect();
+    let mut terminal = Terminal::open(&all, Some(&kubeconfig), ctx.log_file("readme"))?;
+    for index in 0..all.len() {
+        terminal.next()?;
+        let marker = format!("README-BLOCK-{index}-DONE");
+        ctx.wait(&format!("README block {index} is done"), BLOCK, async || terminal.says(&marker)).await??;
     }
-    let output = std::fs::File::create(&log)?;
-    let mut shell = Command::new("bash")
-        .args(["-c", &script])
-        .current_dir(root)
-        .env("KUBECONFIG", &kubeconfig)
-        .env("PATH", path)
-        .stdin(Stdio::piped())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .process_group(0)
-        .spawn()?;
-    let group = Group(shell.id());
-    let mut steps = shell.stdin.take().context("no stdin")?;
-    let mut done = async |index: usize| {
-        ctx.wait(&format!("README block {index} is done"), BLOCK, async || {
-            let text = std::fs::read_to_string(&log)?;
-            if let Some(code) = shell.try_wait()? {
-                return Ok(Err(anyhow::anyhow!("the README's shell ended with {code}:\n{text}")));
-            }
-            ensure!(text.contains(&format!("README-BLOCK-{index}-DONE")), "{text}");
-            Ok(Ok(()))
-        })
-        .await?
-    };
-    let mut next = || std::io::Write::write_all(&mut steps, b"\n");
-
-    for index in 0..4 {
-        done(index).await?;
-        next()?;
-    }
-    let websites = Resource::new("example.ringmaster.dev/v1", "Website", "websites", Some("default"));
-    let configmaps = Resource::new("v1", "ConfigMap", "configmaps", Some("default"));
-    let services = Resource::new("v1", "Service", "services", Some("default"));
-    let deployments = Resource::new("apps/v1", "Deployment", "deployments", Some("default"));
-    let text = std::fs::read_to_string(&log)?;
-    ensure!(text.contains("configmap/museum") && text.contains("deployment.apps/garden"), "{text}");
-    done(4).await?;
-    ctx.wait("the changed title arrives, and the deleted child is back", SOON, async || {
-        let page = ctx.admin.get(&configmaps, "museum").await?["data"]["index.html"].to_string();
-        ensure!(page.contains("Open on Sundays"), "{page}");
-        let website = ctx.admin.get(&websites, "museum").await?;
-        ensure!(website["status"]["phase"] == "Ready" && website["status"]["observedGeneration"] == 2, "{website}");
-        Ok(())
-    })
-    .await?;
-    ctx.wait("the deleted Website's children are gone", COLLECTED, async || {
+    let [websites, configmaps, services, deployments] = kinds();
+    for name in ["museum", "library", "garden"] {
+        ensure!(ctx.admin.get(&websites, name).await?["status"]["phase"] == "Ready", "{name}");
         for kind in [&configmaps, &services, &deployments] {
-            ensure!(ctx.admin.find(kind, "library").await?.is_none(), "{} library is still there", kind.kind);
+            ctx.admin.get(kind, name).await?;
         }
-        Ok(())
-    })
-    .await?;
-    drop(group);
+    }
     Ok(())
+}
+
+/// Websites and their children.
+fn kinds() -> [Resource; 4] {
+    let namespace = Some("default");
+    [
+        Resource::new("example.ringmaster.dev/v1", "Website", "websites", namespace),
+        Resource::new("v1", "ConfigMap", "configmaps", namespace),
+        Resource::new("v1", "Service", "services", namespace),
+        Resource::new("apps/v1", "Deployment", "deployments", namespace),
+    ]
 }
 
 /// Ends what the blocks started in the background.

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -41,6 +42,35 @@ class Fixtures(unittest.TestCase):
                 if os.environ.get("UPDATE_FIXTURES"):
                     golden.write_text(json.dumps(reply, indent=2) + "\n")
                 self.assertEqual(reply, json.loads(golden.read_text()))
+
+
+class ThemeFile(unittest.TestCase):
+    def test_follows_the_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "themes.json"
+            path.write_text('{"plain": {"color": "white", "fontFamily": "serif"}}')
+            themes = hook.ThemeFile(str(path))
+            self.assertEqual(list(themes.now()), ["plain"])
+            request = fixture("new")
+            request["parent"]["spec"]["theme"] = "plain"
+            self.assertEqual(hook.sync(request, themes.now())["status"]["phase"], "Pending")
+            path.write_text("{}")
+            reply = hook.sync(request, themes.now())
+            self.assertIn("known themes: none", reply["status"]["message"])
+
+    def test_a_bad_file_leaves_the_themes_as_they_were(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "themes.json"
+            themes = hook.ThemeFile(str(path))
+            for text in (None, "no json", "[]"):
+                if text is not None:
+                    path.write_text(text)
+                with contextlib.redirect_stderr(io.StringIO()) as said:
+                    self.assertEqual(themes.now(), hook.THEMES)
+                self.assertIn("--themes", said.getvalue())
+
+    def test_without_a_file_the_shipped_themes_count(self):
+        self.assertIs(hook.ThemeFile(None).now(), hook.THEMES)
 
 
 class Sync(unittest.TestCase):
