@@ -11,11 +11,12 @@ use crate::error::Error;
 pub struct FieldSelector(Vec<(String, String, bool)>);
 
 impl FieldSelector {
-    /// Takes the selector's text; `offered` says which fields the kind can be selected by beside name and namespace.
+    /// Takes the selector's text; `offered` says which fields the kind can be selected by beside name and namespace,
+    /// `unknown` what is said of others.
     ///
     /// # Errors
     /// If it isn't one, or names another field.
-    pub fn parse(text: &str, offered: &[String]) -> Result<Self, Error> {
+    pub fn parse(text: &str, offered: &[String], unknown: impl Fn(&str) -> String) -> Result<Self, Error> {
         let mut terms = Vec::new();
         for term in text.split(',').filter(|term| !term.is_empty()) {
             let (field, value, equal) = match term.split_once("!=") {
@@ -29,7 +30,7 @@ impl FieldSelector {
             };
             let known = matches!(field, "metadata.name" | "metadata.namespace") || offered.iter().any(|o| o == field);
             if !known {
-                return Err(Error::bad_request(format!("field label not supported: {field}")));
+                return Err(Error::bad_request(unknown(field)));
             }
             terms.push((field.to_owned(), value.to_owned(), equal));
         }
@@ -68,11 +69,11 @@ mod tests {
     fn select_by_equality_only() {
         let pod = json!({ "metadata": { "name": "a", "namespace": "n" }, "status": { "phase": "Running" } });
         let offered = ["status.phase".to_owned()];
-        let matches = |text: &str| FieldSelector::parse(text, &offered).unwrap().matches(&pod);
+        let matches = |text: &str| FieldSelector::parse(text, &offered, str::to_owned).unwrap().matches(&pod);
         assert!(matches("metadata.name=a") && matches("metadata.name==a,status.phase!=Failed") && matches(""));
         assert!(!matches("metadata.name=b") && !matches("status.phase!=Running"));
-        let error = FieldSelector::parse("spec.x=1", &offered).unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), (400, "field label not supported: spec.x"));
-        assert!(FieldSelector::parse("a", &offered).is_err());
+        let error = FieldSelector::parse("spec.x=1", &offered, |field| format!("no {field}")).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (400, "no spec.x"));
+        assert!(FieldSelector::parse("a", &offered, str::to_owned).is_err());
     }
 }

@@ -24,6 +24,7 @@ pub mod fields;
 pub mod gc;
 pub mod http;
 pub mod kinds;
+mod labels;
 pub mod meta;
 pub mod patch;
 pub mod read;

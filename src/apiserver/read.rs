@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::error::{About, Error};
 use crate::fields::FieldSelector;
+use crate::labels;
 use crate::registry::Definition;
 use crate::request::Request;
 use crate::server::{ApiServer, about};
@@ -68,6 +69,20 @@ impl Filter {
     }
 }
 
+/// What is said of a field that a kind can't be selected by. Kinds that offer none have the one rule of all of them
+/// (`DefaultMetaV1FieldSelectorConversion`), others their own.
+fn unknown_field(definition: &Definition, field: &str) -> String {
+    let resource = &definition.resource;
+    let own = !definition.selectable.is_empty() || &*resource.plural == "namespaces" || !definition.is_built_in();
+    if !own {
+        return format!("\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"");
+    }
+    if &*resource.plural == "jobs" && definition.is_built_in() {
+        return format!("field label \"{field}\" not supported for Job");
+    }
+    format!("field label not supported: {field}")
+}
+
 impl ApiServer {
     /// Reads one object.
     ///
@@ -82,11 +97,17 @@ impl ApiServer {
     }
 
     fn filter(&self, definition: &Definition, request: &Request) -> Result<Filter, Error> {
-        let labels = request.query.get("labelSelector").unwrap_or_default();
-        let labels = Selector::parse(labels)
-            .map_err(|error| Error::bad_request(format!("unable to parse requirement: {error}")))?;
-        let fields =
-            FieldSelector::parse(request.query.get("fieldSelector").unwrap_or_default(), &definition.selectable)?;
+        let text = request.query.get("labelSelector").unwrap_or_default();
+        let labels = Selector::parse(text).map_err(|error| match labels::fault(text) {
+            Some(fault) => Error::bad_request(fault),
+            // Its numeric operators, or more than core takes.
+            None => Error::not_implemented(&format!("this label selector ({error})")),
+        })?;
+        let fields = FieldSelector::parse(
+            request.query.get("fieldSelector").unwrap_or_default(),
+            &definition.selectable,
+            |field| unknown_field(definition, field),
+        )?;
         let own = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         Ok(Filter { namespace: own(&request.namespace), name: own(&request.name), labels, fields })
     }

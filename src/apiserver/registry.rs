@@ -55,6 +55,12 @@ impl Definition {
         self.resource.status
     }
 
+    /// Whether the server itself brings it.
+    #[must_use]
+    pub fn is_built_in(&self) -> bool {
+        matches!(self.source, Source::BuiltIn)
+    }
+
     /// The kind as discovery lists it, with its verbs.
     #[must_use]
     pub fn discovery(&self) -> Value {

@@ -46,7 +46,7 @@ var wanted = []struct {
 		"reason", "reportingComponent", "source", "type"}},
 	{"", "v1", "persistentvolumeclaims", false, nil},
 	{"apps", "v1", "deployments", true, nil},
-	{"apps", "v1", "replicasets", true, []string{"status.replicas"}},
+	{"apps", "v1", "replicasets", true, nil},
 	{"apps", "v1", "statefulsets", true, nil},
 	{"apps", "v1", "daemonsets", true, nil},
 	{"apps", "v1", "controllerrevisions", false, nil},
