@@ -3,14 +3,23 @@
 //! Never caches a role: a new binding counts from the next request on. Never grants by itself but what the real server
 //! grants from its start: everything to `system:masters`, discovery and questions about oneself to the authenticated.
 
+mod impersonate;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use impersonate::{impersonated, impersonates};
+pub(crate) use rules::{rules_review, self_review};
+
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use http::Method;
 use ringmaster_core::key::ObjectKey;
 use ringmaster_core::object::Object;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -39,6 +48,8 @@ const BASIC: [(&str, &str); 3] = [
 pub struct User {
     /// The name, such as `admin` or `system:serviceaccount:default:web`.
     pub name: String,
+    /// The uid, empty if it has none.
+    pub uid: String,
     /// The groups, also those that the server adds.
     pub groups: Vec<String>,
 }
@@ -51,7 +62,7 @@ impl User {
         if !groups.iter().any(|group| group == AUTHENTICATED) {
             groups.push(AUTHENTICATED.to_owned());
         }
-        Self { name: name.to_owned(), groups }
+        Self { name: name.to_owned(), uid: String::new(), groups }
     }
 
     /// A service account.
@@ -70,7 +81,7 @@ impl User {
     /// Who asks without a token while tokens are known.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { name: "system:anonymous".to_owned(), groups: vec![UNAUTHENTICATED.to_owned()] }
+        Self { name: "system:anonymous".to_owned(), uid: String::new(), groups: vec![UNAUTHENTICATED.to_owned()] }
     }
 
     fn is_in(&self, group: &str) -> bool {
@@ -154,14 +165,18 @@ impl Access<'_> {
 }
 
 /// One rule of a role.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Rule {
+    #[serde(skip_serializing_if = "Option::is_none")]
     verbs: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     api_groups: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resources: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resource_names: Option<Vec<String>>,
-    #[serde(rename = "nonResourceURLs")]
+    #[serde(rename = "nonResourceURLs", skip_serializing_if = "Option::is_none")]
     non_resource_urls: Option<Vec<String>>,
 }
 
@@ -260,7 +275,55 @@ fn decide(store: &Store, user: &User, access: &Access<'_>) -> Decision {
         return Decision { allowed: true, reason };
     }
     let mut missing: Vec<String> = Vec::new();
-    let namespace = access.namespace();
+    let granted = visit(store, user, access.namespace(), |grant| {
+        let Grant { binding_kind, binding, scope, subject, role, rules } = grant;
+        let Some(rules) = rules else {
+            let text = format!("{}.{RBAC} {:?} not found", role.kind.to_lowercase(), role.name);
+            if !missing.contains(&text) {
+                missing.push(text);
+            }
+            return ControlFlow::Continue(());
+        };
+        if !rules.iter().any(|rule| rule.allows(access)) {
+            return ControlFlow::Continue(());
+        }
+        let place = if scope.is_empty() { binding.to_owned() } else { format!("{binding}/{scope}") };
+        let to = subject.describe(scope);
+        ControlFlow::Break(format!(
+            "RBAC: allowed by {binding_kind} {place:?} of {} {:?} to {to}",
+            role.kind, role.name
+        ))
+    });
+    if let ControlFlow::Break(reason) = granted {
+        return Decision { allowed: true, reason };
+    }
+    let reason = match missing.as_slice() {
+        [] => String::new(),
+        [one] => format!("RBAC: {one}"),
+        many => format!("RBAC: [{}]", many.join(", ")),
+    };
+    Decision { allowed: false, reason }
+}
+
+/// What a binding gives to a user.
+struct Grant<'a> {
+    binding_kind: &'static str,
+    binding: &'a str,
+    /// The binding's namespace; empty for all.
+    scope: &'a str,
+    subject: Subject,
+    role: RoleRef,
+    /// `None` if the role isn't there.
+    rules: Option<Vec<Rule>>,
+}
+
+/// Looks at all that is bound to a user in a namespace, and in all of them, until `look` breaks.
+fn visit<B>(
+    store: &Store,
+    user: &User,
+    namespace: &str,
+    mut look: impl FnMut(Grant<'_>) -> ControlFlow<B>,
+) -> ControlFlow<B> {
     let scopes = [("ClusterRoleBinding", "clusterrolebindings", ""), ("RoleBinding", "rolebindings", namespace)];
     // Without a namespace no RoleBinding counts.
     for (binding_kind, plural, scope) in scopes.into_iter().take(if namespace.is_empty() { 1 } else { 2 }) {
@@ -274,29 +337,12 @@ fn decide(store: &Store, user: &User, access: &Access<'_>) -> Decision {
                 "Role" if !scope.is_empty() => store.get(&kind("roles"), &ObjectKey::new(scope, &role.name)),
                 _ => continue,
             };
-            let Some(found) = found else {
-                let text = format!("{}.{RBAC} {:?} not found", role.kind.to_lowercase(), role.name);
-                if !missing.contains(&text) {
-                    missing.push(text);
-                }
-                continue;
-            };
-            if found.section::<Vec<Rule>>("rules").unwrap_or_default().iter().any(|rule| rule.allows(access)) {
-                let name = binding.key().name();
-                let place = if scope.is_empty() { name.to_owned() } else { format!("{name}/{scope}") };
-                let to = subject.describe(scope);
-                let reason =
-                    format!("RBAC: allowed by {binding_kind} {place:?} of {} {:?} to {to}", role.kind, role.name);
-                return Decision { allowed: true, reason };
-            }
+            let rules = found.map(|found| found.section::<Vec<Rule>>("rules").unwrap_or_default());
+            let binding = binding.key().name();
+            look(Grant { binding_kind, binding, scope, subject, role, rules })?;
         }
     }
-    let reason = match missing.as_slice() {
-        [] => String::new(),
-        [one] => format!("RBAC: {one}"),
-        many => format!("RBAC: [{}]", many.join(", ")),
-    };
-    Decision { allowed: false, reason }
+    ControlFlow::Continue(())
 }
 
 /// The first of a binding's subjects that the user is.
@@ -325,9 +371,9 @@ pub fn namespace_of(request: &Request) -> &str {
     if request.plural == "namespaces" && request.namespace.is_empty() { &request.name } else { &request.namespace }
 }
 
-fn decide_request(store: &Store, user: &User, request: &Request, name: &str) -> Decision {
+fn decide_request(store: &Store, user: &User, verb: &str, request: &Request, name: &str) -> Decision {
     let access = Access::Object {
-        verb: request.verb.name(),
+        verb,
         group: &request.group,
         plural: &request.plural,
         subresource: &request.subresource,
@@ -340,7 +386,7 @@ fn decide_request(store: &Store, user: &User, request: &Request, name: &str) -> 
 /// Whether a user may do this with objects.
 #[must_use]
 pub fn allowed(store: &Store, user: &User, request: &Request) -> bool {
-    decide_request(store, user, request, &name_of(request)).allowed
+    decide_request(store, user, request.verb.name(), request, &name_of(request)).allowed
 }
 
 /// The same as [`allowed`], with the real server's refusal.
@@ -348,8 +394,16 @@ pub fn allowed(store: &Store, user: &User, request: &Request) -> bool {
 /// # Errors
 /// 403 if the user may not.
 pub fn authorize(store: &Store, user: &User, request: &Request) -> Result<(), Error> {
+    authorize_to(store, user, request.verb.name(), request)
+}
+
+/// The same for a verb that no method stands for.
+///
+/// # Errors
+/// 403 if the user may not.
+pub(crate) fn authorize_to(store: &Store, user: &User, verb: &str, request: &Request) -> Result<(), Error> {
     let name = name_of(request);
-    let decision = decide_request(store, user, request, &name);
+    let decision = decide_request(store, user, verb, request, &name);
     if decision.allowed {
         return Ok(());
     }
@@ -368,7 +422,7 @@ pub fn authorize(store: &Store, user: &User, request: &Request) -> Result<(), Er
         namespace => format!("in the namespace {namespace:?}"),
     };
     let resource = dotted('/', &request.plural, &request.subresource);
-    let (who, verb, group) = (&user.name, request.verb.name(), &request.group);
+    let (who, group) = (&user.name, &request.group);
     let message = format!(
         "{about} is forbidden: User {who:?} cannot {verb} resource {resource:?} in API group {group:?} {place}"
     );
@@ -380,8 +434,11 @@ pub fn authorize(store: &Store, user: &User, request: &Request) -> Result<(), Er
 /// # Errors
 /// 403 if not.
 pub fn authorize_path(store: &Store, user: &User, method: &Method, path: &str) -> Result<(), Error> {
-    let verb = method.as_str().to_lowercase();
-    let decision = decide(store, user, &Access::Path { verb: &verb, path });
+    authorize_path_to(store, user, &method.as_str().to_lowercase(), path)
+}
+
+fn authorize_path_to(store: &Store, user: &User, verb: &str, path: &str) -> Result<(), Error> {
+    let decision = decide(store, user, &Access::Path { verb, path });
     if decision.allowed {
         return Ok(());
     }
@@ -402,7 +459,7 @@ fn forbidden(mut message: String, reason: &str, details: Value) -> Error {
 pub fn review(store: &Store, spec: &Value, asker: Option<&User>) -> Value {
     let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned();
     let groups = spec["groups"].as_array().into_iter().flatten().map(text).collect();
-    let user = asker.cloned().unwrap_or_else(|| User { name: text(&spec["user"]), groups });
+    let user = asker.cloned().unwrap_or_else(|| User { name: text(&spec["user"]), uid: text(&spec["uid"]), groups });
     let (object, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let field = |name: &str| object[name].as_str().unwrap_or_default();
     let access = if path.is_object() {
@@ -427,6 +484,3 @@ pub fn review(store: &Store, spec: &Value, asker: Option<&User>) -> Value {
     }
     status
 }
-
-#[cfg(test)]
-mod tests;

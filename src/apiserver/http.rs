@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Audit, Record};
-use crate::auth::{User, Users, authorize, authorize_path, review};
+use crate::auth::{
+    User, Users, authorize, authorize_path, impersonated, impersonates, review, rules_review, self_review,
+};
 use crate::error::Error;
 use crate::patch::{json_patch, merge_body, merge_patch, strategic, strategic_body};
 use crate::read::Listed;
@@ -109,9 +111,22 @@ impl Front {
             Ok(user) => (user, None),
             Err(error) => (Arc::new(User::anonymous()), Some(error)),
         };
-        let asked = Asked { head: &head, user };
+        let mut asked = Asked { head: &head, user };
         let parsed = Request::parse(&head.method, path, query);
         let request = parsed.as_ref().ok().and_then(Option::as_ref);
+        let unknown = unknown.or_else(|| {
+            if !impersonates(&head.headers) {
+                return None;
+            }
+            let (asker, what) = (Arc::clone(&asked.user), request.ok_or((&head.method, path)));
+            match impersonated(&self.server.state.lock().store, asker, &head.headers, what) {
+                Ok(user) => {
+                    asked.user = user;
+                    None
+                }
+                Err(error) => Some(error),
+            }
+        });
         let mut created = String::new();
         let result = match (unknown, &parsed) {
             (Some(error), _) => Err(error),
@@ -173,7 +188,8 @@ impl Front {
         created: &mut String,
     ) -> Result<Response, Error> {
         authorize(&self.server.state.lock().store, &asked.user, request)?;
-        if request.group == "authorization.k8s.io" && request.verb == Verb::Create {
+        let review = matches!(request.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io");
+        if review && request.verb == Verb::Create {
             return self.review(asked, request, body);
         }
         let definition = self.server.definition(request)?;
@@ -250,15 +266,22 @@ impl Front {
         }
     }
 
-    /// SubjectAccessReviews and SelfSubjectAccessReviews: asked, answered, kept nowhere.
+    /// Reviews of who somebody is and what they may do: asked, answered, kept nowhere.
     fn review(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Response, Error> {
-        let asker = match request.plural.as_str() {
-            "subjectaccessreviews" => None,
-            "selfsubjectaccessreviews" => Some(&*asked.user),
+        let mut answer = parse(asked, body)?;
+        let (user, state) = (&*asked.user, self.server.state.lock());
+        answer["status"] = match request.plural.as_str() {
+            "subjectaccessreviews" => review(&state.store, &answer["spec"], None),
+            "selfsubjectaccessreviews" => review(&state.store, &answer["spec"], Some(user)),
+            "selfsubjectrulesreviews" => {
+                rules_review(&state.store, user, answer["spec"]["namespace"].as_str().unwrap_or_default())
+            }
+            "selfsubjectreviews" => {
+                answer["metadata"]["creationTimestamp"] = (self.server.clock)().time.into();
+                self_review(user)
+            }
             _ => return Err(Error::no_resource()),
         };
-        let mut answer = parse(asked, body)?;
-        answer["status"] = review(&self.server.state.lock().store, &answer["spec"], asker);
         Ok(plain(201, "application/json", answer.to_string().into_bytes().into()))
     }
 }

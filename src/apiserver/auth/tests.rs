@@ -188,3 +188,39 @@ fn reviews_answer_as_the_real_server() {
     let real = r#"RBAC: allowed by ClusterRoleBinding "system:discovery" of ClusterRole "system:discovery" to Group "system:authenticated""#;
     assert_eq!(status, json!({ "allowed": true, "reason": real }));
 }
+
+#[test]
+fn who_may_acts_as_somebody_else() {
+    let store = store();
+    let headers = |pairs: &[(&'static str, &'static str)]| -> http::HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
+    };
+    let request = Request::parse(&Method::GET, "/api/v1/pods", "").unwrap().unwrap();
+    let ask = |asker: User, pairs: &[(&'static str, &'static str)]| {
+        impersonated(&store, Arc::new(asker), &headers(pairs), Ok(&request))
+    };
+    assert_eq!(ask(User::admin(), &[]).unwrap().name, "system:admin");
+    let jane = ask(User::admin(), &[("impersonate-user", "jane"), ("impersonate-group", "g")]).unwrap();
+    assert_eq!((jane.name.as_str(), jane.groups.join(",")), ("jane", "g,system:authenticated".to_owned()));
+    let robot = ask(User::admin(), &[("impersonate-user", "system:serviceaccount:a:b")]).unwrap();
+    assert_eq!(*robot, User::service_account("a", "b"));
+    let nobody = ask(User::admin(), &[("impersonate-group", "x")]).unwrap_err();
+    let why = "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"x\"}, Extra:map[string][]string(nil)} without impersonating a user name";
+    assert_eq!((nobody.code, nobody.message.as_str()), (400, why));
+    let denied = ask(User::new("z", &[]), &[("impersonate-user", "jane")]).unwrap_err();
+    let why = "pods is forbidden: User \"z\" cannot impersonate-on:user-info:list resource \"pods\" in API group \"\" at the cluster scope";
+    assert_eq!((denied.code, denied.message.as_str()), (403, why));
+}
+
+#[test]
+fn rules_are_those_of_all_bindings() {
+    let status = rules_review(&store(), &User::new("v", &["g"]), "n");
+    let resources = status["resourceRules"].as_array().unwrap();
+    assert!(resources.contains(&json!({ "verbs": ["list", "get"], "apiGroups": ["*"], "resources": ["secrets"],
+        "resourceNames": ["a"] })));
+    assert!(resources.iter().any(|rule| rule["resources"] == json!(["selfsubjectaccessreviews"])));
+    let paths = status["nonResourceRules"].as_array().unwrap();
+    assert!(paths.contains(&json!({ "verbs": ["get"], "nonResourceURLs": ["/metrics", "/logs/*"] })));
+    let nobody = rules_review(&store(), &User::anonymous(), "n");
+    assert_eq!((nobody["resourceRules"].as_array().unwrap().len(), &nobody["incomplete"]), (0, &json!(false)));
+}
