@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh64::xxh64;
 
 use crate::error::Error;
-use crate::registry::{Definition, Registry, Source};
+use crate::registry::{Definition, Registry};
 
 /// The version of Kubernetes that the server answers as.
 pub const GIT_VERSION: &str = "v1.36.3";
@@ -23,6 +23,13 @@ pub const GIT_VERSION: &str = "v1.36.3";
 pub const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 const JSON: &str = "application/json";
+
+/// OpenAPI v2 as kubectl asks for it, when OpenAPI v3 doesn't name a kind.
+const ASKS_OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2";
+const OPENAPI_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// A document (gnostic's `openapi.v2.Document`) with a title and a version, and no kind: all kinds are in OpenAPI v3, so
+/// kubectl learns that there is no such one, as from the real server's document.
+const EMPTY_V2: &[u8] = b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.36.3\x42\x00";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Built-in groups in the order in which kube-apiserver lists them; groups of CRDs follow.
@@ -48,9 +55,6 @@ const GROUP_ORDER: [&str; 20] = [
     "resource.k8s.io",
     "flowcontrol.apiserver.k8s.io",
 ];
-
-/// Built-in kinds with `/scale`, all in the group `apps`.
-const SCALED: [&str; 3] = ["deployments", "replicasets", "statefulsets"];
 
 /// Verbs of built-in kinds, in the order in which kube-apiserver lists them.
 const BUILT_IN_VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -79,7 +83,7 @@ pub struct Answer {
 /// text, empty if there was none.
 ///
 /// # Errors
-/// 406 if JSON isn't accepted, 404 for unknown versions, 501 for OpenAPI v2.
+/// 406 if JSON isn't accepted, 404 for unknown versions, 501 for OpenAPI v2 in JSON.
 pub fn answer(path: &str, accept: &str, registry: &Registry, crds: &CrdVersions<'_>) -> Option<Result<Answer, Error>> {
     if matches!(path, "/healthz" | "/livez" | "/readyz" | "/healthz/ping" | "/livez/ping" | "/readyz/ping") {
         return Some(Ok(text(200, "ok")));
@@ -121,7 +125,10 @@ pub fn answer(path: &str, accept: &str, registry: &Registry, crds: &CrdVersions<
             }
             view.resources(name, version)
         }
-        ["openapi", "v2"] => return Some(Err(Error::not_implemented("OpenAPI v2"))),
+        ["openapi", "v2"] if accept.contains(ASKS_OPENAPI_V2) => {
+            return Some(Ok(Answer { content_type: OPENAPI_V2, body: EMPTY_V2.into(), ..text(200, "") }));
+        }
+        ["openapi", "v2"] => return Some(Err(Error::not_implemented("OpenAPI v2 in JSON"))),
         ["openapi", "v3"] => {
             // The real server calls its index text as well.
             return Some(Ok(Answer { body: view.openapi_index().to_string().into_bytes().into(), ..text(200, "") }));
@@ -259,18 +266,15 @@ impl<'a> View<'a> {
     }
 
     /// Subresources with their verbs, in the order in which kube-apiserver lists them.
-    fn parts(&self, definition: &Definition) -> Vec<(&'static str, &'static [&'static str])> {
+    fn parts(definition: &Definition) -> Vec<(&'static str, &'static [&'static str])> {
         let resource = &definition.resource;
-        let (group, version) = (resource.api_version.group(), resource.api_version.version());
         let status = definition.has_status().then_some(("status", PART_VERBS.as_slice()));
-        let scale = ("scale", PART_VERBS.as_slice());
+        let scale = definition.scale.is_some().then_some(("scale", PART_VERBS.as_slice()));
         if is_custom(definition) {
-            let entry = (self.crds)(group, version, &resource.plural);
-            let scale = entry.is_some_and(|entry| openapi::has_scale(&entry)).then_some(scale);
             return status.into_iter().chain(scale).collect();
         }
-        let finalize = (group.is_empty() && &*resource.plural == "namespaces").then_some(("finalize", &["update"][..]));
-        let scale = (group == "apps" && SCALED.contains(&&*resource.plural)).then_some(scale);
+        let core = resource.api_version.group().is_empty();
+        let finalize = (core && &*resource.plural == "namespaces").then_some(("finalize", &["update"][..]));
         finalize.into_iter().chain(scale).chain(status).collect()
     }
 
@@ -285,7 +289,7 @@ impl<'a> View<'a> {
             });
             add_names(&mut entry, definition);
             resources.push(entry);
-            for (part, verbs) in self.parts(definition) {
+            for (part, verbs) in Self::parts(definition) {
                 let name = format!("{plural}/{part}");
                 let mut entry =
                     json!({ "name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": verbs });
@@ -317,7 +321,7 @@ impl<'a> View<'a> {
                     .versions
                     .iter()
                     .map(|(version, kinds)| {
-                        let kinds: Vec<Value> = kinds.iter().map(|kind| self.aggregated_kind(kind)).collect();
+                        let kinds: Vec<Value> = kinds.iter().map(|kind| Self::aggregated_kind(kind)).collect();
                         json!({ "version": version, "resources": kinds, "freshness": "Current" })
                     })
                     .collect();
@@ -330,7 +334,7 @@ impl<'a> View<'a> {
         })
     }
 
-    fn aggregated_kind(&self, definition: &Definition) -> Value {
+    fn aggregated_kind(definition: &Definition) -> Value {
         let resource = &definition.resource;
         // The real server leaves group and version of built-in kinds empty: they are those of the list.
         let kind = if is_custom(definition) {
@@ -339,8 +343,7 @@ impl<'a> View<'a> {
         } else {
             json!({ "group": "", "version": "", "kind": &*resource.kind })
         };
-        let parts: Vec<Value> = self
-            .parts(definition)
+        let parts: Vec<Value> = Self::parts(definition)
             .into_iter()
             .map(|(part, verbs)| {
                 let scale = json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" });
@@ -405,7 +408,7 @@ impl<'a> View<'a> {
 }
 
 fn is_custom(definition: &Definition) -> bool {
-    matches!(definition.source, Source::Crd { .. })
+    !definition.is_built_in()
 }
 
 fn verbs(definition: &Definition) -> Vec<&'static str> {

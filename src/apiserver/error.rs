@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::field_error::FieldError;
+use crate::field_error::{FieldError, go_quote};
 
 /// An answer that isn't a success.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,6 +131,18 @@ impl Error {
         Self { details, ..Self::new(422, "Invalid", message) }
     }
 
+    /// 422 for a patch whose outcome can't be decoded; `shown` is the outcome, or the patch, as text. The real server
+    /// keeps the order of an outcome's fields; here they are sorted.
+    #[must_use]
+    pub fn invalid_patch(shown: &str, why: &str) -> Self {
+        let fault = FieldError::invalid("patch", go_quote(shown), why);
+        let mut error = Self::invalid(About { group: "", plural: "", kind: "", name: "" }, &[fault]);
+        if let Some(details) = error.details.as_object_mut() {
+            details.retain(|name, _| name == "causes");
+        }
+        error
+    }
+
     /// 410.
     #[must_use]
     pub fn expired(message: impl Into<String>) -> Self {
@@ -144,6 +156,14 @@ impl Error {
             details: json!({}),
             ..Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
         }
+    }
+
+    /// 405 for what can't be done with a custom resource.
+    #[must_use]
+    pub fn not_supported(about: About<'_>, verb: &str) -> Self {
+        let message = format!("{verb} is not supported on resources of kind \"{}\"", about.resource());
+        let details = json!({ "group": about.group, "kind": about.plural });
+        Self { details, ..Self::new(405, "MethodNotAllowed", message) }
     }
 
     /// 501 for what the real server can and this one can't.

@@ -174,6 +174,21 @@ pub(crate) fn json_kind(value: &Value) -> &'static str {
     }
 }
 
+/// A value as Go's `%v` prints it.
+#[must_use]
+pub fn go_text(value: &Value) -> String {
+    let all = |items: Vec<String>| items.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", all(items.iter().map(go_text).collect())),
+        Value::Object(fields) => {
+            format!("map[{}]", all(fields.iter().map(|(name, value)| format!("{name}:{}", go_text(value))).collect()))
+        }
+        plain => plain.to_string(),
+    }
+}
+
 /// A text in double quotes as Go's `%q` prints it.
 #[must_use]
 pub fn go_quote(text: &str) -> String {

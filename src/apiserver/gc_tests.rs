@@ -28,6 +28,7 @@ fn definition(api_version: &str, plural: &str, kind: &str, namespaced: bool) -> 
         categories: Vec::new(),
         generation: false,
         source: Source::BuiltIn,
+        scale: None,
         selectable: Vec::new(),
     }
 }

@@ -20,6 +20,7 @@ use crate::auth::{
     User, Users, authorize, authorize_path, impersonated, impersonates, review, rules_review, self_review,
 };
 use crate::error::Error;
+use crate::field_error::go_text;
 use crate::patch::{json_patch, merge_body, merge_patch, strategic, strategic_body};
 use crate::read::Listed;
 use crate::registry::{Definition, Source};
@@ -29,10 +30,12 @@ use crate::table::{
     Accepted, Client, Columns, Encoding, Endpoint, Form, Include, ListMeta, TableOptions, metadata, metadata_list,
     negotiate, table,
 };
-use crate::{shape, stream};
+use crate::{kinds, scale, shape, stream};
 
 /// A request's body is at most this large, as at the real server.
 const MAX_BODY_BYTES: usize = 3 << 20;
+/// What client-go's typed clients write in.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The server with its users and its audit log; cheap to clone.
 #[derive(Clone)]
@@ -192,7 +195,16 @@ impl Front {
         if review && request.verb == Verb::Create {
             return self.review(asked, request, body);
         }
-        let definition = self.server.definition(request)?;
+        let definition = match self.server.definition(request) {
+            Ok(definition) => definition,
+            // Nobody at the real server knows the path then.
+            Err(_) if !self.server.knows(request) => {
+                let answer = crate::discovery::not_found();
+                return Ok(plain(answer.code, answer.content_type, answer.body));
+            }
+            Err(error) => return Err(error),
+        };
+        let custom = !definition.is_built_in();
         let watch = request.verb == Verb::Watch;
         let endpoint = match definition.source {
             Source::BuiltIn => Endpoint::BuiltIn { collection: request.name.is_empty() },
@@ -202,7 +214,7 @@ impl Front {
             .map_err(|error| Error::new(406, "NotAcceptable", error.to_string()))?;
         let view = View {
             accepted,
-            columns: columns(&definition),
+            columns: columns(&definition, request),
             include: Include::parse(request.query.get("includeObject"))
                 .map_err(|error| Error::bad_request(error.to_string()))?,
             now: unix_seconds(&(self.server.clock)().time),
@@ -210,10 +222,14 @@ impl Front {
         match request.verb {
             Verb::Get => {
                 let (definition, object) = self.server.get(request)?;
-                view.one(200, &shape::shown(&definition, &object), &[])
+                let mut shown = shape::shown(&definition, &object);
+                if request.subresource == "scale" {
+                    shown = scale::shown(&definition, &shown)?;
+                }
+                view.one(200, &shown, &[])
             }
             Verb::List => view.many(&self.server.list(request)?),
-            Verb::DeleteCollection => view.many(&self.server.delete_collection(request, &options(body)?)?),
+            Verb::DeleteCollection => view.many(&self.server.delete_collection(request, &options(asked, body)?)?),
             Verb::Watch => {
                 let timeout = request.query.number("timeoutSeconds")?.filter(|s| *s > 0).map(Duration::from_secs);
                 let bookmarks = request.query.is_true("allowWatchBookmarks");
@@ -228,31 +244,41 @@ impl Front {
                 Ok(response)
             }
             Verb::Create => {
-                let body = parse(asked, body)?;
+                let body = parse(asked, body, custom)?;
                 body["metadata"]["name"].as_str().unwrap_or_default().clone_into(created);
                 view.finished(self.server.create(request, body)?)
             }
-            Verb::Update => view.finished(self.server.update(request, parse(asked, body)?)?),
+            Verb::Update => view.finished(self.server.update(request, parse(asked, body, custom)?)?),
             Verb::Patch => view.finished(self.patch(asked, request, body)?),
-            Verb::Delete => view.finished(self.server.delete(request, &options(body)?)?),
+            Verb::Delete => view.finished(self.server.delete(request, &options(asked, body)?)?),
         }
     }
 
     fn patch(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Answer, Error> {
         let kind = asked.header(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
         match kind {
-            "application/json-patch+json" => self.server.patch(request, |_, object| json_patch(object, body)),
+            "application/json-patch+json" => self.server.patch(request, |definition, object| {
+                let patched = json_patch(object, body)?;
+                shape::check_patched(definition, request, &patched, false, || patched.to_string())?;
+                Ok(patched)
+            }),
             "application/merge-patch+json" => {
                 let patch = merge_body(body)?;
-                self.server.patch(request, |_, object| Ok(merge_patch(object, &patch)))
+                self.server.patch(request, |definition, object| {
+                    let patched = merge_patch(object, &patch);
+                    shape::check_patched(definition, request, &patched, false, || patched.to_string())?;
+                    Ok(patched)
+                })
             }
             "application/strategic-merge-patch+json" => {
                 let patch = strategic_body(body)?;
                 self.server.patch(request, |definition, object| {
-                    let tree = shape::merge_tree(definition).ok_or_else(|| {
-                        Error::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json")
+                    let tree = shape::merge_tree(definition, &request.subresource).ok_or_else(|| {
+                        Error::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml")
                     })?;
-                    strategic(object, &patch, &*tree)
+                    let patched = strategic(object, &patch, &*tree)?;
+                    shape::check_patched(definition, request, &patched, true, || go_text(&patch))?;
+                    Ok(patched)
                 })
             }
             "application/apply-patch+yaml" => Err(Error::not_implemented("server-side apply")),
@@ -268,7 +294,7 @@ impl Front {
 
     /// Reviews of who somebody is and what they may do: asked, answered, kept nowhere.
     fn review(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Response, Error> {
-        let mut answer = parse(asked, body)?;
+        let mut answer = parse(asked, body, false)?;
         let (user, state) = (&*asked.user, self.server.state.lock());
         answer["status"] = match request.plural.as_str() {
             "subjectaccessreviews" => review(&state.store, &answer["spec"], None),
@@ -382,8 +408,9 @@ fn full_list(listed: &Listed, meta: &ListMeta<'_>) -> Vec<u8> {
     out
 }
 
-fn columns(definition: &Definition) -> Arc<Columns> {
+fn columns(definition: &Definition, request: &Request) -> Arc<Columns> {
     Arc::new(match &definition.source {
+        _ if request.subresource == "scale" => Columns::scale(!definition.is_built_in()),
         Source::BuiltIn => Columns::built_in(definition.resource.api_version.group(), &definition.resource.plural),
         Source::Crd { columns, .. } => Columns::custom(columns),
     })
@@ -393,11 +420,13 @@ fn client<'a>(asked: &'a Asked<'_>, pretty: Option<&'a str>) -> Client<'a> {
     Client { accept: asked.header(&ACCEPT), pretty, user_agent: asked.header(&USER_AGENT) }
 }
 
-fn parse(asked: &Asked<'_>, body: &[u8]) -> Result<Value, Error> {
+fn parse(asked: &Asked<'_>, body: &[u8], custom: bool) -> Result<Value, Error> {
     let kind = asked.header(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
     let bad = |error: String| Error::bad_request(format!("the object provided is unrecognized: {error}"));
     let value: Value = match kind {
         "" | "application/json" | "*/*" => serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?,
+        // Not of custom resources, whose types nobody knows.
+        PROTOBUF if !custom => kinds::from_protobuf(body).map_err(bad)?,
         "application/yaml" => {
             let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
             serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))?
@@ -412,9 +441,12 @@ fn parse(asked: &Asked<'_>, body: &[u8]) -> Result<Value, Error> {
     if value.is_object() { Ok(value) } else { Err(bad("not an object".to_owned())) }
 }
 
-fn options(body: &[u8]) -> Result<Value, Error> {
+fn options(asked: &Asked<'_>, body: &[u8]) -> Result<Value, Error> {
     if body.is_empty() {
         return Ok(json!({}));
+    }
+    if asked.header(&CONTENT_TYPE) == PROTOBUF {
+        return kinds::from_protobuf(body).map_err(|error| Error::bad_request(format!("DeleteOptions: {error}")));
     }
     serde_json::from_slice(body).map_err(|error| Error::bad_request(format!("DeleteOptions: {error}")))
 }

@@ -31,6 +31,7 @@ pub mod read;
 pub mod registry;
 pub mod request;
 pub mod saved;
+pub mod scale;
 pub mod schema;
 pub mod server;
 pub mod service;

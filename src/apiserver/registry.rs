@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ringmaster_core::key::{ApiVersion, Resource};
 use serde_json::{Value, json};
 
+use crate::scale::ScalePaths;
 use crate::schema::Schema;
 use crate::store::{KindKey, kind_key};
 
@@ -28,6 +29,8 @@ pub struct Definition {
     pub categories: Vec<String>,
     /// Whether objects have `metadata.generation`.
     pub generation: bool,
+    /// Where its objects keep what the subresource `scale` shows; `None` if it has none.
+    pub scale: Option<ScalePaths>,
     /// Where it comes from.
     pub source: Source,
     /// Fields beside name and namespace that it can be selected by.
@@ -157,6 +160,7 @@ pub fn of_crd(crd: &Value) -> Vec<(Definition, bool)> {
             short_names: list(&names["shortNames"]),
             categories: list(&names["categories"]),
             generation: true,
+            scale: ScalePaths::of_crd(version),
             source: Source::Crd { schema, columns: Arc::new(version["additionalPrinterColumns"].clone()) },
             selectable: selectable.map(|field| text(&field["jsonPath"]).trim_start_matches('.').to_owned()).collect(),
         };

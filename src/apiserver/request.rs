@@ -88,6 +88,13 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The same with one parameter set.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// A boolean as Go's strconv reads it; anything else is false.
     #[must_use]
     pub fn is_true(&self, name: &str) -> bool {

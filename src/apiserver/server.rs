@@ -17,9 +17,9 @@ use crate::gc::{Deleted, FOREGROUND, ORPHAN, Work, consequences, delete_in_backg
 use crate::meta::{self, Now};
 use crate::read::Listed;
 use crate::registry::{Definition, Registry};
-use crate::request::Request;
+use crate::request::{Request, Verb};
 use crate::store::{KindKey, Limits, Store};
-use crate::{crd, shape};
+use crate::{crd, kinds, shape};
 
 /// A write that somebody else was faster at is repeated so often when the client named no version (as the real server).
 const PATCH_TRIES: usize = 5;
@@ -65,7 +65,7 @@ impl ApiServer {
         let (server, work) = Self::empty(limits, clock);
         for name in ["default", "kube-system", "kube-public"] {
             let request = Request {
-                verb: crate::request::Verb::Create,
+                verb: Verb::Create,
                 group: String::new(),
                 version: "v1".to_owned(),
                 plural: "namespaces".to_owned(),
@@ -98,13 +98,38 @@ impl ApiServer {
         if !definition.resource.namespaced && !request.namespace.is_empty() {
             return Err(Error::no_resource());
         }
-        match request.subresource.as_str() {
+        let found = match request.subresource.as_str() {
             "" => Ok(definition),
+            other if kinds::lacks(request.group.as_str(), &definition.resource.plural, other) => {
+                Err(Error::not_implemented(&format!("the subresource {other} of {}", request.plural)))
+            }
             "status" if definition.has_status() => Ok(definition),
             "finalize" if definition.key.plural.as_ref() == "namespaces" => Ok(definition),
-            "status" => Err(Error::no_resource()),
-            other => Err(Error::not_implemented(&format!("the subresource {other} of {}", request.plural))),
+            "scale" if definition.scale.is_some() => Ok(definition),
+            _ if definition.is_built_in() => Err(Error::no_resource()),
+            // The real server takes the path for one of the object.
+            _ => Err(Error::not_found(about(&definition, &request.name))),
+        }?;
+        let allowed = match request.subresource.as_str() {
+            "" => true,
+            "finalize" => request.verb == Verb::Update,
+            _ => matches!(request.verb, Verb::Get | Verb::Update | Verb::Patch),
+        };
+        match allowed {
+            true => Ok(found),
+            false if found.is_built_in() => Err(Error::method_not_allowed()),
+            false => Err(Error::not_supported(about(&found, ""), request.verb.name())),
         }
+    }
+
+    /// Whether the kind is served, or another built-in one of its group and version.
+    pub(crate) fn knows(&self, request: &Request) -> bool {
+        let registry = &self.state.lock().registry;
+        registry.find(&request.group, &request.version, &request.plural).is_some()
+            || registry.iter().any(|known| {
+                let version = &known.resource.api_version;
+                known.is_built_in() && version.group() == request.group && version.version() == request.version
+            })
     }
 
     /// Creates an object.
@@ -113,9 +138,6 @@ impl ApiServer {
     /// If it is invalid, there already, or its namespace isn't.
     pub fn create(&self, request: &Request, mut body: Value) -> Result<Answer, Error> {
         let definition = self.definition(request)?;
-        if !request.subresource.is_empty() {
-            return Err(Error::method_not_allowed());
-        }
         shape::check_kind(&definition, &body)?;
         let now = (self.clock)();
         let given = meta::text(&body, "name").to_owned();
@@ -147,15 +169,11 @@ impl ApiServer {
     /// If it is invalid, isn't there, or isn't the version that the body names.
     pub fn update(&self, request: &Request, body: Value) -> Result<Answer, Error> {
         let definition = self.definition(request)?;
-        shape::check_kind(&definition, &body)?;
-        check_namespace(&definition, request, &body)?;
-        let name = meta::text(&body, "name");
-        if !name.is_empty() && name != request.name {
-            return Err(Error::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                request.name
-            )));
+        if request.subresource == "scale" {
+            return self.update_scale(&definition, request, &body);
         }
+        shape::check_kind(&definition, &body)?;
+        check_place(&definition, request, &body)?;
         if shape::needs_version(&definition) && meta::text(&body, "resourceVersion").is_empty() {
             let field = FieldError::invalid("metadata.resourceVersion", "0", "must be specified for an update");
             return Err(Error::invalid(about(&definition, &request.name), &[field]));
@@ -176,19 +194,36 @@ impl ApiServer {
         change: impl Fn(&Definition, Value) -> Result<Value, Error>,
     ) -> Result<Answer, Error> {
         let definition = self.definition(request)?;
+        if request.subresource == "scale" {
+            return self.patch_scale(&definition, request, change);
+        }
+        self.rewrite(&definition, request, |seen| {
+            let body = change(&definition, shape::shown(&definition, seen))?;
+            shape::check_kind(&definition, &body)?;
+            check_place(&definition, request, &body)?;
+            Ok(body)
+        })
+    }
+
+    /// Replaces an object by what `make` makes of it, again if somebody else was faster.
+    pub(crate) fn rewrite(
+        &self,
+        definition: &Arc<Definition>,
+        request: &Request,
+        make: impl Fn(&Object) -> Result<Value, Error>,
+    ) -> Result<Answer, Error> {
         let now = (self.clock)();
         for _ in 0..PATCH_TRIES {
-            let seen = self.state.lock().seen(&definition, request)?;
+            let seen = self.state.lock().seen(definition, request)?;
             // Without the lock: a patch may be large, and somebody else's turn is cheap.
-            let body = change(&definition, shape::shown(&definition, &seen))?;
-            shape::check_kind(&definition, &body)?;
+            let body = make(&seen)?;
             let mut state = self.state.lock();
-            let still = state.seen(&definition, request)?;
+            let still = state.seen(definition, request)?;
             if Arc::ptr_eq(&still, &seen) {
-                return self.replace(&mut state, &definition, request, &seen, body, &now);
+                return self.replace(&mut state, definition, request, &seen, body, &now);
             }
         }
-        Err(Error::modified(about(&definition, &request.name)))
+        Err(Error::modified(about(definition, &request.name)))
     }
 
     fn replace(
@@ -415,6 +450,21 @@ fn check_namespace(definition: &Definition, request: &Request, body: &Value) -> 
         ));
     }
     Ok(())
+}
+
+/// Whether a body is of the object that the path names.
+pub(crate) fn check_place(definition: &Definition, request: &Request, body: &Value) -> Result<(), Error> {
+    check_namespace(definition, request, body)?;
+    let wanted = &request.name;
+    match meta::text(body, "name") {
+        "" => Err(Error::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        ))),
+        name if name != wanted => Err(Error::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({wanted})"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn check_preconditions(about: About<'_>, metadata: &Value, seen: &Object) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use crate::kinds::{self, Addresses, Kind};
 use crate::patch::MergeTree;
 use crate::registry::{Definition, Source};
 use crate::request::Request;
+use crate::scale::{self, ScalePaths};
 use crate::server::about;
 use crate::store::kind_key;
 
@@ -41,6 +42,7 @@ pub(crate) fn built_ins() -> Vec<Definition> {
                 short_names: kind.short_names.clone(),
                 categories: kind.categories.clone(),
                 generation: kind.generation,
+                scale: kind.has("scale").then(ScalePaths::built_in),
                 source: Source::BuiltIn,
                 selectable: kind.selectable.clone(),
             }
@@ -53,11 +55,12 @@ fn built_in(definition: &Definition) -> Option<&'static Kind> {
     kinds::find(version.group(), version.version(), &definition.resource.plural)
 }
 
-/// Where strategic merge patches find a kind's merge keys; `None` for custom kinds.
-pub(crate) fn merge_tree(definition: &Definition) -> Option<Arc<MergeTree>> {
+/// Where strategic merge patches of a kind, or of its subresource, find merge keys; `None` for custom kinds.
+pub(crate) fn merge_tree(definition: &Definition, subresource: &str) -> Option<Arc<MergeTree>> {
     let kind = built_in(definition).filter(|_| matches!(definition.source, Source::BuiltIn))?;
     let schemas = kinds::openapi_v3_parsed(&kind.api_version())?.get("components")?.get("schemas")?;
-    MergeTree::compile(schemas, &kind.schema).ok().map(Arc::new)
+    let schema = if subresource == "scale" { scale::SCHEMA } else { &kind.schema };
+    MergeTree::compile(schemas, schema).ok().map(Arc::new)
 }
 
 /// Whether an update by PUT must name the version that it replaces.
@@ -123,6 +126,58 @@ pub(crate) fn check_kind(definition: &Definition, body: &Value) -> Result<(), Er
     )))
 }
 
+/// Whether what a patch made of an object can be decoded. `shown` is what the refusal says of the patch; the words of
+/// a strategic one come from another decoder (apimachinery's `DefaultUnstructuredConverter`).
+///
+/// # Errors
+/// 422 if it can't, or if it has unknown fields and none are allowed.
+pub(crate) fn check_patched(
+    definition: &Definition,
+    request: &Request,
+    patched: &Value,
+    strategic: bool,
+    shown: impl Fn() -> String,
+) -> Result<(), Error> {
+    let strict = request.query.get("fieldValidation") == Some("Strict");
+    let refused = |why: &str| Error::invalid_patch(&shown(), why);
+    match built_in(definition) {
+        _ if request.subresource == "scale" => Ok(()),
+        Some(kind) if definition.is_built_in() => {
+            let decoded = kinds::decode_bare(kind, patched.clone());
+            let decoded = decoded.map_err(|why| refused(&if strategic { unconverted(&why) } else { why }))?;
+            if strict && !decoded.strict.is_empty() {
+                return Err(refused(&kinds::strict_words(&decoded.strict)));
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the converter says where Go's JSON decoder says this.
+fn unconverted(why: &str) -> String {
+    let parts = why.strip_prefix("json: cannot unmarshal ").and_then(|rest| {
+        let (found, rest) = rest.split_once(' ')?;
+        Some((found, rest.rsplit_once(" of type ")?.1.trim_start_matches('*')))
+    });
+    let Some((found, wanted)) = parts else { return why.to_owned() };
+    let found = match found {
+        "array" => "slice",
+        "object" => "map",
+        "number" => "int64",
+        plain => plain,
+    };
+    if wanted.starts_with("map[") {
+        format!("cannot restore map from {found}")
+    } else if wanted.starts_with("[]") {
+        format!("cannot restore slice from {found}")
+    } else if wanted.contains('.') {
+        format!("cannot restore struct from: {found}")
+    } else {
+        format!("unrecognized type: {wanted}")
+    }
+}
+
 /// Brings a body to the form that is stored; gives back what deserves a warning.
 ///
 /// # Errors
@@ -150,8 +205,8 @@ pub(crate) fn prepare(
                 Ok(()) => kinds::validate(kind, body, old, part),
                 Err(errors) => errors,
             };
-            if errors.is_empty() && kind.kind == "CustomResourceDefinition" {
-                errors = crate::crd::check(body)?;
+            if kind.kind == "CustomResourceDefinition" {
+                errors.extend(crate::crd::check(body)?);
             }
             if let Some(why) = old.filter(|_| errors.is_empty()).and_then(|old| kinds::refusal(kind, body, old)) {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();
@@ -171,10 +226,14 @@ pub(crate) fn prepare(
                 undecodable(&format!("strict decoding error: {}", list.join(", ")))
             })?;
             schema.default(body);
-            let errors = match old {
-                Some(old) if request.subresource == "status" => schema.validate_status(body, old),
+            let status = request.subresource == "status";
+            let mut errors = match old {
+                Some(old) if status => schema.validate_status(body, old),
                 old => schema.validate(body, old),
             };
+            if let Some(scale) = &definition.scale {
+                errors.extend(scale.validate(body, status));
+            }
             crate::schema::normalize_numbers(body);
             (unknown.iter().map(|path| format!("unknown field {path:?}")).collect(), errors)
         }

@@ -15,7 +15,7 @@ use crate::meta::Now;
 use crate::server::ApiServer;
 use crate::store::Limits;
 
-fn front(limits: Limits) -> Front {
+pub(crate) fn front(limits: Limits) -> Front {
     let next = AtomicU64::new(1);
     let clock = Arc::new(move || {
         let number = u128::from(next.fetch_add(1, Ordering::Relaxed));
@@ -29,7 +29,7 @@ fn front(limits: Limits) -> Front {
     Front::new(server, Users::default(), None)
 }
 
-async fn send(front: &Front, method: Method, path: &str, kind: &str, body: Value) -> (u16, Value) {
+pub(crate) async fn send(front: &Front, method: Method, path: &str, kind: &str, body: Value) -> (u16, Value) {
     let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
     let request = Request::builder().method(method).uri(path).header("content-type", kind).body(body).unwrap();
     let response = front.answer(request).await;
@@ -226,4 +226,42 @@ async fn what_is_not_served_is_said_clearly() {
     let (code, status) =
         send(&front, Method::PATCH, "/api/v1/namespaces/default", "application/apply-patch+yaml", json!({})).await;
     assert_eq!((code, status["reason"].as_str()), (501, Some("NotImplemented")));
+}
+
+#[tokio::test]
+async fn patches_that_lead_nowhere_are_refused() {
+    let front = front(Limits::default());
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c" } });
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(post(&front, maps, map).await.0, 201);
+    let (strategic, merge) = ("application/strategic-merge-patch+json", "application/merge-patch+json");
+    for (kind, patch, code, why) in [
+        (merge, json!({ "metadata": { "name": "d" } }), 400, "the name of the object (d) does not match the name on"),
+        (merge, json!({ "data": 1 }), 422, "json: cannot unmarshal number into Go struct field ConfigMap.data of type"),
+        (merge, json!({ "kind": "X" }), 422, "no kind \"X\" is registered for version \"v1\" in scheme"),
+        (
+            strategic,
+            json!({ "immutable": "no" }),
+            422,
+            " \"\" is invalid: patch: Invalid value: \"map[immutable:no]\": unrecognized type: bool",
+        ),
+    ] {
+        let refused = send(&front, Method::PATCH, &format!("{maps}/c"), kind, patch).await;
+        assert!(refused.0 == code && refused.1["message"].as_str().unwrap().contains(why), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_may_be_protobuf_but_for_custom_resources() {
+    let front = with_things(Limits::default()).await;
+    // runtime.Unknown { typeMeta { v1, ConfigMap }, raw: ConfigMap { metadata { name: a } } }
+    let body = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x05\x0a\x03\x0a\x01a";
+    let send = async |path: &str| {
+        let request = Request::post(path).header("content-type", "application/vnd.kubernetes.protobuf");
+        front.answer(request.body(Body::from(&body[..])).unwrap()).await.status().as_u16()
+    };
+    assert_eq!(send("/api/v1/namespaces/default/configmaps").await, 201);
+    assert_eq!(get(&front, "/api/v1/namespaces/default/configmaps/a").await.1["metadata"]["name"], "a");
+    assert_eq!(send(THINGS).await, 415);
+    assert_eq!(send("/api/v1/namespaces/default/secrets").await, 400, "a ConfigMap is no Secret");
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use ringmaster_core::key::{ApiVersion, Resource};
 
 use super::*;
-use crate::registry::of_crd;
+use crate::registry::{Source, of_crd};
+use crate::scale::ScalePaths;
 use crate::store::kind_key;
 
 fn golden() -> Value {
@@ -30,6 +31,7 @@ fn built_in(api_version: &str, plural: &str, kind: &str, short: &[&str], status:
         categories: if all { Vec::new() } else { vec!["all".to_owned()] },
         generation: true,
         source: Source::BuiltIn,
+        scale: matches!(plural, "deployments" | "replicasets" | "statefulsets").then(ScalePaths::built_in),
         selectable: Vec::new(),
     }
 }

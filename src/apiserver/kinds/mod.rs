@@ -19,7 +19,7 @@ use std::io::Read as _;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use service::Addresses;
 pub use validate::validate;
@@ -220,26 +220,83 @@ pub struct Decoded {
 /// # Errors
 /// The message of the 400, if a field has another type or the body is of another kind.
 pub fn decode(kind: &Kind, body: Value) -> Result<Decoded, String> {
-    let Value::Object(mut body) = body else {
-        return Err(undecodable(kind, &kind.version, "the body must be a JSON object"));
+    let said = |field: &str, or: &str| {
+        let said = body[field].as_str().filter(|said| !said.is_empty());
+        said.unwrap_or(or).rsplit('/').next().unwrap_or_default().to_owned()
     };
+    let (name, version) = (said("kind", &kind.kind), said("apiVersion", &kind.version));
+    decode_bare(kind, body).map_err(|why| undecodable(&name, kind, &version, &why))
+}
+
+/// The same with nothing but Go's words in the error.
+///
+/// # Errors
+/// If a field has another type or the body is of another kind.
+pub(crate) fn decode_bare(kind: &Kind, body: Value) -> Result<Decoded, String> {
+    let Value::Object(mut body) = body else { return Err("the body must be a JSON object".to_owned()) };
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (api_version, said) = (text("apiVersion"), text("kind"));
-    check_kind(kind, &api_version, &said)?;
+    check_kind(kind, &text("apiVersion"), &text("kind"))?;
     body.insert("apiVersion".to_owned(), kind.api_version().into());
     body.insert("kind".to_owned(), kind.kind.as_str().into());
-    let (object, strict) = shape::decode(&kind.go_type, body).map_err(|why| undecodable(kind, &kind.version, &why))?;
+    let (object, strict) = shape::decode(&kind.go_type, body)?;
     Ok(Decoded { object, strict })
+}
+
+/// What is written in protobuf but is no kind that is kept: its kind and its Go type.
+const OTHER_TYPES: [(&str, &str); 6] = [
+    ("Scale", "k8s.io/api/autoscaling/v1.Scale"),
+    ("DeleteOptions", "k8s.io/apimachinery/pkg/apis/meta/v1.DeleteOptions"),
+    ("SubjectAccessReview", "k8s.io/api/authorization/v1.SubjectAccessReview"),
+    ("SelfSubjectAccessReview", "k8s.io/api/authorization/v1.SelfSubjectAccessReview"),
+    ("SelfSubjectRulesReview", "k8s.io/api/authorization/v1.SelfSubjectRulesReview"),
+    ("SelfSubjectReview", "k8s.io/api/authentication/v1.SelfSubjectReview"),
+];
+
+/// A body in protobuf as JSON. Of a kind that isn't known, only the name is read: it is refused where it is written.
+///
+/// # Errors
+/// What is wrong with the body.
+pub(crate) fn from_protobuf(body: &[u8]) -> Result<Value, String> {
+    let envelope = shape::Envelope::open(body)?;
+    let (api_version, kind) = (&envelope.api_version, &envelope.kind);
+    let known = all().iter().find(|known| known.kind == *kind && known.api_version() == *api_version);
+    let other = || OTHER_TYPES.iter().find(|(name, _)| name == kind).map(|(_, go_type)| *go_type);
+    let mut object = match known.map(|known| known.go_type.as_str()).or_else(other) {
+        Some(go_type) => shape::decode(go_type, envelope.object(go_type)?)?.0,
+        None => serde_json::json!({}),
+    };
+    object["apiVersion"] = api_version.as_str().into();
+    object["kind"] = kind.as_str().into();
+    Ok(object)
+}
+
+/// Decodes an `autoscaling/v1` Scale, which is no kind of its own.
+///
+/// # Errors
+/// The words of Go's decoder.
+pub(crate) fn decode_scale(body: Map<String, Value>) -> Result<Decoded, String> {
+    let (object, strict) = shape::decode("k8s.io/api/autoscaling/v1.Scale", body)?;
+    Ok(Decoded { object, strict })
+}
+
+/// What Go says of a kind that it doesn't know.
+pub(crate) fn no_kind(kind: &str, api_version: &str) -> String {
+    format!("no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\"")
 }
 
 /// The message of the 400 for a strictly decoded body with such complaints.
 #[must_use]
 pub fn strict_error(kind: &Kind, complaints: &[String]) -> String {
-    undecodable(kind, &kind.version, &format!("strict decoding error: {}", complaints.join(", ")))
+    undecodable(&kind.kind, kind, &kind.version, &strict_words(complaints))
 }
 
-fn undecodable(kind: &Kind, version: &str, why: &str) -> String {
-    format!("{} in version \"{version}\" cannot be handled as a {}: {why}", kind.kind, kind.kind)
+/// What a strict decoder says of such complaints.
+pub(crate) fn strict_words(complaints: &[String]) -> String {
+    format!("strict decoding error: {}", complaints.join(", "))
+}
+
+fn undecodable(said: &str, kind: &Kind, version: &str, why: &str) -> String {
+    format!("{said} in version \"{version}\" cannot be handled as a {}: {why}", kind.kind)
 }
 
 fn check_kind(kind: &Kind, api_version: &str, said: &str) -> Result<(), String> {
@@ -251,19 +308,15 @@ fn check_kind(kind: &Kind, api_version: &str, said: &str) -> Result<(), String> 
     let api_version = if api_version.is_empty() { kind.api_version() } else { api_version.to_owned() };
     let version = api_version.rsplit('/').next().unwrap_or_default();
     let known = all().iter().any(|other| other.kind == said && other.api_version() == api_version);
-    let why = if known {
+    if known {
         // Go names the packages of the two types.
         let package = match kind.group.split('.').next().unwrap_or_default() {
             "" | "events" => "core",
             group => group,
         };
-        format!("converting ({version}.{said}) to ({package}.{}): unknown conversion", kind.kind)
-    } else {
-        format!(
-            "no kind \"{said}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\""
-        )
-    };
-    Err(format!("{said} in version \"{version}\" cannot be handled as a {}: {why}", kind.kind))
+        return Err(format!("converting ({version}.{said}) to ({package}.{}): unknown conversion", kind.kind));
+    }
+    Err(no_kind(said, &api_version))
 }
 
 /// Which part of an object an update writes.
@@ -273,6 +326,20 @@ pub enum Part {
     Main,
     /// The status.
     Status,
+}
+
+/// Whether the real server has a subresource of a kind that isn't done here.
+#[must_use]
+pub(crate) fn lacks(group: &str, plural: &str, subresource: &str) -> bool {
+    let lacking: &[&str] = match (group, plural) {
+        ("", "pods") => {
+            &["attach", "binding", "ephemeralcontainers", "eviction", "exec", "log", "portforward", "proxy", "resize"]
+        }
+        ("", "services") => &["proxy"],
+        ("", "serviceaccounts") => &["token"],
+        _ => &[],
+    };
+    lacking.contains(&subresource)
 }
 
 /// Makes a new object what the server stores: defaults, first status, allocations. Its metadata must be complete but

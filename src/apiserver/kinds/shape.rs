@@ -13,8 +13,10 @@ use serde_json::Value;
 use super::times::Precision;
 
 mod decode;
+mod protobuf;
 
 pub(super) use decode::decode;
+pub(super) use protobuf::Envelope;
 
 static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
     let text = super::unpack(include_bytes!("shapes.json.gz"));
@@ -40,6 +42,8 @@ struct RawField {
     omit: Vec<String>,
     #[serde(default)]
     through: Vec<String>,
+    #[serde(default)]
+    number: Vec<u64>,
 }
 
 type Id = usize;
@@ -91,6 +95,8 @@ struct Field {
     omit_empty: bool,
     omit_zero: bool,
     through: Vec<String>,
+    /// Its number in protobuf, behind those of the messages that it is in though JSON has it here; empty if it has none.
+    number: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -186,6 +192,7 @@ impl Shapes {
                 omit_empty: field.omit.iter().any(|omit| omit == "empty"),
                 omit_zero: field.omit.iter().any(|omit| omit == "zero"),
                 through: field.through.clone(),
+                number: field.number.clone(),
             })
             .collect();
         let by_name = fields.iter().enumerate().map(|(i, field)| (field.name.clone(), i)).collect();

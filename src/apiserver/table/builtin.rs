@@ -47,6 +47,15 @@ pub(super) fn printer(group: &str, plural: &str) -> Printer {
     Printer { columns, cells }
 }
 
+/// The printer of a Scale.
+pub(super) fn scale() -> Printer {
+    fn cells(scale: &Value, now: Instant) -> Vec<Value> {
+        let replicas = |part: &str| int(&scale[part]["replicas"]).into();
+        vec![name(scale), replicas("spec"), replicas("status"), age_cell(scale, now)]
+    }
+    Printer { columns: columns::SCALE, cells }
+}
+
 // === reading ===
 
 pub(super) fn text(value: &Value) -> &str {
@@ -90,7 +99,7 @@ fn labels(map: &Value) -> String {
 }
 
 /// A label selector in the form of a query, its keys sorted; `None` if an operator is none.
-fn selector(selector: &Value) -> Option<String> {
+pub(crate) fn selector(selector: &Value) -> Option<String> {
     let exact = selector["matchLabels"].as_object().into_iter().flatten();
     let mut terms: Vec<(&str, String)> =
         exact.map(|(key, value)| (key.as_str(), format!("{key}={}", text(value)))).collect();

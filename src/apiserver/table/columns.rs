@@ -39,6 +39,14 @@ const fn integer(name: &'static str, description: &'static str) -> Column {
     Column { name, kind: "integer", format: "", description, priority: 0 }
 }
 
+/// The one printer whose name column isn't marked as one.
+pub(super) const SCALE: &[Column] = &[
+    string("Name", NAME_TEXT),
+    integer("Desired", "replicas is the desired number of instances for the scaled object."),
+    integer("Available", "replicas is the actual number of observed instances of the scaled object."),
+    AGE,
+];
+
 pub(super) const NAMESPACES: &[Column] = &[NAME, string("Status", "The status of the namespace"), AGE];
 
 pub(super) const CONFIGMAPS: &[Column] = &[

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 pub use accept::{Accepted, Client, EncodeError, Encoding, Endpoint, Form, NotAcceptable, negotiate, wants_aggregated};
 pub use age::human_duration;
+pub(crate) use builtin::selector;
 pub use metadata::{metadata, metadata_list, refusal};
 
 use age::Instant;
@@ -72,6 +73,22 @@ impl Columns {
     #[must_use]
     pub fn custom(additional_printer_columns: &Value) -> Self {
         Self(Rows::Custom(custom::read(additional_printer_columns)))
+    }
+
+    /// The columns of the subresource `scale`, of a custom kind or of a built-in one.
+    #[must_use]
+    pub fn scale(custom: bool) -> Self {
+        if !custom {
+            return Self(Rows::BuiltIn { printer: builtin::scale(), pods: false });
+        }
+        Self::custom(&json!([
+            { "name": "Desired", "type": "integer", "description": "Number of desired replicas",
+              "jsonPath": ".spec.replicas" },
+            { "name": "Available", "type": "integer", "description": "Number of actual replicas",
+              "jsonPath": ".status.replicas" },
+            { "name": "Age", "type": "date", "description": columns::AGE_DATE.description,
+              "jsonPath": ".metadata.creationTimestamp" },
+        ]))
     }
 
     fn definitions(&self) -> Value {

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -47,6 +50,10 @@ var roots = map[string]any{
 	"rbac.authorization.k8s.io/v1 ClusterRoleBinding":  rbacv1.ClusterRoleBinding{},
 	"apiextensions.k8s.io/v1 CustomResourceDefinition": apiextensionsv1.CustomResourceDefinition{},
 	"v1 DeleteOptions":                                 metav1.DeleteOptions{},
+	"authentication.k8s.io/v1 SelfSubjectReview":       authenticationv1.SelfSubjectReview{},
+	"authorization.k8s.io/v1 SubjectAccessReview":      authorizationv1.SubjectAccessReview{},
+	"authorization.k8s.io/v1 SelfSubjectAccessReview":  authorizationv1.SelfSubjectAccessReview{},
+	"authorization.k8s.io/v1 SelfSubjectRulesReview":   authorizationv1.SelfSubjectRulesReview{},
 }
 
 // shape is a named Go type.
@@ -63,6 +70,8 @@ type field struct {
 	Omit []string `json:"omit,omitempty"`
 	// Names of the embedded structs that it comes through.
 	Through []string `json:"through,omitempty"`
+	// Its number in protobuf, behind those of the embedded structs that are messages of their own.
+	Number []int `json:"number,omitempty"`
 }
 
 func typeOf(gv, kind string) (string, error) {
@@ -132,7 +141,7 @@ func addShape(t reflect.Type, all map[string]shape) {
 		}
 	case t.Kind() == reflect.Struct:
 		one.Kind = "struct"
-		one.Fields = fields(t, nil, all)
+		one.Fields = fields(t, nil, nil, all)
 	case t.Kind() == reflect.Map:
 		one.Kind = "map[" + expression(t.Key()) + "]" + expression(t.Elem())
 		addShape(t.Key(), all)
@@ -146,7 +155,7 @@ func addShape(t reflect.Type, all map[string]shape) {
 	all[name] = one
 }
 
-func fields(t reflect.Type, through []string, all map[string]shape) []field {
+func fields(t reflect.Type, through []string, numbers []int, all map[string]shape) []field {
 	var list []field
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -160,10 +169,20 @@ func fields(t reflect.Type, through []string, all map[string]shape) []field {
 				inner = inner.Elem()
 			}
 			deeper := append(append([]string{}, through...), f.Name)
-			list = append(list, fields(inner, deeper, all)...)
+			embedded := fields(inner, deeper, number(f, numbers), all)
+			if f.Tag.Get("protobuf") == "" {
+				// TypeMeta: protobuf has it in the envelope.
+				for i := range embedded {
+					embedded[i].Number = nil
+				}
+			}
+			list = append(list, embedded...)
 			continue
 		}
 		one := field{Name: tag[0], Type: expression(f.Type), Through: through}
+		if f.Tag.Get("protobuf") != "" {
+			one.Number = number(f, numbers)
+		}
 		if one.Name == "" {
 			one.Name = f.Name
 		}
@@ -176,4 +195,17 @@ func fields(t reflect.Type, through []string, all map[string]shape) []field {
 		list = append(list, one)
 	}
 	return list
+}
+
+// number is the path of numbers to a field: those before, and its own if it is a field of a message.
+func number(f reflect.StructField, before []int) []int {
+	parts := strings.Split(f.Tag.Get("protobuf"), ",")
+	if len(parts) < 2 {
+		return before
+	}
+	own, err := strconv.Atoi(parts[1])
+	if err != nil {
+		panic(f.Name + ": " + err.Error())
+	}
+	return append(append([]int{}, before...), own)
 }
