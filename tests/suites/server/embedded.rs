@@ -57,7 +57,7 @@ impl Embedded {
         let runtime = new_runtime()?;
         let mut known = Users::default();
         for (name, token, group) in users {
-            known.insert(token, User::new(name, &[group]));
+            known.insert(token, User { uid: name.clone(), ..User::new(name, &[group]) });
         }
         let (server, work) = ApiServer::new(limits, wall_clock());
         runtime.spawn(work);

@@ -389,6 +389,17 @@ impl Drop for User {
     }
 }
 
+/// The kubectl that belongs to the real server.
+///
+/// # Errors
+/// It isn't on this machine.
+pub(crate) fn kubectl() -> anyhow::Result<PathBuf> {
+    match real::components()? {
+        Built::Found(folder) => Ok(folder.join("kubectl")),
+        Built::Unavailable(reason) => Err(anyhow!(reason)),
+    }
+}
+
 /// Waits until a CRD is established and its kind can be listed in every served version.
 ///
 /// # Errors

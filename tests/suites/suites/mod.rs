@@ -10,6 +10,7 @@ mod dev;
 mod errors;
 mod errors_reply;
 mod errors_setting;
+mod kubectl;
 mod main_job;
 mod metacontroller;
 mod readme;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Case> {
         errors_reply::cases(),
         errors_setting::cases(),
         watchers::cases(),
+        kubectl::cases(),
     ]
     .into_iter()
     .flatten()
