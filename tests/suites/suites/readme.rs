@@ -206,7 +206,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         let group = format!("-{}", self.0);
         for signal in ["TERM", "KILL"] {
-            let _ = Command::new("kill").args(["-s", signal, "--", &group]).status();
+            let _ = Command::new("kill").args(["-s", signal, "--", &group]).stderr(Stdio::null()).status();
             let gone = || Command::new("kill").args(["-0", "--", &group]).stderr(Stdio::null()).status();
             let mut left = 100;
             while left > 0 && gone().is_ok_and(|status| status.success()) {
