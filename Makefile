@@ -49,8 +49,8 @@ apiserver: ## A real kube-apiserver with the CRDs, on loopback, until Ctrl-C
 demo: ## The Website example with 200 objects, live, without a cluster; ARGS=--once ends when all are ready
 	cargo run --release --quiet -- demo $(ARGS)
 
-bench: ## Comes with the benchmarks
-	@echo "make bench is not there yet; 'make suites SUITE=scale' prints figures for 5,000 objects" >&2; exit 1
+bench: ## Benchmarks beside what they are compared with; WHAT=apiserver runs one, N=10000 a smaller one
+	cargo bench --bench bench -- $(WHAT)
 
 prerequisites:
 	@tests/prerequisites

@@ -19,6 +19,7 @@ mod serve;
 mod server;
 mod suites;
 mod trial;
+mod usage;
 mod wait;
 mod website;
 

@@ -12,11 +12,10 @@ use anyhow::{Context as _, bail, ensure};
 use crate::child::Child;
 use crate::cluster::Context;
 use crate::server::{User, lock};
+use crate::usage;
 
 /// How long Ringmaster may take to end after SIGTERM.
 const STOP: Duration = Duration::from_secs(20);
-/// Clock ticks per second in `/proc/<pid>/stat` (`USER_HZ`, the same on every Linux that we build for).
-const TICKS_PER_SECOND: u64 = 100;
 
 /// How to start one.
 pub(crate) struct Build<'a> {
@@ -178,9 +177,7 @@ impl Ringmaster {
     /// # Errors
     /// The process has ended.
     pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
-        let status = self.proc("status")?;
-        let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS: it has ended")?;
-        value.trim().trim_end_matches(" kB").parse().with_context(|| format!("VmRSS:{value}"))
+        usage::rss_kib(self.id())
     }
 
     /// CPU time used so far, user and system, in steps of 10 ms.
@@ -188,18 +185,6 @@ impl Ringmaster {
     /// # Errors
     /// The process has ended.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = self.proc("stat")?;
-        // The second field is the name in parentheses and may hold anything; utime and stime are fields 14 and 15.
-        let (_, fields) = stat.rsplit_once(')').context("/proc/<pid>/stat has no name")?;
-        let mut ticks = 0;
-        for field in fields.split_whitespace().skip(11).take(2) {
-            ticks += field.parse::<u64>()?;
-        }
-        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
-    }
-
-    fn proc(&self, file: &str) -> anyhow::Result<String> {
-        let path = format!("/proc/{}/{file}", self.id());
-        std::fs::read_to_string(&path).context(path)
+        usage::cpu(self.id())
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::server::{Server, ServerKind, Started};
+use crate::server::{Server, ServerKind, Setup, Started};
 
 /// How often the server's processes are looked at.
 const CHECK: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub(crate) fn run(dir: Option<PathBuf>) -> anyhow::Result<()> {
         }
     };
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let server = match Server::start(ServerKind::Real, None)? {
+    let server = match Server::start(ServerKind::Real, Setup::default())? {
         Started::Running(server) => server,
         Started::Unavailable(reason) => bail!("{reason}"),
     };

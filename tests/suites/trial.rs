@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::built::Built;
 use crate::child::tail;
 use crate::cluster::{CLEANUP, Cleanup, Context, Progress};
-use crate::server::{Server, ServerKind, Started, lock};
+use crate::server::{Server, ServerKind, Setup, Started, lock};
 use crate::wait;
 
 /// How long a trial may take unless it says otherwise.
@@ -89,8 +89,8 @@ pub(crate) struct Case {
     name: &'static str,
     timeout: Duration,
     own_server: bool,
-    /// Events of a kind that an embedded server of its own remembers.
-    remembered: Option<usize>,
+    /// Of a server of its own.
+    setup: Setup,
     servers: Servers,
     /// A program that it needs.
     needs: Option<Needs>,
@@ -144,7 +144,7 @@ impl Case {
             name,
             timeout: TIMEOUT,
             own_server: false,
-            remembered: None,
+            setup: Setup::default(),
             servers,
             needs: None,
             lacking: None,
@@ -164,7 +164,7 @@ impl Case {
 
     /// An embedded server of its own that remembers so few events of a kind; the real one is shared, its memory is its own.
     pub(crate) fn embedded_remembers(self, events: usize) -> Self {
-        Self { remembered: Some(events), ..self }
+        Self { setup: Setup { remembered: Some(events), ..self.setup }, ..self }
     }
 
     /// A program beside the servers', without which it is skipped as without a server.
@@ -211,7 +211,7 @@ impl Case {
         let mut own = Vec::new();
         for shared in shared {
             let is_own = self.is_own(shared.kind);
-            match if is_own { start(shared.kind, self.remembered) } else { shared.get() } {
+            match if is_own { start(shared.kind, self.setup) } else { shared.get() } {
                 Ok(Ok(server)) => {
                     own.extend(is_own.then(|| Arc::clone(&server)));
                     servers.push(server);
@@ -230,7 +230,7 @@ impl Case {
     }
 
     fn is_own(&self, kind: ServerKind) -> bool {
-        self.own_server || (kind == ServerKind::Embedded && self.remembered.is_some())
+        self.own_server || (kind == ServerKind::Embedded && self.setup.remembered.is_some())
     }
 
     fn run_on(&self, servers: &[Arc<Server>]) -> Result<(), Failed> {
@@ -351,7 +351,7 @@ impl Shared {
 
     fn get(&self) -> Result<Available, Failed> {
         let mut state = lock(&self.state);
-        let outcome = state.get_or_insert_with(|| start(self.kind, None).map_err(|failed| text(&failed)));
+        let outcome = state.get_or_insert_with(|| start(self.kind, Setup::default()).map_err(|failed| text(&failed)));
         outcome.clone().map_err(Failed::from)
     }
 
@@ -364,8 +364,8 @@ impl Shared {
     }
 }
 
-fn start(kind: ServerKind, remembered: Option<usize>) -> Result<Available, Failed> {
-    match Server::start(kind, remembered) {
+fn start(kind: ServerKind, setup: Setup) -> Result<Available, Failed> {
+    match Server::start(kind, setup) {
         Ok(Started::Running(server)) => Ok(Ok(Arc::from(server))),
         Ok(Started::Unavailable(reason)) => unavailable(reason).map(Err),
         Err(error) => Err(Failed::from(format!("start the {} server: {error:#}", kind.name()))),

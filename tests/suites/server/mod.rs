@@ -61,6 +61,15 @@ impl ServerKind {
     }
 }
 
+/// What a server is started with beside its kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Setup {
+    /// How many events of a kind the embedded server remembers, if not as many as by default.
+    pub(crate) remembered: Option<usize>,
+    /// The real API server and etcd alone, without audit log and controllers: what a benchmark compares with.
+    pub(crate) bare: bool,
+}
+
 /// What a start came to.
 pub(crate) enum Started {
     /// It is ready, our CRDs are served, the shipped role is bound.
@@ -84,19 +93,18 @@ pub(crate) struct Server {
     backend: Mutex<Backend>,
     logs: PathBuf,
     dir: TempDir,
-    remembered: Option<usize>,
+    setup: Setup,
 }
 
 impl Server {
-    /// Starts a server and prepares it; blocks, with a runtime of its own: call it outside of any. `remembered` is how
-    /// many events of a kind the embedded server keeps, if not as many as by default.
+    /// Starts a server and prepares it; blocks, with a runtime of its own: call it outside of any.
     ///
     /// # Errors
     /// What failed, with the last lines of the process that failed.
-    pub(crate) fn start(kind: ServerKind, remembered: Option<usize>) -> anyhow::Result<Started> {
+    pub(crate) fn start(kind: ServerKind, setup: Setup) -> anyhow::Result<Started> {
         if kind == ServerKind::Embedded {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let server = Self::launch_embedded(remembered)?;
+            let server = Self::launch_embedded(setup)?;
             runtime.block_on(server.prepare())?;
             return Ok(Started::Running(Box::new(server)));
         }
@@ -107,7 +115,7 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut attempt = 1;
         loop {
-            let server = Self::launch(&binaries)?;
+            let server = Self::launch(&binaries, setup)?;
             match runtime.block_on(server.prepare()) {
                 Ok(()) => return Ok(Started::Running(Box::new(server))),
                 Err(error) if attempt < START_ATTEMPTS && format!("{error:#}").contains("address already in use") => {
@@ -118,7 +126,7 @@ impl Server {
         }
     }
 
-    fn launch(binaries: &Path) -> anyhow::Result<Self> {
+    fn launch(binaries: &Path, setup: Setup) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("ringmaster-suites-").tempdir()?;
         let logs = logs_folder(dir.path())?;
         let pki = Pki::create(dir.path())?;
@@ -136,6 +144,7 @@ impl Server {
             pki: &pki,
             tokens: &lines,
             controller_token: &tokens["controllers"],
+            audited: !setup.bare,
         };
         let real = Real::start(binaries, &layout)?;
         Ok(Self {
@@ -147,11 +156,11 @@ impl Server {
             backend: Mutex::new(Backend::Real(Box::new(real))),
             logs,
             dir,
-            remembered: None,
+            setup,
         })
     }
 
-    fn launch_embedded(remembered: Option<usize>) -> anyhow::Result<Self> {
+    fn launch_embedded(setup: Setup) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("ringmaster-suites-").tempdir()?;
         let logs = logs_folder(dir.path())?;
         let pki = Pki::create(dir.path())?;
@@ -164,7 +173,7 @@ impl Server {
             tokens.insert(name, token);
         }
         let mut limits = Limits::default();
-        limits.history = remembered.unwrap_or(limits.history);
+        limits.history = setup.remembered.unwrap_or(limits.history);
         let embedded = Embedded::start(&users, &real::audit_log(&logs), &pki, limits)?;
         Ok(Self {
             url: embedded.url(),
@@ -175,7 +184,7 @@ impl Server {
             backend: Mutex::new(Backend::Embedded(Box::new(embedded))),
             logs,
             dir,
-            remembered,
+            setup,
         })
     }
 
@@ -205,6 +214,7 @@ impl Server {
         match &mut *self.backend() {
             // It collects garbage by itself.
             Backend::Embedded(_) => Ok(()),
+            Backend::Real(_) if self.setup.bare => Ok(()),
             Backend::Real(real) => real.start_controllers(),
         }
     }
@@ -233,6 +243,14 @@ impl Server {
         match &mut *self.backend() {
             Backend::Embedded(_) => Ok(()),
             Backend::Real(real) => real.check(),
+        }
+    }
+
+    /// The ids of its processes by name; none for the embedded server, which is in this one.
+    pub(crate) fn processes(&self) -> Vec<(&'static str, u32)> {
+        match &mut *self.backend() {
+            Backend::Embedded(_) => Vec::new(),
+            Backend::Real(real) => real.processes(),
         }
     }
 
@@ -296,7 +314,12 @@ impl Server {
 
     /// How many events of a kind it remembers, where a trial has set that.
     pub(crate) fn remembered(&self) -> Option<usize> {
-        self.remembered
+        self.setup.remembered
+    }
+
+    /// The certificate of its CA, DER.
+    pub(crate) fn ca_der(&self) -> &[u8] {
+        &self.ca_der
     }
 
     /// The certificate of its CA, PEM.
@@ -364,7 +387,11 @@ impl Server {
         Ok(User { name, kubeconfig, number, server: Arc::clone(self) })
     }
 
-    fn token(&self, user: &str) -> anyhow::Result<&str> {
+    /// A named user's token.
+    ///
+    /// # Errors
+    /// There is no such user.
+    pub(crate) fn token(&self, user: &str) -> anyhow::Result<&str> {
         self.tokens.get(user).map(String::as_str).ok_or_else(|| anyhow!("no user {user} at this server"))
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Layout<'a> {
     pub(crate) tokens: &'a str,
     /// The token with which the controller-manager works.
     pub(crate) controller_token: &'a str,
+    /// Whether every request is in the audit log before its answer is complete.
+    pub(crate) audited: bool,
 }
 
 /// The three processes.
@@ -61,7 +63,7 @@ impl Real {
     /// # Errors
     /// A file can't be written or a process can't be started.
     pub(crate) fn start(binaries: &Path, layout: &Layout<'_>) -> anyhow::Result<Self> {
-        let Layout { dir, logs, pki, tokens, controller_token } = layout;
+        let Layout { dir, logs, pki, tokens, controller_token, audited } = layout;
         let [client, peer, secure] = free_ports()?;
         let etcd_url = format!("http://127.0.0.1:{client}");
         let peer_url = format!("http://127.0.0.1:{peer}");
@@ -82,7 +84,7 @@ impl Real {
         let policy = pki::write(dir, "audit-policy.yaml", audit::POLICY)?;
         let kubeconfig = crate::server::kubeconfig(&url, &pki.ca_file, "controllers", controller_token);
         pki::write(dir, "controllers.kubeconfig", &kubeconfig)?;
-        let api_args = vec![
+        let mut api_args = vec![
             format!("--etcd-servers={etcd_url}"),
             "--bind-address=127.0.0.1".to_owned(),
             "--advertise-address=127.0.0.1".to_owned(),
@@ -98,13 +100,17 @@ impl Real {
             "--authorization-mode=RBAC".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--endpoint-reconciler-type=none".to_owned(),
-            format!("--audit-policy-file={}", policy.display()),
-            format!("--audit-log-path={}", audit_log(logs).display()),
-            "--audit-log-format=json".to_owned(),
-            // Exact counts: an entry is in the file before its answer is complete.
-            "--audit-log-mode=blocking".to_owned(),
-            format!("--audit-log-maxsize={AUDIT_LOG_MIB}"),
         ];
+        if *audited {
+            api_args.extend([
+                format!("--audit-policy-file={}", policy.display()),
+                format!("--audit-log-path={}", audit_log(logs).display()),
+                "--audit-log-format=json".to_owned(),
+                // Exact counts: an entry is in the file before its answer is complete.
+                "--audit-log-mode=blocking".to_owned(),
+                format!("--audit-log-maxsize={AUDIT_LOG_MIB}"),
+            ]);
+        }
         let etcd = Child::start("etcd", &binaries.join("etcd"), &etcd_args, &logs.join("etcd.log"), |_| {})?;
         let mut real = Self {
             binaries: binaries.to_owned(),
@@ -136,6 +142,14 @@ impl Real {
         let (program, log) = (self.binaries.join("kube-apiserver"), self.logs.join("kube-apiserver.log"));
         self.api = Some(Child::start("kube-apiserver", &program, &self.api_args, &log, |_| {})?);
         Ok(())
+    }
+
+    /// The ids of its processes by name.
+    pub(crate) fn processes(&self) -> Vec<(&'static str, u32)> {
+        let named = [("kube-apiserver", self.api.as_ref()), ("kube-controller-manager", self.controllers.as_ref())];
+        let mut ids = vec![("etcd", self.etcd.id())];
+        ids.extend(named.into_iter().filter_map(|(name, child)| Some((name, child?.id()))));
+        ids
     }
 
     /// The API server's process, for signals (`STOP` and `CONT` make a silent one).
