@@ -18,6 +18,8 @@ pub struct Now {
 
 /// Letters of generated names (apimachinery's rand.String).
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Digits of uids.
+const HEX: &[u8; 16] = b"0123456789abcdef";
 /// `generateName` is cut so that five letters fit behind it (apiserver's names.SimpleNameGenerator).
 const MAX_GENERATED: usize = 58;
 
@@ -25,8 +27,14 @@ const MAX_GENERATED: usize = 58;
 #[must_use]
 pub fn uid(random: u128) -> String {
     let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let mut text = String::with_capacity(36);
+    for (at, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.extend([byte >> 4, byte & 0xf].map(|digit| char::from(HEX[usize::from(digit)])));
+    }
+    text
 }
 
 /// The name that `generateName` leads to.
@@ -154,27 +162,22 @@ pub fn update(object: &mut Value, old: &Value, about: About<'_>) -> Result<(), E
 /// Whether something other than metadata and status differs.
 #[must_use]
 pub fn spec_differs(new: &Value, old: &Value) -> bool {
-    let rest = |object: &Value| -> Vec<(String, Value)> {
-        let members = object.as_object().into_iter().flatten();
-        members
-            .filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
-            .map(|(n, v)| (n.clone(), v.clone()))
-            .collect()
-    };
-    rest(new) != rest(old)
+    const BUT: &[&str] = &["metadata", "status"];
+    !members(new, BUT).eq(members(old, BUT))
 }
 
 /// Whether two objects differ in more than their resource version.
 #[must_use]
 pub fn differs(new: &Value, old: &Value) -> bool {
-    let without = |object: &Value| {
-        let mut object = object.clone();
-        if let Some(metadata) = object["metadata"].as_object_mut() {
-            metadata.remove("resourceVersion");
-        }
-        object
-    };
-    without(new) != without(old)
+    const METADATA: &[&str] = &["metadata"];
+    const VERSION: &[&str] = &["resourceVersion"];
+    !members(new, METADATA).eq(members(old, METADATA))
+        || !members(&new["metadata"], VERSION).eq(members(&old["metadata"], VERSION))
+}
+
+/// The members of an object but some, in order of name.
+fn members<'a>(object: &'a Value, but: &'static [&'static str]) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    object.as_object().into_iter().flatten().filter(|(name, _)| !but.contains(&name.as_str()))
 }
 
 /// Empty maps and lists aren't kept, as with Go's `omitempty`.
@@ -231,5 +234,9 @@ mod tests {
         assert_eq!(update(&mut more, &old, ABOUT).unwrap_err().code, 422);
         assert!(spec_differs(&json!({ "spec": 1 }), &json!({ "spec": 2 })));
         assert!(!spec_differs(&json!({ "spec": 1, "status": 1 }), &json!({ "spec": 1, "metadata": {} })));
+        let at =
+            |version: &str, name: &str| json!({ "spec": 1, "metadata": { "resourceVersion": version, "name": name } });
+        assert!(!differs(&at("1", "a"), &at("2", "a")) && differs(&at("1", "a"), &at("1", "b")));
+        assert!(differs(&json!({ "status": 1 }), &json!({})));
     }
 }

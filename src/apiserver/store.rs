@@ -135,7 +135,7 @@ impl Store {
         let revision = self.revision + 1;
         value["metadata"]["resourceVersion"] = revision.to_string().into();
         // What the server makes is an object; a value that isn't one was refused before.
-        let new = Arc::new(Object::parse(&value.to_string(), resource).map_err(|_| Raced)?);
+        let new = Arc::new(Object::of(&value, resource).map_err(|_| Raced)?);
         let known = self.kind(kind);
         let old = known.objects.get(new.key()).cloned();
         if !same(old.as_ref(), seen) {
@@ -160,7 +160,7 @@ impl Store {
         known.objects.remove(seen.key());
         let mut value = seen.value();
         value["metadata"]["resourceVersion"] = revision.to_string().into();
-        let last = Object::parse(&value.to_string(), resource).map_or_else(|_| Arc::clone(seen), Arc::new);
+        let last = Object::of(&value, resource).map_or_else(|_| Arc::clone(seen), Arc::new);
         self.index(kind, Some(seen), None);
         let event = Event { revision, old: Some(Arc::clone(seen)), new: None, last: Some(Arc::clone(&last)) };
         self.record(kind, event);

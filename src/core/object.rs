@@ -18,6 +18,9 @@ use crate::selector;
 /// What one object costs beside its bytes: this struct, its key, its place in the maps. For accounting only.
 pub const OVERHEAD_BYTES: usize = 320;
 
+/// What a tree is likely to need as text; more is found as it goes.
+const TREE_BYTES: usize = 2048;
+
 /// Why bytes aren't an object that we can keep.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -102,6 +105,36 @@ impl Object {
             }
         }
         out.push(b'}');
+        Self::finish(out, meta)
+    }
+
+    /// Takes an object that is a tree already. Unlike [`Self::parse`] it drops nothing.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn of(tree: &Value, resource: &Resource) -> Result<Self, Error> {
+        let Value::Object(members) = tree else { return Err(Error::Missing("name")) };
+        let mut out = Vec::with_capacity(TREE_BYTES);
+        let mut meta = Meta::default();
+        out.push(b'{');
+        if !members.contains_key("apiVersion") {
+            write_member(&mut out, "apiVersion", &serde_json::to_string(resource.api_version.as_str())?);
+        }
+        if !members.contains_key("kind") {
+            write_member(&mut out, "kind", &serde_json::to_string(&*resource.kind)?);
+        }
+        for (name, value) in members {
+            write_name(&mut out, name);
+            match value {
+                Value::Object(entries) if name == "metadata" => meta.write_tree(&mut out, entries)?,
+                _ => serde_json::to_writer(&mut out, value)?,
+            }
+        }
+        out.push(b'}');
+        Self::finish(out, meta)
+    }
+
+    fn finish(out: Vec<u8>, meta: Meta) -> Result<Self, Error> {
         if u32::try_from(out.len()).is_err() {
             return Err(Error::TooLarge(out.len()));
         }
@@ -312,32 +345,48 @@ impl Meta {
             write_name(out, name);
             let start = out.len();
             out.extend_from_slice(raw.get().as_bytes());
-            let span = Span {
-                start: u32::try_from(start).map_err(|_| Error::TooLarge(start))?,
-                end: u32::try_from(out.len()).map_err(|_| Error::TooLarge(out.len()))?,
-            };
-            match &**name {
-                "name" => self.name = Some(serde_json::from_str(raw.get())?),
-                "namespace" => self.namespace = serde_json::from_str(raw.get())?,
-                "uid" => self.uid = serde_json::from_str(raw.get())?,
-                "resourceVersion" => {
-                    self.version = Version::new(&serde_json::from_str::<Text<'_>>(raw.get())?.0);
-                }
-                "generation" => self.generation = serde_json::from_str(raw.get())?,
-                "deletionTimestamp" => self.deleting = raw.get() != "null",
-                "labels" => self.labels = span,
-                "annotations" => self.annotations = span,
-                "finalizers" => self.finalizers = span,
-                "ownerReferences" => {
-                    self.owners = span;
-                    let owners: Option<Vec<OwnerFlags>> = serde_json::from_str(raw.get())?;
-                    self.controller =
-                        owners.unwrap_or_default().into_iter().find(|owner| owner.controller).map(|o| o.uid);
-                }
-                _ => {}
-            }
+            self.note(name, start, out)?;
         }
         out.push(b'}');
+        Ok(())
+    }
+
+    fn write_tree(&mut self, out: &mut Vec<u8>, entries: &serde_json::Map<String, Value>) -> Result<(), Error> {
+        out.push(b'{');
+        for (name, value) in entries {
+            write_name(out, name);
+            let start = out.len();
+            serde_json::to_writer(&mut *out, value)?;
+            self.note(name, start, out)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    /// Reads a member that was just written, from `start` to the end.
+    fn note(&mut self, name: &str, start: usize, out: &[u8]) -> Result<(), Error> {
+        let span = Span {
+            start: u32::try_from(start).map_err(|_| Error::TooLarge(start))?,
+            end: u32::try_from(out.len()).map_err(|_| Error::TooLarge(out.len()))?,
+        };
+        let json = &out[start..];
+        match name {
+            "name" => self.name = Some(serde_json::from_slice(json)?),
+            "namespace" => self.namespace = serde_json::from_slice(json)?,
+            "uid" => self.uid = serde_json::from_slice(json)?,
+            "resourceVersion" => self.version = Version::new(&serde_json::from_slice::<Text<'_>>(json)?.0),
+            "generation" => self.generation = serde_json::from_slice(json)?,
+            "deletionTimestamp" => self.deleting = json != b"null",
+            "labels" => self.labels = span,
+            "annotations" => self.annotations = span,
+            "finalizers" => self.finalizers = span,
+            "ownerReferences" => {
+                self.owners = span;
+                let owners: Option<Vec<OwnerFlags>> = serde_json::from_slice(json)?;
+                self.controller = owners.unwrap_or_default().into_iter().find(|owner| owner.controller).map(|o| o.uid);
+            }
+            _ => {}
+        }
         Ok(())
     }
 }
@@ -487,6 +536,22 @@ pub(crate) mod tests {
         expected["kind"] = "ConfigMap".into();
         assert_eq!(value, expected);
         assert_eq!(object.section::<Value>("data").unwrap(), serde_json::json!({"k": "v"}));
+    }
+
+    #[test]
+    fn a_tree_is_the_object_that_its_text_is() {
+        let mut tree: Value = serde_json::from_str(FULL).unwrap();
+        let whole = Object::of(&tree, &config_maps()).unwrap();
+        assert_eq!(whole.value()["metadata"], tree["metadata"], "managedFields are kept");
+        tree["metadata"].as_object_mut().unwrap().remove("managedFields");
+        let (of, parsed) = (Object::of(&tree, &config_maps()).unwrap(), Object::parse(FULL, &config_maps()).unwrap());
+        assert_eq!(of.value(), parsed.value());
+        assert_eq!((of.key(), of.uid(), of.version()), (parsed.key(), parsed.uid(), parsed.version()));
+        assert_eq!((of.generation(), of.controller()), (parsed.generation(), parsed.controller()));
+        assert_eq!((of.is_deleting(), of.finalizers()), (parsed.is_deleting(), parsed.finalizers()));
+        assert_eq!((of.owner_references(), of.annotation("a")), (parsed.owner_references(), parsed.annotation("a")));
+        assert!(of.labels().iter().eq(parsed.labels().iter()));
+        assert!(Object::of(&serde_json::json!({ "metadata": {} }), &config_maps()).is_err());
     }
 
     #[test]

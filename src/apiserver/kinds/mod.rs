@@ -140,7 +140,8 @@ pub fn generated_from() -> &'static str {
 /// One kind.
 #[must_use]
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    all().iter().find(|kind| kind.version == version && kind.is(group, plural))
+    // The plural first: it is what tells most kinds apart.
+    all().iter().find(|kind| kind.plural == plural && kind.group == group && kind.version == version)
 }
 
 /// A group version's document and, once asked for, its parsed form.

@@ -29,9 +29,9 @@ pub(in crate::kinds) fn decode(go_type: &str, object: Map<String, Value>) -> Res
 #[derive(Default)]
 struct Decoder {
     /// The innermost struct.
-    place: String,
+    place: &'static str,
     /// Names of the fields down to here.
-    names: Vec<String>,
+    names: Vec<&'static str>,
     /// The same with indexes and keys.
     path: String,
     /// The first value of a wrong type; decoding goes on after it.
@@ -144,8 +144,8 @@ impl Decoder {
         self.path.push_str(name);
     }
 
-    fn members(&mut self, members: Map<String, Value>, known: &Struct, id: Id) -> Result<Value, String> {
-        let place = std::mem::take(&mut self.place);
+    fn members(&mut self, members: Map<String, Value>, known: &'static Struct, id: Id) -> Result<Value, String> {
+        let place = self.place;
         let (depth, end) = (self.names.len(), self.path.len());
         let mut out = Map::new();
         for (name, value) in members {
@@ -157,9 +157,9 @@ impl Decoder {
                 self.path.truncate(end);
                 continue;
             };
-            SHAPES.types[id].go.rsplit('.').next().unwrap_or_default().clone_into(&mut self.place);
-            self.names.extend(field.through.iter().cloned());
-            self.names.push(name.clone());
+            self.place = SHAPES.types[id].go.rsplit('.').next().unwrap_or_default();
+            self.names.extend(field.through.iter().map(String::as_str));
+            self.names.push(&field.name);
             let value = self.value(value, field.form)?;
             self.names.truncate(depth);
             self.path.truncate(end);
