@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   http       who asks, bodies, encodings, the audit log; stream: a watch as lines; service: the same in process; tls
-//!   server     the verbs on objects
+//!   server     the verbs on objects; scale: those on their replicas; labels: words for refused selectors
 //!   shape      what a write makes of an object: kinds (built-in), schema (CRDs), patch, meta
 //!   store      objects, revisions, history, watches
 //!   gc, crd    what follows from a write; saved: objects as a file

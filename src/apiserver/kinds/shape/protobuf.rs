@@ -172,16 +172,21 @@ fn message(bytes: &[u8], id: Id, depth: usize) -> Result<Value, String> {
         },
         Form::SchemaOrSchemas(inner) => match schema(1, *inner)? {
             Some(schema) => schema,
-            None => repeated(bytes, 2, |item| message(item, *inner, depth + 1))?,
+            None => or_null(repeated(bytes, 2, |item| message(item, *inner, depth + 1))?),
         },
         Form::SchemaOrTexts(inner) => match schema(1, *inner)? {
             Some(schema) => schema,
-            None => repeated(bytes, 2, |item| text(item).map(Value::from))?,
+            None => or_null(repeated(bytes, 2, |item| text(item).map(Value::from))?),
         },
         // A list with a name of its own.
         Form::List(_) => repeated(bytes, 1, |item| text(item).map(Value::from))?,
         _ => return Err("proto: a message where there can be none".to_owned()),
     })
+}
+
+/// Go writes null for neither of two.
+fn or_null(list: Value) -> Value {
+    if list.as_array().is_some_and(Vec::is_empty) { Value::Null } else { list }
 }
 
 fn repeated(bytes: &[u8], wanted: u64, item: impl Fn(&[u8]) -> Result<Value, String>) -> Result<Value, String> {
@@ -292,7 +297,13 @@ mod tests {
 
     /// A field of bytes: its tag, its length, its content.
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
-        [&[number << 3 | 2, content.len() as u8], content].concat()
+        let (mut out, mut length) = (vec![number << 3 | 2], content.len());
+        while length > 0x7f {
+            out.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        out.push(length as u8);
+        [&out, content].concat()
     }
 
     fn body(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
@@ -336,6 +347,55 @@ mod tests {
         assert_eq!(read("k8s.io/api/core/v1.Secret", &secret).unwrap(), json!({ "data": { "k": "AAECAw==" } }));
         let minus = [&[1 << 3][..], &[0xff; 9], &[1]].concat();
         assert_eq!(read("k8s.io/api/apps/v1.DeploymentSpec", &minus).unwrap(), json!({ "replicas": -1 }));
+    }
+
+    fn from_base64(text: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for group in text.as_bytes().chunks(4) {
+            let digit = |c: &u8| match c {
+                b'A'..=b'Z' => c - b'A',
+                b'a'..=b'z' => c - b'a' + 26,
+                b'0'..=b'9' => c - b'0' + 52,
+                b'+' => 62,
+                _ => 63,
+            };
+            let digits: Vec<u8> = group.iter().filter(|c| **c != b'=').map(digit).collect();
+            let bits =
+                digits.iter().fold(0u32, |bits, digit| bits << 6 | u32::from(*digit)) << (6 * (4 - digits.len()));
+            bytes.extend_from_slice(&bits.to_be_bytes()[1..digits.len()]);
+        }
+        bytes
+    }
+
+    /// Objects that Go wrote in both forms, with all of their fields.
+    #[test]
+    fn both_forms_of_an_object_are_the_same() {
+        let golden = crate::kinds::unpack(include_bytes!("../golden/protobuf.json.gz"));
+        let golden: Vec<Value> = serde_json::from_slice(&golden).unwrap();
+        assert!(golden.len() > 25);
+        for entry in golden {
+            let go_type = entry["type"].as_str().unwrap();
+            let body = body("v1", "X", &from_base64(entry["protobuf"].as_str().unwrap()));
+            let read = Envelope::open(&body).unwrap().object(go_type).unwrap();
+            let (read, _) = super::super::decode(go_type, read).unwrap();
+            let (wanted, unknown) = super::super::decode(go_type, entry["json"].as_object().unwrap().clone()).unwrap();
+            assert!(unknown.is_empty(), "{unknown:?}");
+            difference(&read, &wanted, go_type);
+        }
+    }
+
+    /// Names the place where two values differ: they are too large to print.
+    fn difference(read: &Value, wanted: &Value, place: &str) {
+        match (read, wanted) {
+            (Value::Object(a), Value::Object(b)) => {
+                assert!(a.keys().eq(b.keys()), "{place}: {:?} for {:?}", a.keys(), b.keys());
+                a.iter().for_each(|(name, value)| difference(value, &b[name], &format!("{place}.{name}")));
+            }
+            (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+                a.iter().zip(b).for_each(|(a, b)| difference(a, b, &format!("{place}[]")));
+            }
+            _ => assert_eq!(read, wanted, "{place}"),
+        }
     }
 
     #[test]

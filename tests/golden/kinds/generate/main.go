@@ -1,5 +1,5 @@
 // Command generate reads a running kube-apiserver and the Go types of its API and writes what the embedded server
-// knows of the built-in kinds: kinds.json, shapes.json.gz and openapi/*.json.gz. With -golden it also sends the cases
+// knows of the built-in kinds: kinds.json, shapes.json.gz, openapi/*.json.gz, and golden/protobuf.json.gz. With -golden it also sends the cases
 // of cases.json to the server and writes its normalised answers.
 //
 //	cd tests/golden/kinds/generate && go run . -kubeconfig FILE -out ../../../../src/apiserver/kinds [-golden]
@@ -255,6 +255,16 @@ func generate(s *server, out string) error {
 		}
 	}
 	if err := writeCompressed(filepath.Join(out, "shapes.json.gz"), shapes()); err != nil {
+		return err
+	}
+	filled, err := filledObjects()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(out, "golden"), 0o755); err != nil {
+		return err
+	}
+	if err := writeCompressed(filepath.Join(out, "golden", "protobuf.json.gz"), filled); err != nil {
 		return err
 	}
 	file := map[string]any{"generatedFrom": version.GitVersion, "kinds": kinds}

@@ -5,7 +5,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -100,6 +102,10 @@ func expression(t reflect.Type) string {
 	default:
 		panic("unexpected type " + t.String())
 	}
+}
+
+func sortedRoots() []string {
+	return slices.Sorted(maps.Keys(roots))
 }
 
 func shapes() map[string]shape {
