@@ -123,9 +123,11 @@ impl Error {
                 json!({ "reason": error.kind.reason(), "message": message, "field": error.field })
             })
             .collect();
-        let mut details = json!({ "name": about.name, "kind": about.kind, "causes": causes });
-        if !about.group.is_empty() {
-            details["group"] = about.group.into();
+        let mut details = json!({ "causes": causes });
+        for (field, text) in [("name", about.name), ("kind", about.kind), ("group", about.group)] {
+            if !text.is_empty() {
+                details[field] = text.into();
+            }
         }
         let message = format!("{kind} \"{}\" is invalid: {list}", about.name);
         Self { details, ..Self::new(422, "Invalid", message) }
@@ -136,11 +138,7 @@ impl Error {
     #[must_use]
     pub fn invalid_patch(shown: &str, why: &str) -> Self {
         let fault = FieldError::invalid("patch", go_quote(shown), why);
-        let mut error = Self::invalid(About { group: "", plural: "", kind: "", name: "" }, &[fault]);
-        if let Some(details) = error.details.as_object_mut() {
-            details.retain(|name, _| name == "causes");
-        }
-        error
+        Self::invalid(About { group: "", plural: "", kind: "", name: "" }, &[fault])
     }
 
     /// 410.

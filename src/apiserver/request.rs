@@ -107,7 +107,10 @@ impl Query {
     /// If it is there and isn't one.
     pub fn number(&self, name: &str) -> Result<Option<u64>, Error> {
         self.get(name)
-            .map(|text| text.parse().map_err(|_| Error::bad_request(format!("{name}: invalid value \"{text}\""))))
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| Error::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))
+            })
             .transpose()
     }
 }

@@ -13,7 +13,7 @@ use crate::kinds;
 use crate::meta;
 use crate::registry::{Definition, Source};
 use crate::request::Request;
-use crate::server::{Answer, ApiServer, about, check_place};
+use crate::server::{Answer, ApiServer, about, check_place, other_uid};
 use crate::shape;
 use crate::table::selector;
 
@@ -287,16 +287,9 @@ impl ApiServer {
             })
         })?;
         let answer = self.rewrite(definition, &whole(request), |seen| {
-            let (uid, is) = (meta::text(&scale, "uid"), seen.uid().to_string());
-            if !uid.is_empty() && uid != is {
-                let group = if definition.is_built_in() { String::new() } else { format!("/{}", request.group) };
-                let why = format!(
-                    "StorageError: invalid object, Code: 4, Key: /registry{group}/{}/{}, ResourceVersion: 0, \
-                     AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {is}",
-                    request.plural,
-                    seen.key(),
-                );
-                return Err(Error::conflict(about(definition, &request.name), &why));
+            let uid = meta::text(&scale, "uid");
+            if !uid.is_empty() && uid != seen.uid().to_string() {
+                return Err(other_uid(definition, request, uid, seen));
             }
             onto(definition, request, &shape::shown(definition, seen), &scale)
         })?;

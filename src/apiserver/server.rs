@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::addresses::Free;
 use crate::error::{About, Error};
-use crate::field_error::FieldError;
+use crate::field_error::{FieldError, go_quote};
 use crate::gc::{Deleted, FOREGROUND, ORPHAN, Work, consequences, delete_in_background, delete_now, finish_if_free};
 use crate::meta::{self, Now};
 use crate::read::Listed;
@@ -237,7 +237,7 @@ impl ApiServer {
     ) -> Result<Answer, Error> {
         let about = about(definition, &request.name);
         let old = shape::shown(definition, seen);
-        check_preconditions(about, &body["metadata"], seen)?;
+        check_preconditions(definition, request, &body["metadata"], seen)?;
         meta::update(&mut body, &old, about)?;
         match request.subresource.as_str() {
             "status" => {
@@ -325,7 +325,7 @@ impl ApiServer {
             (Some("Background"), _) | (None, Some(false)) => delete_in_background(store, &definition, &seen, &now),
             (None, None) => delete_now(store, &definition, &seen, &now, None),
             (Some(other), _) => {
-                return Err(Error::bad_request(format!("invalid propagationPolicy \"{other}\"")));
+                return Err(wrong_policy(other, orphan.is_some()));
             }
         };
         match outcome.map_err(|_| Error::modified(about))? {
@@ -467,16 +467,63 @@ pub(crate) fn check_place(definition: &Definition, request: &Request, body: &Val
     }
 }
 
-fn check_preconditions(about: About<'_>, metadata: &Value, seen: &Object) -> Result<(), Error> {
-    if let Some(uid) = metadata["uid"].as_str().filter(|uid| !uid.is_empty() && *uid != seen.uid().to_string()) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", seen.uid());
-        return Err(Error::conflict(about, &why));
+/// Whether the object that is there is the one that a body names.
+fn check_preconditions(
+    definition: &Definition,
+    request: &Request,
+    metadata: &Value,
+    seen: &Object,
+) -> Result<(), Error> {
+    let about = about(definition, &request.name);
+    let named = |field: &str| metadata[field].as_str().filter(|text| !text.is_empty());
+    let version = match named("resourceVersion") {
+        Some(version) if version != seen.version().to_string() => Err(Error::modified(about)),
+        _ => Ok(()),
+    };
+    let uid = match named("uid") {
+        Some(uid) if uid == seen.uid().to_string() => Ok(()),
+        None => Ok(()),
+        // A patch changes the uid, which nothing may; its fault is found twice.
+        Some(uid) if request.verb == Verb::Patch => {
+            let fault = FieldError::invalid("metadata.uid", go_quote(uid), "field is immutable");
+            Err(Error::invalid(about, &[fault.clone(), fault]))
+        }
+        Some(uid) => Err(other_uid(definition, request, uid, seen)),
+    };
+    if request.verb == Verb::Patch { version.and(uid) } else { uid.and(version) }
+}
+
+/// 409 where the object that is there isn't the one with this uid, as the real server's storage words it.
+pub(crate) fn other_uid(definition: &Definition, request: &Request, uid: &str, seen: &Object) -> Error {
+    let (plural, group) = (&*definition.resource.plural, definition.resource.api_version.group());
+    let place = match plural {
+        "ingresses" if definition.is_built_in() => "ingress".to_owned(),
+        "services" if definition.is_built_in() => "services/specs".to_owned(),
+        "customresourcedefinitions" => format!("{group}/{plural}"),
+        _ if definition.is_built_in() => plural.to_owned(),
+        _ => format!("{group}/{plural}"),
+    };
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{place}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+        seen.key(),
+        seen.uid(),
+    );
+    Error::conflict(about(definition, &request.name), &why)
+}
+
+/// 422 for a propagation policy that isn't one.
+fn wrong_policy(policy: &str, orphan: bool) -> Error {
+    let field = "propagationPolicy";
+    let both = "orphanDependents and deletionPropagation cannot be both set";
+    let mut faults = Vec::new();
+    if orphan {
+        faults.push(FieldError::invalid(field, go_quote(policy), both));
     }
-    let version = metadata["resourceVersion"].as_str().filter(|version| !version.is_empty());
-    if version.is_some_and(|version| version != seen.version().to_string()) {
-        return Err(Error::modified(about));
-    }
-    Ok(())
+    let known = ["Foreground", "Background", "Orphan", "nil"];
+    faults.push(FieldError::not_supported(field, go_quote(policy), &known));
+    let about = About { group: "meta.k8s.io", plural: "", kind: "DeleteOptions", name: "" };
+    Error::invalid(about, &faults)
 }
 
 fn deleted(definition: &Definition, last: &Object) -> Answer {

@@ -53,6 +53,23 @@ pub(super) fn steps() -> Vec<Step> {
         ok("create -f -").input(LIST),
         ok("create -f - -o name").input(GENERATED).exit(),
         ok("create -f - --dry-run=client -o jsonpath={.metadata.generateName}").input(GENERATED),
+        ok("create configmap files --from-env-file=/dev/stdin -o jsonpath={.data.A}").input("A=b"),
+        ok(
+            "create secret docker-registry pull --docker-username=u --docker-password=p --docker-server=registry.example",
+        ),
+        ok("get secret pull -o yaml"),
+        ok("create -f - --save-config")
+            .input("{apiVersion: v1, kind: ConfigMap, metadata: {name: saved}, data: {a: b}}"),
+        ok("get configmap saved -o yaml"),
+        ok("create job again --image=i --dry-run=server -o yaml"),
+        ok("create clusterrole {ns}-sum --aggregation-rule=part=yes --dry-run=server -o yaml"),
+        ok(
+            "create deployment busy --image=a --image=b --port=1 -o jsonpath='{.spec.template.spec.containers[*].name}'",
+        ),
+        ok("create rolebinding all --clusterrole=view --group=people -o yaml"),
+        ok(
+            "create role many --verb='*' --resource=deployments.apps,services,leases.coordination.k8s.io --resource-name=x -o yaml",
+        ),
         ok("get all"),
         ok("get all -o name"),
         fails("create configmap a --from-literal=x=1"),

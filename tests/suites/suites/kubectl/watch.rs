@@ -51,6 +51,13 @@ pub(super) fn steps() -> Vec<Step> {
         ok("label namespace {ns} seen=yes"),
         shows("namespace/{ns}\nnamespace/{ns}"),
         stop(),
+        start("get configmap b -w -o jsonpath={.data.n}/"),
+        shows("/"),
+        ok("patch configmap b --type=merge -p '{\"data\":{\"n\":\"1\"}}'"),
+        shows("1/"),
+        ok("delete configmap b"),
+        shows("1/1/"),
+        stop(),
         fails("get configmap none -w"),
     ]
 }
