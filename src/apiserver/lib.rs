@@ -4,6 +4,7 @@
 //!   http       who asks, bodies, encodings, the audit log; stream: a watch as lines; service: the same in process; tls
 //!   server     the verbs on objects; scale: those on their replicas; labels: words for refused selectors
 //!   shape      what a write makes of an object: kinds (built-in), schema (CRDs), patch, meta
+//!   apply      server-side apply, and who manages which fields
 //!   store      objects, revisions, history, watches
 //!   gc, crd    what follows from a write; saved: objects as a file
 //!   discovery, table   how all this is shown
@@ -13,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod addresses;
+pub mod apply;
 pub mod audit;
 pub mod auth;
 pub mod clock;

@@ -90,7 +90,7 @@ fn float(value: f64, plain: Range<i32>) -> String {
 }
 
 /// A value as Go's JSON writes it, escaped for HTML. A JSON patch's `test` compares scalars by this text.
-pub(super) fn json(value: &Value) -> String {
+pub(crate) fn json(value: &Value) -> String {
     let mut out = String::new();
     write_json(&mut out, value);
     escape_html(&out)
@@ -150,7 +150,7 @@ pub(super) fn escape_html(text: &str) -> String {
 }
 
 /// How Go names the type of a decoded value in `%s`.
-pub(super) fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "%!s(<nil>)",
         Value::Bool(_) => "bool",

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 
+pub(crate) use gotext::{json as go_json, type_name as go_type_name};
 pub use gotext::{plain, syntax_error};
 pub use info::{FieldMerge, MergeInfo, MergeTree, MissingSchema, Strategy};
 pub use json::{COPIED_BYTES_LIMIT, OPERATIONS_LIMIT, json_patch};
