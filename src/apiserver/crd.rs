@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::field_error::FieldError;
 use crate::meta::Now;
+use crate::ownership::{SERVER, Writer, follow};
 use crate::registry::{Definition, Registry, of_crd};
 use crate::schema::Schema;
 use crate::store::{KindKey, Store};
@@ -36,6 +37,8 @@ pub(crate) fn establish(
         return Arc::clone(crd);
     }
     value["status"] = status;
+    let writer = Writer { manager: SERVER, subresource: "status", now: &now.time };
+    follow(definition, &writer, crd, &mut value);
     // Nobody else writes between: the lock is held.
     store.put(&definition.key, &definition.resource, Some(crd), value).unwrap_or_else(|_| Arc::clone(crd))
 }

@@ -11,6 +11,7 @@ use ringmaster_core::object::{Object, OwnerReference};
 use serde_json::{Value, json};
 
 use crate::meta::Now;
+use crate::ownership::{CONTROLLERS, Writer, follow};
 use crate::registry::{Definition, Registry};
 use crate::store::{KindKey, Raced, Store};
 
@@ -159,7 +160,7 @@ pub fn step(store: &mut Store, registry: &Registry, work: Work, now: &Now) -> Ve
     let done = match work {
         Work::OwnerGone(uid) => Ok(dependents(store, &uid).into_iter().map(|(k, key)| Work::Check(k, key)).collect()),
         Work::Check(kind, key) => check(store, registry, &kind, &key, now),
-        Work::Deleting(kind, key) => deleting(store, registry, &kind, &key),
+        Work::Deleting(kind, key) => deleting(store, registry, &kind, &key, now),
         Work::Namespace(name) => empty(store, registry, &name, now),
     };
     done.unwrap_or_default()
@@ -204,7 +205,7 @@ fn check(
         return Ok(Vec::new());
     };
     if object.is_deleting() {
-        return if has(&object, FOREGROUND) { deleting(store, registry, kind, key) } else { Ok(Vec::new()) };
+        return if has(&object, FOREGROUND) { deleting(store, registry, kind, key, now) } else { Ok(Vec::new()) };
     }
     let references = object.owner_references();
     let (mut solid, mut waiting, mut superfluous) = (false, false, Vec::new());
@@ -224,7 +225,7 @@ fn check(
     }
     if solid {
         let value = without_owners(&object, &superfluous);
-        return update(store, registry, &definition, &object, value);
+        return update(store, registry, &definition, &object, (value, ""), now);
     }
     let own = dependents(store, object.uid());
     if !waiting || own.is_empty() {
@@ -242,6 +243,7 @@ fn check(
         }
         if value != object.value() {
             let old = Arc::clone(&object);
+            follow(&definition, &controller("", now), &old, &mut value);
             object = store.put(kind, &definition.resource, Some(&object), value)?;
             let mut works = consequences(store, registry, kind, Some(&old), Some(&object));
             // It is deleted at once, so there is nothing more to check in it.
@@ -256,7 +258,13 @@ fn check(
 }
 
 /// processDeletingDependentsItem and attemptToOrphan of the garbage collector.
-fn deleting(store: &mut Store, registry: &Registry, kind: &KindKey, key: &ObjectKey) -> Result<Vec<Work>, Raced> {
+fn deleting(
+    store: &mut Store,
+    registry: &Registry,
+    kind: &KindKey,
+    key: &ObjectKey,
+    now: &Now,
+) -> Result<Vec<Work>, Raced> {
     let (Some(object), Some(definition)) = (store.get(kind, key), registry.of(kind)) else {
         return Ok(Vec::new());
     };
@@ -273,7 +281,7 @@ fn deleting(store: &mut Store, registry: &Registry, kind: &KindKey, key: &Object
         for (definition, key) in own.into_iter().take(WRITES_PER_STEP) {
             let Some(dependent) = store.get(&definition.key, &key) else { continue };
             let value = without_owners(&dependent, std::slice::from_ref(object.uid()));
-            works.extend(update(store, registry, &definition, &dependent, value)?);
+            works.extend(update(store, registry, &definition, &dependent, (value, ""), now)?);
         }
         if more {
             works.push(Work::Deleting(kind.clone(), key.clone()));
@@ -281,13 +289,15 @@ fn deleting(store: &mut Store, registry: &Registry, kind: &KindKey, key: &Object
         }
         // The object may be its own dependent, and then it was just written.
         let Some(object) = store.get(kind, key) else { return Ok(works) };
-        works.extend(update(store, registry, &definition, &object, without_finalizer(&object, ORPHAN))?);
+        let value = without_finalizer(&object, ORPHAN);
+        works.extend(update(store, registry, &definition, &object, (value, ""), now)?);
     } else if has(&object, FOREGROUND) {
         if is_blocked(store, &object) {
             let open = |(kind, key): &(KindKey, ObjectKey)| store.get(kind, key).is_some_and(|o| !o.is_deleting());
             works.extend(own.into_iter().filter(open).map(|(kind, key)| Work::Check(kind, key)));
         } else {
-            works.extend(update(store, registry, &definition, &object, without_finalizer(&object, FOREGROUND))?);
+            let value = without_finalizer(&object, FOREGROUND);
+            works.extend(update(store, registry, &definition, &object, (value, ""), now)?);
         }
     }
     Ok(works)
@@ -345,6 +355,7 @@ fn empty(store: &mut Store, registry: &Registry, name: &str, now: &Now) -> Resul
     set_conditions(&mut value["status"], &remaining, &finalizers_left, now);
     let mut namespace = namespace;
     if value != namespace.value() {
+        follow(&definition, &controller("status", now), &namespace, &mut value);
         namespace = store.put(&namespaces(), &definition.resource, Some(&namespace), value)?;
     }
     if !left {
@@ -357,7 +368,7 @@ fn empty(store: &mut Store, registry: &Registry, name: &str, now: &Now) -> Resul
         {
             spec.remove("finalizers");
         }
-        let follow = update(store, registry, &definition, &namespace, value)?;
+        let follow = update(store, registry, &definition, &namespace, (value, "finalize"), now)?;
         works.extend(follow.into_iter().filter(|work| *work != Work::Namespace(name.to_owned())));
     }
     Ok(works)
@@ -470,17 +481,24 @@ fn after_delete(store: &Store, registry: &Registry, kind: &KindKey, old: &Arc<Ob
     }
 }
 
-/// Writes `value` in place of `old`, or removes what is free by that.
+/// As whom the garbage collector and the namespace controller write.
+fn controller<'a>(subresource: &'a str, now: &'a Now) -> Writer<'a> {
+    Writer { manager: CONTROLLERS, subresource, now: &now.time }
+}
+
+/// Writes `value`, through a subresource if one is named, in place of `old`; or removes what is free by that.
 fn update(
     store: &mut Store,
     registry: &Registry,
     definition: &Definition,
     old: &Arc<Object>,
-    value: Value,
+    (mut value, subresource): (Value, &str),
+    now: &Now,
 ) -> Result<Vec<Work>, Raced> {
     if value == old.value() {
         return Ok(Vec::new());
     }
+    follow(definition, &controller(subresource, now), old, &mut value);
     if finish_if_free(store, definition, old, &value)?.is_some() {
         return Ok(consequences(store, registry, &definition.key, Some(old), None));
     }

@@ -104,7 +104,8 @@ impl Server {
         let definition = self.registry.of(&Self::kind(plural)).unwrap();
         let mut value = object.value();
         set_or_remove(&mut value, "finalizers", Vec::new());
-        let works = update(&mut self.store, &self.registry, &definition, &object, value).unwrap();
+        let written = (value, "");
+        let works = update(&mut self.store, &self.registry, &definition, &object, written, &now()).unwrap();
         self.run(works);
     }
 

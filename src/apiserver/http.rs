@@ -30,8 +30,10 @@ use crate::table::{
     Accepted, Client, Columns, Encoding, Endpoint, Form, Include, ListMeta, TableOptions, metadata, metadata_list,
     negotiate, table,
 };
-use crate::{kinds, scale, shape, stream};
+use crate::{kinds, options, scale, shape, stream};
 
+/// The content type of a configuration to apply.
+const APPLY: &str = "application/apply-patch+yaml";
 /// A request's body is at most this large, as at the real server.
 const MAX_BODY_BYTES: usize = 3 << 20;
 /// What client-go's typed clients write in.
@@ -115,7 +117,10 @@ impl Front {
             Err(error) => (Arc::new(User::anonymous()), Some(error)),
         };
         let mut asked = Asked { head: &head, user };
-        let parsed = Request::parse(&head.method, path, query);
+        let mut parsed = Request::parse(&head.method, path, query);
+        if let Ok(Some(request)) = &mut parsed {
+            request.agent = options::manager_of_agent(asked.header(&USER_AGENT));
+        }
         let request = parsed.as_ref().ok().and_then(Option::as_ref);
         let unknown = unknown.or_else(|| {
             if !impersonates(&head.headers) {
@@ -219,6 +224,7 @@ impl Front {
                 .map_err(|error| Error::bad_request(error.to_string()))?,
             now: unix_seconds(&(self.server.clock)().time),
         };
+        options::check(request.verb, content_type(asked) == APPLY, &request.query)?;
         match request.verb {
             Verb::Get => {
                 let (definition, object) = self.server.get(request)?;
@@ -229,7 +235,9 @@ impl Front {
                 view.one(200, &shown, &[])
             }
             Verb::List => view.many(&self.server.list(request)?),
-            Verb::DeleteCollection => view.many(&self.server.delete_collection(request, &options(asked, body)?)?),
+            Verb::DeleteCollection => {
+                view.many(&self.server.delete_collection(request, &delete_options(asked, body)?)?)
+            }
             Verb::Watch => {
                 let timeout = request.query.number("timeoutSeconds")?.filter(|s| *s > 0).map(Duration::from_secs);
                 let bookmarks = request.query.is_true("allowWatchBookmarks");
@@ -250,13 +258,35 @@ impl Front {
             }
             Verb::Update => view.finished(self.server.update(request, parse(asked, body, custom)?)?),
             Verb::Patch => view.finished(self.patch(asked, request, body)?),
-            Verb::Delete => view.finished(self.server.delete(request, &options(asked, body)?)?),
+            Verb::Delete => view.finished(self.server.delete(request, &delete_options(asked, body)?)?),
         }
     }
 
+    fn apply(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Answer, Error> {
+        let bad = |why: String| Error::bad_request(format!("error decoding YAML: {why}"));
+        let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
+        // Most clients send JSON, which is YAML, too.
+        let configuration: Value = match serde_json::from_str(text) {
+            Ok(value) => value,
+            Err(_) => serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))?,
+        };
+        if !(configuration.is_object() || configuration.is_null()) {
+            let kind = crate::field_error::json_kind(&configuration);
+            let what = "into Go value of type map[string]interface {}";
+            return Err(bad(format!(
+                "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {kind} {what}"
+            )));
+        }
+        if self.server.get(request).is_err_and(|error| error.code == 404) {
+            // It would be made.
+            let create = Request { verb: Verb::Create, ..request.clone() };
+            authorize(&self.server.state.lock().store, &asked.user, &create)?;
+        }
+        self.server.apply(request, &configuration)
+    }
+
     fn patch(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Answer, Error> {
-        let kind = asked.header(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-        match kind {
+        match content_type(asked) {
             "application/json-patch+json" => self.server.patch(request, |definition, object| {
                 let patched = json_patch(object, body)?;
                 shape::check_patched(definition, request, &patched, false, || patched.to_string())?;
@@ -281,7 +311,7 @@ impl Front {
                     Ok(patched)
                 })
             }
-            "application/apply-patch+yaml" => Err(Error::not_implemented("server-side apply")),
+            APPLY => self.apply(asked, request, body),
             other => Err(Error::new(
                 415,
                 "UnsupportedMediaType",
@@ -420,8 +450,12 @@ fn client<'a>(asked: &'a Asked<'_>, pretty: Option<&'a str>) -> Client<'a> {
     Client { accept: asked.header(&ACCEPT), pretty, user_agent: asked.header(&USER_AGENT) }
 }
 
+fn content_type<'a>(asked: &'a Asked<'_>) -> &'a str {
+    asked.header(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim()
+}
+
 fn parse(asked: &Asked<'_>, body: &[u8], custom: bool) -> Result<Value, Error> {
-    let kind = asked.header(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    let kind = content_type(asked);
     let bad = |error: String| Error::bad_request(format!("the object provided is unrecognized: {error}"));
     let value: Value = match kind {
         "" | "application/json" | "*/*" => serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?,
@@ -441,7 +475,7 @@ fn parse(asked: &Asked<'_>, body: &[u8], custom: bool) -> Result<Value, Error> {
     if value.is_object() { Ok(value) } else { Err(bad("not an object".to_owned())) }
 }
 
-fn options(asked: &Asked<'_>, body: &[u8]) -> Result<Value, Error> {
+fn delete_options(asked: &Asked<'_>, body: &[u8]) -> Result<Value, Error> {
     if body.is_empty() {
         return Ok(json!({}));
     }

@@ -97,7 +97,7 @@ pub fn create(object: &mut Value, namespace: &str, generation: bool, now: &Now, 
     } else {
         metadata.insert("namespace".to_owned(), namespace.into());
     }
-    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "generation"] {
+    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         metadata.remove(field);
     }
     metadata.insert("uid".to_owned(), uid(now.random.rotate_left(29)).into());
@@ -132,7 +132,6 @@ pub fn update(object: &mut Value, old: &Value, about: About<'_>) -> Result<(), E
         };
     }
     new.remove("selfLink");
-    new.remove("managedFields");
     drop_empty(new);
     if deleting {
         let had =
@@ -157,6 +156,21 @@ pub fn update(object: &mut Value, old: &Value, about: About<'_>) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// Takes `metadata.managedFields` out of an object.
+pub fn take_managed(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
+}
+
+/// Sets `metadata.managedFields`; null leaves none.
+pub fn set_managed(object: &mut Value, managed: Value) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    if managed.is_null() {
+        metadata.remove("managedFields");
+    } else {
+        metadata.insert("managedFields".to_owned(), managed);
+    }
 }
 
 /// Whether something other than metadata and status differs.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ringmaster_core::key::{ApiVersion, Resource};
 use serde_json::{Value, json};
 
+use crate::apply::Schema as Fields;
 use crate::scale::ScalePaths;
 use crate::schema::Schema;
 use crate::store::{KindKey, kind_key};
@@ -48,6 +49,8 @@ pub enum Source {
         schema: Schema,
         /// `additionalPrinterColumns` of this version.
         columns: Arc<Value>,
+        /// What the tracking of fields knows of each version, by `apiVersion`.
+        fields: Arc<BTreeMap<String, Fields>>,
     },
 }
 
@@ -133,6 +136,12 @@ pub fn of_crd(crd: &Value) -> Vec<(Definition, bool)> {
     let names = &spec["names"];
     let (group, kind) = (text(&spec["group"]), text(&names["kind"]));
     let mut definitions = Vec::new();
+    let versions = spec["versions"].as_array().into_iter().flatten();
+    let fields = versions.map(|version| {
+        let fields = Fields::custom(&version["schema"]["openAPIV3Schema"]);
+        (format!("{group}/{}", text(&version["name"])), fields)
+    });
+    let fields = Arc::new(fields.collect::<BTreeMap<String, Fields>>());
     for version in spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] == true) {
         let api_version = ApiVersion::new(&format!("{group}/{}", text(&version["name"])));
         let Ok(schema) = Schema::compile(
@@ -161,7 +170,11 @@ pub fn of_crd(crd: &Value) -> Vec<(Definition, bool)> {
             categories: list(&names["categories"]),
             generation: true,
             scale: ScalePaths::of_crd(version),
-            source: Source::Crd { schema, columns: Arc::new(version["additionalPrinterColumns"].clone()) },
+            source: Source::Crd {
+                schema,
+                columns: Arc::new(version["additionalPrinterColumns"].clone()),
+                fields: Arc::clone(&fields),
+            },
             selectable: selectable.map(|field| text(&field["jsonPath"]).trim_start_matches('.').to_owned()).collect(),
         };
         definitions.push((definition, version["storage"] == true));

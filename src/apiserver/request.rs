@@ -27,6 +27,10 @@ pub struct Request {
     pub subresource: String,
     /// The query.
     pub query: Query,
+    /// Who asks, as the User-Agent names it; empty if it doesn't.
+    pub agent: String,
+    /// The subresource that a change of the whole object comes through; empty for none.
+    pub through: &'static str,
 }
 
 /// What to do.
@@ -167,6 +171,8 @@ impl Request {
             name: own(name),
             subresource: own(subresource),
             query,
+            agent: String::new(),
+            through: "",
         }))
     }
 }

@@ -118,7 +118,7 @@ impl ApiServer {
             let value: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
             let definition = find(&state.registry, &value)
                 .ok_or_else(|| bad(format!("no kind {} in {}", value["kind"], value["apiVersion"])))?;
-            let object = Object::parse(&text, &definition.resource).map_err(|error| bad(error.to_string()))?;
+            let object = Object::of(&value, &definition.resource).map_err(|error| bad(error.to_string()))?;
             if object.version() > Version(revision.unwrap_or_default()) {
                 return Err(bad("the object is newer than the file".to_owned()));
             }

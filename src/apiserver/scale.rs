@@ -327,6 +327,7 @@ impl ApiServer {
 fn whole(request: &Request) -> Request {
     Request {
         subresource: String::new(),
+        through: "scale",
         query: request.query.clone().with("fieldValidation", "Ignore"),
         ..request.clone()
     }

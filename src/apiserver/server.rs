@@ -11,13 +11,16 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::addresses::Free;
+use crate::apply::{named, same_but_times};
 use crate::error::{About, Error};
 use crate::field_error::{FieldError, go_quote};
 use crate::gc::{Deleted, FOREGROUND, ORPHAN, Work, consequences, delete_in_background, delete_now, finish_if_free};
 use crate::meta::{self, Now};
+use crate::ownership::{Writer, configured};
 use crate::read::Listed;
 use crate::registry::{Definition, Registry};
 use crate::request::{Request, Verb};
+use crate::shape::{Managers, Prepared};
 use crate::store::{KindKey, Limits, Store};
 use crate::{crd, kinds, shape};
 
@@ -73,6 +76,8 @@ impl ApiServer {
                 name: String::new(),
                 subresource: String::new(),
                 query: crate::request::Query::default(),
+                agent: crate::ownership::SERVER.to_owned(),
+                through: "",
             };
             // A fresh server accepts its own namespaces; if it didn't, the first request would say so.
             let _ =
@@ -136,31 +141,43 @@ impl ApiServer {
     ///
     /// # Errors
     /// If it is invalid, there already, or its namespace isn't.
-    pub fn create(&self, request: &Request, mut body: Value) -> Result<Answer, Error> {
+    pub fn create(&self, request: &Request, body: Value) -> Result<Answer, Error> {
         let definition = self.definition(request)?;
         shape::check_kind(&definition, &body)?;
         let now = (self.clock)();
-        let given = meta::text(&body, "name").to_owned();
         check_namespace(&definition, request, &body)?;
-        meta::create(&mut body, &request.namespace, definition.generation, &now, about(&definition, &given))?;
+        self.insert(&mut self.state.lock(), &definition, request, (body, Managers::Track(&Value::Null)), &now)
+    }
+
+    fn insert(
+        &self,
+        state: &mut State,
+        definition: &Arc<Definition>,
+        request: &Request,
+        (mut body, managers): (Value, Managers<'_>),
+        now: &Now,
+    ) -> Result<Answer, Error> {
+        let given = meta::text(&body, "name").to_owned();
+        meta::create(&mut body, &request.namespace, definition.generation, now, about(definition, &given))?;
         let name = meta::text(&body, "name").to_owned();
-        let mut state = self.state.lock();
-        state.check_home(&definition, &request.namespace, &name)?;
+        state.check_home(definition, &request.namespace, &name)?;
         let key = ObjectKey::new(&request.namespace, &name);
         if state.store.get(&definition.key, &key).is_some() {
-            return Err(Error::already_exists(about(&definition, &name)));
+            return Err(Error::already_exists(about(definition, &name)));
         }
-        let warnings = shape::prepare(&definition, &mut body, None, request, &mut Free(&state.store), &now.time)?;
+        let free = &mut Free(&state.store);
+        let Prepared { warnings, managed } =
+            shape::prepare(definition, &mut body, None, request, (free, &now.time), managers)?;
+        meta::set_managed(&mut body, managed.unwrap_or_default());
         if request.query.get("dryRun") == Some("All") {
             return Ok(Answer { code: 201, body, warnings });
         }
         let object = state
             .store
-            .put(&definition.key, &definition.resource, None, shape::stored(&definition, body))
-            .map_err(|_| Error::already_exists(about(&definition, &name)))?;
-        let object = self.after_write(&mut state, &definition, None, object, &now);
-        drop(state);
-        Ok(Answer { code: 201, body: shape::shown(&definition, &object), warnings })
+            .put(&definition.key, &definition.resource, None, shape::stored(definition, body))
+            .map_err(|_| Error::already_exists(about(definition, &name)))?;
+        let object = self.after_write(state, definition, None, object, now);
+        Ok(Answer { code: 201, body: shape::shown(definition, &object), warnings })
     }
 
     /// Replaces an object, or its status.
@@ -181,7 +198,7 @@ impl ApiServer {
         let now = (self.clock)();
         let mut state = self.state.lock();
         let seen = state.seen(&definition, request)?;
-        self.replace(&mut state, &definition, request, &seen, body, &now)
+        self.replace(&mut state, &definition, request, &seen, (body, None), &now)
     }
 
     /// Changes an object, or its status, by what `change` makes of it.
@@ -220,10 +237,44 @@ impl ApiServer {
             let mut state = self.state.lock();
             let still = state.seen(definition, request)?;
             if Arc::ptr_eq(&still, &seen) {
-                return self.replace(&mut state, definition, request, &seen, body, &now);
+                return self.replace(&mut state, definition, request, &seen, (body, None), &now);
             }
         }
         Err(Error::modified(about(definition, &request.name)))
+    }
+
+    /// Applies a configuration: makes an object of it, or merges it into the one that is there.
+    ///
+    /// # Errors
+    /// If it doesn't fit the kind, sets what others manage without `force`, or leads to an invalid object.
+    pub fn apply(&self, request: &Request, configuration: &Value) -> Result<Answer, Error> {
+        let definition = self.definition(request)?;
+        if request.subresource == "scale" {
+            return Err(Error::not_implemented("server-side apply of a Scale"));
+        }
+        let force = request.query.is_true("force");
+        let now = (self.clock)();
+        let key = ObjectKey::new(&request.namespace, &request.name);
+        let named = named(configuration);
+        for _ in 0..PATCH_TRIES {
+            let seen = self.state.lock().store.get(&definition.key, &key);
+            let old = seen.as_ref().map(|seen| shape::shown(&definition, seen));
+            let writer = Writer::of(request, &now.time);
+            let body = configured(&definition, &writer, old.as_ref(), configuration, force)?;
+            check_applied(&definition, request, &body, seen.is_some())?;
+            let mut state = self.state.lock();
+            match (&seen, state.store.get(&definition.key, &key)) {
+                (Some(seen), Some(still)) if Arc::ptr_eq(&still, seen) => {
+                    return self.replace(&mut state, &definition, request, seen, (body, Some(&named)), &now);
+                }
+                (None, None) if request.subresource.is_empty() => {
+                    return self.insert(&mut state, &definition, request, (body, Managers::Applied(&named)), &now);
+                }
+                (None, None) => return Err(Error::not_found(about(&definition, &request.name))),
+                _ => {}
+            }
+        }
+        Err(Error::modified(about(&definition, &request.name)))
     }
 
     fn replace(
@@ -232,11 +283,13 @@ impl ApiServer {
         definition: &Arc<Definition>,
         request: &Request,
         seen: &Arc<Object>,
-        mut body: Value,
+        (mut body, applied): (Value, Option<&str>),
         now: &Now,
     ) -> Result<Answer, Error> {
         let about = about(definition, &request.name);
-        let old = shape::shown(definition, seen);
+        let mut old = shape::shown(definition, seen);
+        let before = meta::take_managed(&mut old).unwrap_or_default();
+        let given = meta::take_managed(&mut body);
         check_preconditions(definition, request, &body["metadata"], seen)?;
         meta::update(&mut body, &old, about)?;
         match request.subresource.as_str() {
@@ -258,15 +311,23 @@ impl ApiServer {
             _ if definition.has_status() => set(&mut body, "status", old["status"].clone()),
             _ => {}
         }
-        let mut free = Free(&state.store);
-        let warnings = shape::prepare(definition, &mut body, Some(&old), request, &mut free, &now.time)?;
+        meta::set_managed(&mut body, given.unwrap_or_default());
+        let free = &mut Free(&state.store);
+        let managers = applied.map_or(Managers::Track(&before), Managers::Applied);
+        let Prepared { warnings, managed } =
+            shape::prepare(definition, &mut body, Some(&old), request, (free, &now.time), managers)?;
         // Built-in kinds count by rules of their own.
         let custom = matches!(definition.source, crate::registry::Source::Crd { .. });
         if custom && meta::spec_differs(&body, &old) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             body["metadata"]["generation"] = generation.into();
         }
-        if request.query.get("dryRun") == Some("All") || !meta::differs(&body, &old) {
+        let same = !meta::differs(&body, &old);
+        // A write that leads to the same object doesn't count, whatever was decided on what it was decoded to.
+        let managed = managed.filter(|managed| !(same && (*managed == before || same_but_times(managed, &before))));
+        let same = same && managed.is_none();
+        meta::set_managed(&mut body, managed.unwrap_or(before));
+        if request.query.get("dryRun") == Some("All") || same {
             if body["metadata"]["resourceVersion"].is_null() {
                 body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
             }
@@ -450,6 +511,16 @@ fn check_namespace(definition: &Definition, request: &Request, body: &Value) -> 
         ));
     }
     Ok(())
+}
+
+/// What must be true of the object that an apply leads to before anything else.
+fn check_applied(definition: &Definition, request: &Request, body: &Value, exists: bool) -> Result<(), Error> {
+    let uid = meta::text(body, "uid");
+    if !exists && !uid.is_empty() {
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        return Err(Error::conflict(about(definition, &request.name), &why));
+    }
+    check_place(definition, request, body)
 }
 
 /// Whether a body is of the object that the path names.

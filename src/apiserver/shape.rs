@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::kinds::{self, Addresses, Kind};
+use crate::meta;
+use crate::ownership::{Writer, tracked};
 use crate::patch::MergeTree;
 use crate::registry::{Definition, Source};
 use crate::request::Request;
@@ -50,7 +52,7 @@ pub(crate) fn built_ins() -> Vec<Definition> {
         .collect()
 }
 
-fn built_in(definition: &Definition) -> Option<&'static Kind> {
+pub(crate) fn built_in(definition: &Definition) -> Option<&'static Kind> {
     let version = &definition.resource.api_version;
     kinds::find(version.group(), version.version(), &definition.resource.plural)
 }
@@ -178,7 +180,24 @@ fn unconverted(why: &str) -> String {
     }
 }
 
-/// Brings a body to the form that is stored; gives back what deserves a warning.
+/// Who manages the fields of a body.
+#[derive(Clone, Copy)]
+pub(crate) enum Managers<'a> {
+    /// To be tracked; `metadata.managedFields` was this before, and what the body has is the client's.
+    Track(&'a Value),
+    /// As the body says, which came of applying a configuration that messages name so.
+    Applied(&'a str),
+}
+
+/// A body in the form that is stored, but for `metadata.managedFields`.
+pub(crate) struct Prepared {
+    /// What deserves a warning.
+    pub warnings: Vec<String>,
+    /// What `metadata.managedFields` is now, null for none; `None` if it is as before.
+    pub managed: Option<Value>,
+}
+
+/// Brings a body to the form that is stored, and takes its `metadata.managedFields` out. `old` has none.
 ///
 /// # Errors
 /// If it can't be decoded, or isn't valid.
@@ -187,15 +206,36 @@ pub(crate) fn prepare(
     body: &mut Value,
     old: Option<&Value>,
     request: &Request,
-    addresses: &mut dyn Addresses,
-    now: &str,
-) -> Result<Vec<String>, Error> {
+    (addresses, now): (&mut dyn Addresses, &str),
+    managers: Managers<'_>,
+) -> Result<Prepared, Error> {
+    let emptied = body["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
+    let mut managed = None;
+    let mut track = |body: &mut Value| match managers {
+        Managers::Applied(_) => managed = Some(meta::take_managed(body).unwrap_or_default()),
+        Managers::Track(before) => {
+            let given = meta::take_managed(body).filter(|given| given != before);
+            // An empty list means something, and isn't written again.
+            let given = if emptied { Some(Value::Array(Vec::new())) } else { given };
+            managed = tracked(definition, &Writer::of(request, now), (old, before), body, given.as_ref());
+        }
+    };
+    // What the client took over as it was need not be decoded.
+    let unchanged = matches!(managers, Managers::Track(before) if body["metadata"]["managedFields"] == *before);
+    if unchanged {
+        meta::take_managed(body);
+    }
     let (unknown, errors) = match &definition.source {
         Source::BuiltIn => {
             let kind = built_in(definition).ok_or_else(Error::no_resource)?;
-            let decoded = kinds::decode(kind, body.take()).map_err(Error::bad_request)?;
+            let decoded = kinds::decode(kind, body.take()).map_err(|why| match managers {
+                Managers::Applied(named) => unconvertible(kind, named, &why),
+                Managers::Track(_) => Error::bad_request(why),
+            })?;
             *body = decoded.object;
             strict(request, &decoded.strict, || kinds::strict_error(kind, &decoded.strict))?;
+            kinds::default(kind, body);
+            track(body);
             let part = if request.subresource == "status" { kinds::Part::Status } else { kinds::Part::Main };
             let prepared = match old {
                 None => kinds::create(kind, body, addresses, now),
@@ -226,6 +266,14 @@ pub(crate) fn prepare(
                 undecodable(&format!("strict decoding error: {}", list.join(", ")))
             })?;
             schema.default(body);
+            track(body);
+            if old.is_none()
+                && definition.has_status()
+                && let Some(members) = body.as_object_mut()
+            {
+                // It can't be set by a create.
+                members.remove("status");
+            }
             let status = request.subresource == "status";
             let mut errors = match old {
                 Some(old) if status => schema.validate_status(body, old),
@@ -243,7 +291,16 @@ pub(crate) fn prepare(
         return Err(Error::invalid(about(definition, name), &errors));
     }
     let warn = matches!(request.query.get("fieldValidation"), None | Some("Warn"));
-    Ok(if warn { unknown } else { Vec::new() })
+    Ok(Prepared { warnings: if warn { unknown } else { Vec::new() }, managed })
+}
+
+/// 500 for an object that came of an apply and can't be decoded.
+fn unconvertible(kind: &Kind, named: &str, why: &str) -> Error {
+    // What the decoder says begins with the kind, in words for other requests.
+    let why = why.split_once(&format!("cannot be handled as a {}: ", kind.kind)).map_or(why, |(_, why)| why);
+    let to = named.split_once("; ").map_or(named, |(_, kind)| kind);
+    let what = format!("unable to convert unstructured object to {to}: {why}");
+    Error::new(500, "", format!("failed to convert new object ({named}) to proper version: {what}"))
 }
 
 fn strict(request: &Request, unknown: &[String], message: impl Fn() -> String) -> Result<(), Error> {

@@ -223,9 +223,59 @@ async fn events_of_both_groups_are_the_same_objects() {
 async fn what_is_not_served_is_said_clearly() {
     let front = front(Limits::default());
     assert_eq!(get(&front, "/apis/x.y/v1/namespaces/default/things").await.0, 404);
-    let (code, status) =
-        send(&front, Method::PATCH, "/api/v1/namespaces/default", "application/apply-patch+yaml", json!({})).await;
-    assert_eq!((code, status["reason"].as_str()), (501, Some("NotImplemented")));
+}
+
+const APPLY: &str = "application/apply-patch+yaml";
+
+fn config_map(data: Value) -> Value {
+    json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c" }, "data": data })
+}
+
+#[tokio::test]
+async fn what_is_applied_is_its_manager_s() {
+    let front = front(Limits::default());
+    let path = |manager: &str| format!("/api/v1/namespaces/default/configmaps/c?fieldManager={manager}");
+    let apply =
+        async |manager: &str, data: Value| send(&front, Method::PATCH, &path(manager), APPLY, config_map(data)).await;
+    let (code, made) = apply("a", json!({ "k": "1", "l": "2" })).await;
+    let fields = json!([{ "manager": "a", "operation": "Apply", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+        "fieldsType": "FieldsV1", "fieldsV1": { "f:data": { "f:k": {}, "f:l": {} } } }]);
+    assert_eq!((code, &made["metadata"]["managedFields"]), (201, &fields));
+    let (code, again) = apply("a", json!({ "k": "1", "l": "2" })).await;
+    assert_eq!((code, &again["metadata"]["resourceVersion"]), (200, &made["metadata"]["resourceVersion"]));
+    let (code, status) = apply("b", json!({ "k": "3" })).await;
+    let message = "Apply failed with 1 conflict: conflict with \"a\": .data.k";
+    assert_eq!((code, status["message"].as_str()), (409, Some(message)));
+    assert_eq!(status["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    let (code, forced) = apply("b&force=true", json!({ "k": "3" })).await;
+    assert_eq!((code, &forced["data"]), (200, &json!({ "k": "3", "l": "2" })));
+    let (_, less) = apply("a", json!({})).await;
+    assert_eq!(less["data"], json!({ "k": "3" }));
+    assert_eq!(less["metadata"]["managedFields"].as_array().map(Vec::len), Some(2));
+    let (_, listed) = get(&front, "/api/v1/namespaces/default/configmaps").await;
+    assert_eq!(listed["items"][0]["metadata"], less["metadata"]);
+    assert_eq!(send(&front, Method::PATCH, &path(""), APPLY, config_map(json!({}))).await.0, 422);
+}
+
+#[tokio::test]
+async fn whoever_writes_is_a_manager() {
+    let front = with_things(Limits::default()).await;
+    let (_, made) = post(&front, &format!("{THINGS}?fieldManager=a"), thing("a", 1)).await;
+    let managers = |object: &Value| -> Vec<String> {
+        let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        let of = |entry: &Value| format!("{} {} {}", entry["manager"], entry["subresource"], entry["fieldsV1"]);
+        entries.iter().map(of).collect()
+    };
+    let spec = r#"{"f:spec":{".":{},"f:color":{},"f:size":{}}}"#;
+    assert_eq!(managers(&made), [format!("\"a\" null {spec}")]);
+    let status = json!({ "status": { "x": 1 }, "spec": { "size": 7 } });
+    let path = format!("{THINGS}/a/status?fieldManager=b");
+    let (_, changed) = send(&front, Method::PATCH, &path, "application/merge-patch+json", status).await;
+    let written = r#""b" "status" {"f:status":{".":{},"f:x":{}}}"#;
+    assert_eq!(managers(&changed), [format!("\"a\" null {spec}"), written.to_owned()]);
+    let crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.x.y";
+    let (_, crd) = get(&front, crd).await;
+    assert!(managers(&crd)[0].starts_with(r#""kube-apiserver" "status" {"f:status":{"f:acceptedNames""#), "{crd}");
 }
 
 #[tokio::test]

@@ -97,7 +97,8 @@ fn group_version_kind(object: &Value) -> String {
 }
 
 /// An object as messages name it.
-fn named(object: &Value) -> String {
+#[must_use]
+pub fn named(object: &Value) -> String {
     let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default();
     format!("{}/{}; {}", text("namespace"), text("name"), group_version_kind(object))
 }

@@ -198,6 +198,15 @@ fn entry(entry: Entry) -> Value {
     Value::Object(out)
 }
 
+/// Whether an entry, as JSON, has this id.
+pub(super) fn is_of(entry: &Value, id: &Id) -> bool {
+    let is = |name: &str, text: &str| entry[name].as_str().unwrap_or_default() == text;
+    is("manager", &id.manager)
+        && is("operation", id.operation())
+        && (id.applied || is("apiVersion", &id.version))
+        && is("subresource", &id.subresource)
+}
+
 /// Whether a client asks for all entries to be forgotten: an empty list, or one empty entry.
 pub(super) fn is_reset(value: &Value) -> bool {
     match value.as_array().map(Vec::as_slice) {

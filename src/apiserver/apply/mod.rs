@@ -27,7 +27,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use configure::{Applied, apply};
+pub use configure::{Applied, apply, named};
 pub use managed::same_but_times;
 pub use schema::Schema;
 pub use track::{Tracked, Update, track};

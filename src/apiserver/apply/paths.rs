@@ -102,7 +102,7 @@ pub(super) fn reconcile(schema: &Schema, set: &Set) -> Option<Set> {
 }
 
 /// `alone` says that the place is a member of the set and nothing below it is.
-fn walk(types: &Types, id: TypeId, set: Option<&Set>, alone: bool, path: &mut Vec<Step>, found: &mut Set) {
+fn walk<'a>(types: &Types, id: TypeId, set: Option<&'a Set>, alone: bool, path: &mut Vec<&'a Step>, found: &mut Set) {
     let Ok(shape) = View::of(types.atom(id), None).shape() else { return };
     let nothing = set.is_none_or(Set::is_empty);
     match &shape {
@@ -128,7 +128,7 @@ fn walk(types: &Types, id: TypeId, set: Option<&Set>, alone: bool, path: &mut Ve
             (Shape::Scalar(_), _) => None,
         };
         if let Some(id) = id {
-            path.push(step.clone());
+            path.push(step);
             walk(types, id, below, below.is_none(), path, found);
             path.pop();
         }

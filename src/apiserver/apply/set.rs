@@ -22,7 +22,7 @@ impl Set {
         let mut set = Self::default();
         for path in paths {
             let path: Vec<Step> = path.iter().map(|name| Step::field(name)).collect();
-            set.insert_path(&path);
+            set.insert_path(&path.iter().collect::<Vec<_>>());
         }
         set
     }
@@ -65,9 +65,9 @@ impl Set {
     }
 
     /// Adds a path.
-    pub(crate) fn insert_path(&mut self, path: &[Step]) {
+    pub(crate) fn insert_path(&mut self, path: &[&Step]) {
         let Some((last, before)) = path.split_last() else { return };
-        before.iter().fold(self, |place, step| place.below_mut(step)).insert(last.clone());
+        before.iter().fold(self, |place, step| place.below_mut(step)).insert((*last).clone());
     }
 
     /// Whether this field of this place is in it.
@@ -163,6 +163,15 @@ impl Set {
             },
         );
         meets
+    }
+
+    /// Whether all that is in the other is in this.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        other.members.iter().all(|member| self.has(member))
+            && other.children.iter().all(|(step, below)| match self.below(step) {
+                Some(mine) => mine.covers(below),
+                None => below.is_empty(),
+            })
     }
 
     /// What is in this and not in the other. A field below a field of the other stays.

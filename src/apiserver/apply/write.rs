@@ -94,7 +94,7 @@ static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
     ];
     let mut set = Set::of(&[&["apiVersion"], &["kind"], &["metadata"]]);
     for name in names {
-        set.insert_path(&[Step::field("metadata"), Step::field(name)]);
+        set.insert_path(&[&Step::field("metadata"), &Step::field(name)]);
     }
     set
 });

@@ -63,6 +63,8 @@ pub(crate) fn impersonated(
             name: name.to_owned(),
             subresource: String::new(),
             query: Query::default(),
+            agent: String::new(),
+            through: "",
         };
         authorize_to(store, &asker, "impersonate", &request)
     };

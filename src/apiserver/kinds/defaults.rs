@@ -7,6 +7,7 @@ mod pod;
 use serde_json::{Map, Value, json};
 
 use super::Kind;
+use super::prepare::TEMPLATE_GENERATION;
 use super::quantity::Quantity;
 
 use pod::claim;
@@ -212,6 +213,7 @@ fn daemon_set(object: &mut Value) {
     }
     default(spec, "revisionHistoryLimit", 10);
     pod::template(at(spec, &["template"]));
+    default(at(object, &["metadata", "annotations"]), TEMPLATE_GENERATION, "0");
 }
 
 fn stateful_set(object: &mut Value) {

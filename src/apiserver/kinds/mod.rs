@@ -1,7 +1,7 @@
 //! The built-in kinds: what discovery, tables and OpenAPI say of them, and what the real server makes of their objects.
 //!
-//! A write goes through [`decode`], then [`create`] or [`update`], then [`validate`]. The data are generated from
-//! kube-apiserver (`tests/golden/kinds/generate`; `kinds.json` notes the version). Nothing here knows a clock, the
+//! A write goes through [`decode`], [`default`], then [`create`] or [`update`], then [`validate`]. The data are generated
+//! from kube-apiserver (`tests/golden/kinds/generate`; `kinds.json` notes the version). Nothing here knows a clock, the
 //! store or other objects; metadata that the server gives (uid, times, names) is there before [`create`].
 
 pub mod event;
@@ -343,8 +343,13 @@ pub(crate) fn lacks(group: &str, plural: &str, subresource: &str) -> bool {
     lacking.contains(&subresource)
 }
 
-/// Makes a new object what the server stores: defaults, first status, allocations. Its metadata must be complete but
-/// for labels and finalizers that the kind brings. `now` is RFC 3339 to the second.
+/// Sets the defaults of a decoded object.
+pub fn default(kind: &Kind, object: &mut Value) {
+    defaults::apply(kind, object);
+}
+
+/// Makes a new object that has its defaults what the server stores: first status, allocations. Its metadata must be
+/// complete but for labels and finalizers that the kind brings. `now` is RFC 3339 to the second.
 ///
 /// # Errors
 /// What an allocation can't give.
@@ -354,12 +359,11 @@ pub fn create(
     addresses: &mut dyn Addresses,
     now: &str,
 ) -> Result<(), Vec<FieldError>> {
-    defaults::apply(kind, object);
     prepare::create(kind, object, now);
     if kind.is("", "services") { service::create(object, addresses) } else { Ok(()) }
 }
 
-/// Makes an updated object what the server stores: defaults, what the update can't change, the generation.
+/// Makes an updated object that has its defaults what the server stores: what the update can't change, the generation.
 /// Both must have complete metadata; of `old` it is what is stored.
 ///
 /// # Errors
@@ -371,7 +375,6 @@ pub fn update(
     part: Part,
     addresses: &mut dyn Addresses,
 ) -> Result<(), Vec<FieldError>> {
-    defaults::apply(kind, object);
     prepare::update(kind, object, old, part);
     if kind.is("", "services") && part == Part::Main { service::update(object, old, addresses) } else { Ok(()) }
 }

@@ -12,7 +12,7 @@ use super::quantity::Quantity;
 use super::{Kind, Part, shape};
 
 /// Holds the generation of a daemon set's template (apps.DeprecatedTemplateGeneration).
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub(super) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// A new object.
 pub(super) fn create(kind: &Kind, object: &mut Value, now: &str) {

@@ -117,6 +117,7 @@ fn play(kind: &Kind, step: &Value, store: &mut Store, addresses: &mut Free) -> O
         metadata.insert("namespace".to_owned(), "golden".into());
     }
     let part = if step["do"] == "status" { Part::Status } else { Part::Main };
+    default(kind, &mut object);
     let made = match &old {
         None => create(kind, &mut object, addresses, NOW),
         Some(old) => update(kind, &mut object, old, part, addresses),
