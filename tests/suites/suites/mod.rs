@@ -2,6 +2,7 @@
 //!
 //! Never asks which kind of server it runs on.
 
+mod apply;
 mod children;
 mod children_claim;
 mod children_when;
@@ -25,6 +26,7 @@ use crate::trial::Case;
 pub(crate) fn all() -> Vec<Case> {
     [
         smoke::cases(),
+        apply::cases(),
         command::cases(),
         dev::cases(),
         main_job::cases(),
