@@ -15,6 +15,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ringmaster_core::key::{ObjectKey, Resource};
 use ringmaster_core::object::Object;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::Error;
 
@@ -33,8 +34,9 @@ const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// Told of every call, for metrics.
 pub trait Meter: Send + Sync {
-    /// A call was answered with `code`, or wasn't (`None`).
-    fn api_call(&self, method: &Method, code: Option<u16>);
+    /// A call was answered with `code`, or wasn't (`None`); `took` is how long it took, where that tells of the API
+    /// server: not for watches.
+    fn api_call(&self, method: &Method, code: Option<u16>, took: Option<Duration>);
     /// A named limit was hit.
     fn limit_hit(&self, limit: &'static str);
 }
@@ -161,9 +163,11 @@ impl Client {
         if self.in_flight.available_permits() == 0 {
             self.meter.limit_hit("api_calls_in_flight");
         }
+        let mut start = Instant::now();
         let work = async {
             // Never closed.
             let _permit = self.in_flight.acquire().await;
+            start = Instant::now();
             let response = self.send(method.clone(), path, body).await?;
             let (code, retry_after) = (response.status(), retry_after(&response));
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
@@ -171,7 +175,7 @@ impl Client {
                 .await
                 .map_err(|source| Error::Connection { call: call(), source })?
                 .to_bytes();
-            self.meter.api_call(&method, Some(code.as_u16()));
+            self.meter.api_call(&method, Some(code.as_u16()), Some(start.elapsed()));
             if code.is_success() {
                 return Ok(body);
             }
@@ -183,7 +187,7 @@ impl Client {
         if let Err(error) = &outcome
             && error.code().is_none()
         {
-            self.meter.api_call(&method, None);
+            self.meter.api_call(&method, None, Some(start.elapsed()));
         }
         outcome
     }

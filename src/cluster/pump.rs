@@ -170,7 +170,7 @@ impl Shell {
             let (code, retry) = (response.status(), retry_after(&response));
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|source| Error::Connection { call: call(), source })?.to_bytes();
-            self.client.meter().api_call(&Method::GET, Some(code.as_u16()));
+            self.client.meter().api_call(&Method::GET, Some(code.as_u16()), None);
             if !code.is_success() {
                 return Err(Error::from_answer(call(), code.as_u16(), retry, &body));
             }
@@ -197,7 +197,7 @@ impl Shell {
             .await
             .map_err(|_| silent())??;
         let (code, retry) = (response.status(), retry_after(&response));
-        self.client.meter().api_call(&Method::GET, Some(code.as_u16()));
+        self.client.meter().api_call(&Method::GET, Some(code.as_u16()), None);
         let mut body = response.into_body();
         if !code.is_success() {
             let text = tokio::time::timeout_at(deadline, Limited::new(body, MAX_LINE_BYTES).collect())

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use ringmaster_core::key::{ControllerId, SyncKey};
-use ringmaster_core::queue::{Outcome, Popped, Priority, Queue};
+use ringmaster_core::queue::{Depth, Outcome, Popped, Priority, Queue};
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::clock::{Clock, random};
-use crate::metrics::Sample;
+use crate::metrics::{ControllerMetrics, Sample, count};
 
 /// Nothing is waited for longer than this, timer or not; a bound for a lost wake-up that nobody knows of.
 const MAX_SLEEP: Duration = Duration::from_secs(10);
@@ -29,16 +29,30 @@ pub(crate) struct Dispatch {
     queue: Mutex<Queue>,
     wake: Notify,
     clock: Clock,
+    workers: usize,
+    /// What is counted of each controller.
+    metrics: RwLock<HashMap<ControllerId, Arc<ControllerMetrics>>>,
+    /// When each sync that runs began.
+    began: Mutex<HashMap<SyncKey, Duration>>,
     /// Told when a sync ended: whoever waits for a controller's last one looks again.
     ended: Notify,
 }
 
 impl Dispatch {
     pub(crate) fn new(workers: usize, clock: Clock) -> Self {
-        Self { queue: Mutex::new(Queue::new(workers)), wake: Notify::new(), clock, ended: Notify::new() }
+        Self {
+            queue: Mutex::new(Queue::new(workers)),
+            wake: Notify::new(),
+            clock,
+            workers,
+            metrics: RwLock::default(),
+            began: Mutex::default(),
+            ended: Notify::new(),
+        }
     }
 
-    pub(crate) fn register(&self, controller: ControllerId) {
+    pub(crate) fn register(&self, controller: ControllerId, metrics: Arc<ControllerMetrics>) {
+        self.metrics.write().insert(controller, metrics);
         self.queue.lock().register(controller);
     }
 
@@ -50,6 +64,7 @@ impl Dispatch {
             tokio::pin!(ended);
             ended.as_mut().enable();
             if self.queue.lock().depth(controller).running == 0 {
+                self.metrics.write().remove(&controller);
                 return;
             }
             ended.await;
@@ -57,6 +72,7 @@ impl Dispatch {
     }
 
     pub(crate) fn add(&self, key: SyncKey, priority: Priority) {
+        self.counted(key.controller, ControllerMetrics::added);
         self.queue.lock().add(key, priority, self.clock.now());
         self.wake.notify_one();
     }
@@ -65,6 +81,7 @@ impl Dispatch {
         let now = self.clock.now();
         let mut queue = self.queue.lock();
         for key in keys {
+            self.counted(key.controller, ControllerMetrics::added);
             queue.add(key, priority, now);
         }
         drop(queue);
@@ -113,6 +130,8 @@ impl Dispatch {
             let popped = self.queue.lock().pop(self.clock.now());
             let Some(popped) = popped else { return };
             let key = popped.key.clone();
+            self.counted(key.controller, |metrics| metrics.started(popped.waited, popped.attempt));
+            self.began.lock().insert(key.clone(), self.clock.now());
             let task = running.spawn(work(popped));
             keys.insert(task.id(), key);
         }
@@ -123,11 +142,15 @@ impl Dispatch {
             Ok((id, outcome)) => (id, outcome),
             Err(panic) => {
                 let key = keys.get(&panic.id());
+                if let Some(key) = key {
+                    self.counted(key.controller, ControllerMetrics::panicked);
+                }
                 error!(parent = ?key.map(|key| &key.parent), "a sync panicked, which is a bug; it is tried again: {panic}");
                 (panic.id(), Outcome::Failure)
             }
         };
         if let Some(key) = keys.remove(&id) {
+            self.began.lock().remove(&key);
             self.queue.lock().done(&key, outcome, self.clock.now(), random());
             self.ended.notify_waiters();
         }
@@ -138,14 +161,67 @@ impl Dispatch {
         due.map_or(MAX_SLEEP, |due| due.saturating_sub(self.clock.now())).min(MAX_SLEEP)
     }
 
-    /// Depth of the queue, for metrics.
+    fn counted(&self, controller: ControllerId, what: impl FnOnce(&ControllerMetrics)) {
+        if let Some(metrics) = self.metrics.read().get(&controller) {
+            what(metrics);
+        }
+    }
+
+    /// Depths of the queue and the syncs that run, for metrics.
     pub(crate) fn samples(&self) -> Vec<Sample> {
-        let stats = self.queue.lock().stats();
-        let one = |value: usize| vec![(Vec::new(), i64::try_from(value).unwrap_or(i64::MAX))];
+        let now = self.clock.now();
+        let controllers: Vec<(ControllerId, Arc<ControllerMetrics>)> =
+            self.metrics.read().iter().map(|(id, metrics)| (*id, Arc::clone(metrics))).collect();
+        let depths: HashMap<ControllerId, Depth> = {
+            let queue = self.queue.lock();
+            controllers.iter().map(|(id, _)| (*id, queue.depth(*id))).collect()
+        };
+        let mut ages: HashMap<ControllerId, (Duration, Duration)> = HashMap::new();
+        for (key, since) in &*self.began.lock() {
+            let (sum, longest) = ages.entry(key.controller).or_default();
+            let age = now.saturating_sub(*since);
+            (*sum, *longest) = (*sum + age, age.max(*longest));
+        }
+        let each = |queue: bool, value: &dyn Fn(ControllerId) -> f64| {
+            let labels = |name: &str| {
+                let queue = queue.then(|| ("name", name.to_owned()));
+                queue.into_iter().chain([("controller", name.to_owned())]).collect()
+            };
+            controllers.iter().map(|(id, metrics)| (labels(metrics.name()), value(*id))).collect()
+        };
+        let depth = |id: ControllerId| depths.get(&id).copied().unwrap_or_default();
+        let age = |id: ControllerId| ages.get(&id).copied().unwrap_or_default();
         vec![
-            Sample { name: "queue_ready", help: "Parents that wait for a worker", values: one(stats.ready) },
-            Sample { name: "queue_timers", help: "Parents that wait for a moment", values: one(stats.waiting) },
-            Sample { name: "queue_running", help: "Syncs that run", values: one(stats.running) },
+            Sample::gauge(
+                "workqueue_depth",
+                "Parents that wait for a worker",
+                each(true, &|id| count(depth(id).ready)),
+            ),
+            Sample::gauge(
+                "workqueue_unfinished_work_seconds",
+                "Seconds that all running syncs together have taken so far",
+                each(true, &|id| age(id).0.as_secs_f64()),
+            ),
+            Sample::gauge(
+                "workqueue_longest_running_processor_seconds",
+                "Seconds that the oldest running sync has taken so far",
+                each(true, &|id| age(id).1.as_secs_f64()),
+            ),
+            Sample::gauge(
+                "ringmaster_queue_timers",
+                "Parents that wait for a moment: a retry or a resync",
+                each(false, &|id| count(depth(id).waiting)),
+            ),
+            Sample::gauge(
+                "controller_runtime_active_workers",
+                "Syncs that run",
+                each(false, &|id| count(depth(id).running)),
+            ),
+            Sample::gauge(
+                "controller_runtime_max_concurrent_reconciles",
+                "Syncs that may run at once, of all controllers together",
+                each(false, &|_| count(self.workers)),
+            ),
         ]
     }
 }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::dispatch::Dispatch;
 use crate::hosted::{ChildKind, Hosted};
+use crate::metrics::{Metrics, Sample, count};
 use crate::route::{ChildRoute, ParentRoute, index_parent};
 use crate::status::Board;
 use crate::tell::Tell;
@@ -39,11 +40,37 @@ pub(crate) struct Stage {
     pub(crate) watches: Watches,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) tell: Tell,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     /// All parents are queued this often, whatever the controller says.
     pub(crate) flush_interval: Option<Duration>,
     pub(crate) hosted: RwLock<HashMap<ControllerId, Arc<Hosted>>>,
     pub(crate) next_id: AtomicU32,
+}
+
+impl Stage {
+    /// Parents of each controller, for metrics.
+    pub(crate) fn samples(&self) -> Vec<Sample> {
+        let hosted: Vec<Arc<Hosted>> = self.hosted.read().values().cloned().collect();
+        let each = |value: &dyn Fn(&Hosted) -> usize| {
+            let one =
+                |hosted: &Arc<Hosted>| (vec![("controller", hosted.model.name.to_string())], count(value(hosted)));
+            hosted.iter().map(one).collect()
+        };
+        vec![
+            Sample::gauge("ringmaster_parents", "Parents of the controller", each(&Hosted::parent_count)),
+            Sample::gauge(
+                "ringmaster_parents_failing",
+                "Parents whose last sync failed",
+                each(&|hosted| hosted.board.failing_count()),
+            ),
+            Sample::gauge(
+                "ringmaster_parents_refused",
+                "Parents that the hook refused until they change",
+                each(&Hosted::terminal_count),
+            ),
+        ]
+    }
 }
 
 /// Why a round of hosting ended.
@@ -189,6 +216,7 @@ impl Round {
             parent,
             parents: Arc::clone(subscriptions[0].shared()),
             children: kinds,
+            metrics: Arc::new(self.stage.metrics.controller(&self.model.name)),
             board: Arc::clone(&self.board),
             active: AtomicBool::new(false),
             index: Mutex::default(),
@@ -254,7 +282,7 @@ impl Round {
 
     fn start(&self, hosted: &Arc<Hosted>) {
         self.stage.hosted.write().insert(hosted.id, Arc::clone(hosted));
-        self.stage.dispatch.register(hosted.id);
+        self.stage.dispatch.register(hosted.id, Arc::clone(&hosted.metrics));
         hosted.active.store(true, Ordering::Release);
         let parents: Vec<_> = hosted.parents.store().iter().cloned().collect();
         for new in parents {

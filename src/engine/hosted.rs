@@ -15,6 +15,7 @@ use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid};
 use ringmaster_core::object::Object;
 use ringmaster_hooks::Target;
 
+use crate::metrics::ControllerMetrics;
 use crate::watches::Shared;
 
 /// A controller that runs.
@@ -31,6 +32,8 @@ pub(crate) struct Hosted {
     pub(crate) parents: Arc<Shared>,
     /// The declared kinds of children, in their order.
     pub(crate) children: Vec<ChildKind>,
+    /// What is counted of it.
+    pub(crate) metrics: Arc<ControllerMetrics>,
     /// What its status is made of.
     pub(crate) board: Arc<crate::status::Board>,
     /// Whether all its watches are informed, so that changes lead to syncs.
@@ -149,6 +152,11 @@ impl Hosted {
         let notes = self.notes.lock();
         let refused = notes.get(parent.key()).and_then(|note| note.terminal.as_ref());
         refused.is_some_and(|refused| parent.differs_in_status_only(refused))
+    }
+
+    /// Parents that the hook refused for good.
+    pub(crate) fn terminal_count(&self) -> usize {
+        self.notes.lock().values().filter(|note| note.terminal.is_some()).count()
     }
 
     /// The parent is gone.

@@ -20,6 +20,7 @@ mod execute;
 mod host;
 mod hosted;
 mod metrics;
+mod process;
 mod registry;
 mod route;
 mod run;

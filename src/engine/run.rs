@@ -25,7 +25,8 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::dispatch::{Dispatch, Work};
 use crate::host::Stage;
-use crate::metrics::{Metrics, Samplers};
+use crate::metrics::{Metrics, Sample, Samplers, count};
+use crate::process;
 use crate::registry::{Progress, Registry};
 use crate::sync::Syncer;
 use crate::tell::Tell;
@@ -87,7 +88,8 @@ impl Engine {
     /// If an address can't be listened at.
     pub async fn with(settings: Settings, connection: Connection) -> Result<Self, Error> {
         let samplers = Samplers::default();
-        let (metrics, registry) = Metrics::register(&samplers);
+        let host = format!("{}:{}", connection.host, connection.port);
+        let (metrics, registry) = Metrics::register(&host, &samplers);
         let health = Health::new();
         let health_server = match settings.health_probe_address {
             Some(address) => Some(listen("health-probe-bind-address", address).await?.with_health(health.clone())),
@@ -159,6 +161,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         watches: Watches::new(client.clone(), tasks.clone(), rest.clone()),
         dispatch: Arc::clone(&dispatch),
         tell: tell.clone(),
+        metrics: Arc::clone(&metrics),
         limits,
         flush_interval: settings.cache_flush_interval,
         hosted: RwLock::new(HashMap::new()),
@@ -169,10 +172,15 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         Box::new(move || {
             let mut samples = stage.watches.samples();
             samples.extend(dispatch.samples());
+            samples.extend(stage.samples());
+            samples.extend(process::samples());
+            let tasks = tokio::runtime::Handle::try_current().map(|runtime| count(runtime.metrics().num_alive_tasks()));
+            let tasks = tasks.map(|tasks| (Vec::new(), tasks)).into_iter().collect();
+            samples.push(Sample::gauge("ringmaster_tasks", "Tasks that are alive", tasks));
             samples
         })
     });
-    let syncer = Arc::new(Syncer { client: client.clone(), hooks, metrics, tell, limits, member: member_name() });
+    let syncer = Arc::new(Syncer { client: client.clone(), hooks, tell, limits, member: member_name() });
     let abort = CancellationToken::new();
     let mut dispatching =
         tokio::spawn(Arc::clone(&dispatch).run(work(Arc::clone(&stage), syncer), stop.clone(), abort.clone()));

@@ -128,6 +128,11 @@ impl Board {
         noted.last_failure = format!("{parent}: {text}");
     }
 
+    /// Parents whose last sync failed.
+    pub(crate) fn failing_count(&self) -> usize {
+        self.noted.lock().failing.len()
+    }
+
     pub(crate) fn is_starting(&self) -> bool {
         self.noted.lock().starting
     }

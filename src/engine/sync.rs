@@ -23,7 +23,7 @@ use ringmaster_hooks::Hooks;
 
 use crate::execute::{Executor, Failures};
 use crate::hosted::Hosted;
-use crate::metrics::Metrics;
+use crate::metrics::SyncResult;
 use crate::tell::{Problem, Tell};
 
 /// Objects of one sync that are read at once.
@@ -33,7 +33,6 @@ const MAX_READS_AT_ONCE: usize = 8;
 pub(crate) struct Syncer {
     pub(crate) client: Client,
     pub(crate) hooks: Hooks,
-    pub(crate) metrics: Arc<Metrics>,
     pub(crate) tell: Tell,
     pub(crate) limits: Limits,
     /// This process's name, as hooks see it.
@@ -47,8 +46,21 @@ struct Done {
 }
 
 impl Syncer {
-    /// Syncs one parent, tells of what went wrong, and says what the queue should do.
+    /// Syncs one parent, tells of what went wrong, counts it, and says what the queue should do.
     pub(crate) async fn sync(&self, hosted: &Hosted, popped: &Popped) -> Outcome {
+        let start = Instant::now();
+        let outcome = self.sync_uncounted(hosted, popped).await;
+        let result = match &outcome {
+            Outcome::Success { again: Some(_), .. } => SyncResult::Requeue,
+            Outcome::Success { resync_after: Some(_), .. } | Outcome::RetryAfter(_) => SyncResult::RequeueAfter,
+            Outcome::Success { .. } | Outcome::Dropped => SyncResult::Success,
+            Outcome::Failure => SyncResult::Error,
+        };
+        hosted.metrics.ended(result, start.elapsed());
+        outcome
+    }
+
+    async fn sync_uncounted(&self, hosted: &Hosted, popped: &Popped) -> Outcome {
         let key = &popped.key;
         let parent = hosted.parents.store().get(&key.parent).cloned();
         let Some(parent) = parent.filter(|parent| hosted.selects(parent)) else {
@@ -58,23 +70,20 @@ impl Syncer {
         if hosted.is_terminal(&parent) {
             return Outcome::Success { resync_after: None, again: None };
         }
-        let name = &hosted.model.name;
         match self.attempt(hosted, key, popped.attempt).await {
             Ok(done) => {
-                self.metrics.sync(name, "success");
                 hosted.board.not_failing(&key.parent);
                 Outcome::Success { resync_after: done.resync_after, again: done.again.then_some(Priority::Child) }
             }
             Err(Problem::Gone) => Outcome::Dropped,
             Err(Problem::Later(after)) => {
-                self.metrics.sync(name, "later");
                 // Without a time it is a failure like any other: short at first, then longer.
                 after.map_or(Outcome::Failure, Outcome::RetryAfter)
             }
             Err(problem) => {
-                self.metrics.sync(name, "error");
                 self.tell.problem(hosted, &parent, popped.attempt, &problem);
                 if let Problem::Terminal(_) = problem {
+                    hosted.metrics.refused();
                     hosted.set_terminal(&key.parent, Some(parent));
                     return Outcome::Success { resync_after: None, again: None };
                 }
@@ -245,7 +254,7 @@ impl Syncer {
             Err(ringmaster_hooks::Error::Later { .. }) => 429,
             Err(_) => 0,
         };
-        self.metrics.hook_call(&hosted.model.name, "sync", code, start.elapsed());
+        hosted.metrics.hook_call("sync", code, start.elapsed());
         let reply = match answer {
             Ok(reply) => reply,
             Err(ringmaster_hooks::Error::Later { after }) => {

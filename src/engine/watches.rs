@@ -2,7 +2,7 @@
 //!
 //! Never decides what a change means: listeners do. A watch runs while somebody is subscribed to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::host::UNREACHABLE;
-use crate::metrics::Sample;
+use crate::metrics::{Sample, count};
 
 /// Who wants to know of changes. Called in the order of events, from one task or from whoever wrote; must not block.
 pub(crate) trait Listener: Send + Sync {
@@ -157,19 +157,23 @@ impl Watches {
 
     /// Objects and bytes of each watch, for metrics.
     pub(crate) fn samples(&self) -> Vec<Sample> {
-        let mut objects = Vec::new();
-        let mut bytes = Vec::new();
+        // Watches of one kind with different selectors count together.
+        let mut kinds: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
         for shared in self.known.lock().values().filter_map(Weak::upgrade) {
             let resource = &shared.watch.resource;
-            let labels =
-                || vec![("group", resource.api_version.group().to_owned()), ("kind", resource.kind.to_string())];
+            let kind = (resource.api_version.group().to_owned(), resource.kind.to_string());
             let store = shared.store.read();
-            objects.push((labels(), i64::try_from(store.len()).unwrap_or(i64::MAX)));
-            bytes.push((labels(), i64::try_from(store.bytes()).unwrap_or(i64::MAX)));
+            let (objects, bytes) = kinds.entry(kind).or_default();
+            *objects += store.len();
+            *bytes += store.bytes();
         }
+        let by_kind = |value: fn(&(usize, usize)) -> usize| {
+            let labels = |(group, kind): &(String, String)| vec![("group", group.clone()), ("kind", kind.clone())];
+            kinds.iter().map(|(kind, both)| (labels(kind), count(value(both)))).collect()
+        };
         vec![
-            Sample { name: "cache_objects", help: "Objects in the cache", values: objects },
-            Sample { name: "cache_bytes", help: "Bytes of the objects in the cache", values: bytes },
+            Sample::gauge("ringmaster_cache_objects", "Objects in the cache", by_kind(|(objects, _)| *objects)),
+            Sample::gauge("ringmaster_cache_bytes", "Bytes of the objects in the cache", by_kind(|(_, bytes)| *bytes)),
         ]
     }
 }

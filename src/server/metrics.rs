@@ -1,4 +1,5 @@
-//! Metrics: `/metrics` in the OpenMetrics text format, from one shared registry.
+//! Metrics: `/metrics` from one shared registry, in the OpenMetrics text format for who asks for it (Prometheus does), else
+//! in the older one that every tool reads.
 //!
 //! It never defines a metric and never changes one.
 
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
@@ -16,8 +17,11 @@ use prometheus_client::registry::Registry;
 /// Largest answer, in bytes. A registry beyond it has a label whose values are not bounded.
 pub const MAX_METRICS_BYTES: usize = 32 * 1024 * 1024;
 
-/// The media type of the format: OpenMetrics 1.0, section "Overall Structure".
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type of OpenMetrics 1.0, section "Overall Structure".
+const OPEN_METRICS: &str = "application/openmetrics-text";
+const OPEN_METRICS_1: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The media type of Prometheus' own text format.
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What can go wrong with metrics.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +66,37 @@ impl Metrics {
     }
 }
 
-async fn metrics(State(metrics): State<Metrics>) -> Response {
+async fn metrics(State(metrics): State<Metrics>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let open = accepted.into_iter().any(|value| value.contains(OPEN_METRICS));
     match metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(text) if open => ([(header::CONTENT_TYPE, OPEN_METRICS_1)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, PLAIN)], plain(&text)).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// OpenMetrics as Prometheus' text format: there a counter's family is named as its sample is, and units and the end
+/// aren't said.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ');
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap_or((rest, "untyped"));
+            let total = if kind == "counter" { "_total" } else { "" };
+            if let Some((_, help)) = help.take().filter(|(of, _)| *of == name) {
+                out.push_str(&format!("# HELP {name}{total} {help}\n"));
+            }
+            out.push_str(&format!("# TYPE {name}{total} {kind}\n"));
+        } else if !line.starts_with('#') {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
 }
 
 /// A text that takes no more than its limit, in bytes.
@@ -92,6 +122,15 @@ mod tests {
     use std::fmt::Write as _;
 
     use super::*;
+
+    #[test]
+    fn the_plain_format_names_counters_as_their_samples() {
+        let open = "# HELP a Things done.\n# TYPE a counter\n# UNIT a seconds\na_total{x=\"# \"} 1\n\
+            # HELP b Things.\n# TYPE b gauge\nb 2\n# EOF\n";
+        let want = "# HELP a_total Things done.\n# TYPE a_total counter\na_total{x=\"# \"} 1\n\
+            # HELP b Things.\n# TYPE b gauge\nb 2\n";
+        assert_eq!(plain(open), want);
+    }
 
     #[test]
     fn a_text_beyond_its_limit_is_an_error() {

@@ -64,11 +64,15 @@ async fn probes_follow_the_handle() {
 }
 
 #[tokio::test]
-async fn metrics_are_openmetrics() {
+async fn metrics_come_in_the_format_that_is_asked_for() {
     let running = start().await;
-    let text = get(running.address, "/metrics").await;
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5";
+    let text = exchange(running.address, &format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{accept}\r\n\r\n")).await;
     assert!(text.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{text}");
-    assert!(text.contains("syncs_total 1\n") && text.ends_with("# EOF\n"), "{text}");
+    assert!(text.contains("# TYPE syncs counter\nsyncs_total 1\n") && text.ends_with("# EOF\n"), "{text}");
+    let text = get(running.address, "/metrics").await;
+    assert!(text.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{text}");
+    assert!(text.ends_with("# HELP syncs_total Syncs so far.\n# TYPE syncs_total counter\nsyncs_total 1\n"), "{text}");
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ impl Figures {
             let (name, labels) = series.split_once('{').unwrap_or((series, ""));
             let label = |name: &str| label(labels, name);
             match name {
-                "ringmaster_syncs_total" => figures.syncs += count,
+                "controller_runtime_reconcile_total" => figures.syncs += count,
                 "ringmaster_hook_requests_total" if label("code") == Some("200") => figures.answered += count,
                 "ringmaster_hook_requests_total" => figures.failed += count,
                 "rest_client_requests_total" if label("method") != Some("GET") => figures.writes += count,
@@ -101,9 +101,9 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "\
-# HELP ringmaster_syncs Syncs by result.
-ringmaster_syncs_total{controller=\"website\",result=\"success\"} 10
-ringmaster_syncs_total{controller=\"website\",result=\"error\"} 2
+# HELP controller_runtime_reconcile Syncs by result.
+controller_runtime_reconcile_total{controller=\"website\",result=\"success\"} 10
+controller_runtime_reconcile_total{controller=\"website\",result=\"error\"} 2
 ringmaster_hook_requests_total{controller=\"website\",hook=\"sync\",code=\"200\"} 9
 ringmaster_hook_requests_total{controller=\"website\",hook=\"sync\",code=\"0\"} 3
 rest_client_requests_total{method=\"GET\",code=\"200\"} 100

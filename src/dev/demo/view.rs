@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_line_tells_without_a_terminal() {
         let mut view = view();
-        view.recent = (Figures::parse("ringmaster_syncs_total 100"), Duration::from_secs(4));
+        view.recent = (Figures::parse("controller_runtime_reconcile_total 100"), Duration::from_secs(4));
         view.last_error = Some(("14:00:00".to_owned(), "site-007: no".to_owned()));
         let line = "websites: Ready 150, Pending 30, Error 20; 25.0 syncs/s; last error at 14:00:00: site-007: no";
         assert_eq!(view.line(), line);
