@@ -14,6 +14,7 @@ mod errors_setting;
 mod kubectl;
 mod main_job;
 mod metacontroller;
+mod metrics;
 mod readme;
 mod scale;
 mod scene;
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Case> {
         dev::cases(),
         main_job::cases(),
         metacontroller::cases(),
+        metrics::cases(),
         readme::cases(),
         scale::cases(),
         children::cases(),

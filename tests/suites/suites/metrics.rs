@@ -1,0 +1,243 @@
+//! `/metrics`: what docs/metrics.md lists is what is served, and other people's tools read it.
+//!
+//! Never about single values but for those that a trial itself brings about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::json;
+
+use super::scene::{SOON, config_map, obey, spec};
+use crate::built::Built;
+use crate::cluster::{Context, Scope};
+use crate::hook::{Hook, Reply};
+use crate::objects::Resource;
+use crate::process::Ringmaster;
+use crate::trial::Case;
+
+/// The trials of this suite.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("metrics", "are_those_of_the_docs", are_those_of_the_docs),
+        Case::new("metrics", "are_accepted_by_promtool", are_accepted_by_promtool).needs(promtool),
+        Case::new("metrics", "tell_where_the_time_goes", tell_where_the_time_goes),
+    ]
+}
+
+fn promtool() -> anyhow::Result<Built> {
+    let found = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promtool/find")).output()?;
+    if found.status.success() {
+        let path = String::from_utf8(found.stdout)?;
+        return Ok(Built::Found(path.lines().last().context("no path")?.into()));
+    }
+    Ok(Built::Unavailable("no promtool: install Prometheus (see tests/promtool/find)".to_owned()))
+}
+
+/// One metric: its type and the names of its labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Metric {
+    kind: String,
+    labels: BTreeSet<String>,
+}
+
+/// A scrape: metrics by name, and the values of all series.
+#[derive(Default)]
+struct Scrape {
+    text: String,
+    metrics: BTreeMap<String, Metric>,
+    series: Vec<(String, f64)>,
+}
+
+impl Scrape {
+    fn parse(text: String) -> anyhow::Result<Self> {
+        let mut scrape = Self::default();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').context("a TYPE without a type")?;
+                let metric = Metric { kind: kind.to_owned(), labels: BTreeSet::new() };
+                ensure!(scrape.metrics.insert(name.to_owned(), metric).is_none(), "{name} comes twice");
+            } else if !line.starts_with('#') {
+                let (series, value) = line.rsplit_once(' ').context("a series without a value")?;
+                scrape.series.push((series.to_owned(), value.parse()?));
+                let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+                let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
+                    let family = name.strip_suffix(suffix)?;
+                    scrape.metrics.get(family).is_some_and(|metric| metric.kind == "histogram").then_some(family)
+                });
+                let metric =
+                    scrape.metrics.get_mut(family.unwrap_or(name)).with_context(|| format!("no TYPE: {line}"))?;
+                let names = labels.trim_end_matches('}').split("\",").filter_map(|part| part.split_once("=\""));
+                metric.labels.extend(names.map(|(label, _)| label.to_owned()).filter(|label| label != "le"));
+            }
+        }
+        scrape.text = text;
+        Ok(scrape)
+    }
+
+    /// The sum of the series of a metric with these labels.
+    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let is = |series: &str| {
+            let rest = series.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('{'));
+            rest.is_some_and(|rest| labels.iter().all(|(label, value)| rest.contains(&format!("{label}=\"{value}\""))))
+        };
+        self.series.iter().filter(|(series, _)| is(series)).map(|(_, value)| value).sum()
+    }
+}
+
+/// A Ringmaster whose metrics are served, with a controller whose hook does as its parents say.
+struct Watched {
+    _ringmaster: Ringmaster,
+    hook: Hook,
+    url: String,
+    things: Resource,
+    controller: String,
+    ctx: Context,
+}
+
+impl Watched {
+    async fn start(ctx: Context) -> anyhow::Result<Self> {
+        let things = ctx.crd("Thing", "things", Scope::Namespaced, None).await?;
+        ctx.grant(&Context::rules_for(&[&things, &ctx.configmaps()])).await?;
+        let hook = Hook::start(obey)?;
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let ringmaster = Ringmaster::build(&ctx).arg(format!("--metrics-address=127.0.0.1:{port}")).start()?;
+        ctx.controller("c", spec(&things, &hook.url("/sync"), "InPlace")).await?;
+        let url = format!("http://127.0.0.1:{port}/metrics");
+        let controller = ctx.controller_name("c");
+        Ok(Self { _ringmaster: ringmaster, hook, url, things, controller, ctx })
+    }
+
+    async fn thing(&self, name: &str) -> anyhow::Result<()> {
+        let reply = json!({ "children": [config_map(name, json!({}))], "status": { "seen": true } });
+        let body = json!({ "metadata": { "name": name }, "spec": { "reply": reply } });
+        self.ctx.admin.create(&self.things, body).await.map(drop)
+    }
+
+    async fn scrape(&self) -> anyhow::Result<Scrape> {
+        let output = Command::new("curl").args(["-fsS", "--max-time", "5", &self.url]).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Scrape::parse(String::from_utf8(output.stdout)?)
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Scrape) -> bool) -> anyhow::Result<Scrape> {
+        let ask = async || {
+            let scrape = self.scrape().await?;
+            ensure!(holds(&scrape), "{}", scrape.text);
+            Ok(scrape)
+        };
+        self.ctx.wait(what, SOON, ask).await
+    }
+}
+
+/// The tables of docs/metrics.md that have a type and labels; and the limits.
+fn documented() -> anyhow::Result<(BTreeMap<String, Metric>, BTreeSet<String>)> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md"))?;
+    let (mut metrics, mut limits) = (BTreeMap::new(), BTreeSet::new());
+    for line in text.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let name = cells[0].trim_matches('`').to_owned();
+        match cells.as_slice() {
+            [_, kind, labels, _] => {
+                let labels = labels.split(',').map(|label| label.trim().trim_matches('`').to_owned());
+                let labels = labels.filter(|label| !label.is_empty()).collect();
+                metrics.insert(name, Metric { kind: (*kind).to_owned(), labels });
+            }
+            [_, _] => drop(limits.insert(name)),
+            _ => bail!("docs/metrics.md: {line}"),
+        }
+    }
+    Ok((metrics, limits))
+}
+
+async fn are_those_of_the_docs(ctx: Context) -> anyhow::Result<()> {
+    let watched = Watched::start(ctx).await?;
+    watched.thing("good").await?;
+    watched.until("a hook call is counted", |scrape| scrape.sum("ringmaster_hook_requests_total", &[]) > 0.0).await?;
+    watched.hook.set(|_, _| Reply::status(500));
+    watched.ctx.admin.patch_merge(&watched.things, "good", &json!({ "spec": { "n": 1 } })).await?;
+    let scrape = watched.until("a failure is counted", |scrape| scrape.sum("ringmaster_parents_failing", &[]) > 0.0);
+    let scrape = scrape.await?;
+    let (mut documented, limits) = documented()?;
+    // The one whose series come only with a hit; its values are looked at below.
+    let hits =
+        documented.remove("ringmaster_limit_hits_total").context("no ringmaster_limit_hits_total in the docs")?;
+    ensure!(hits.labels == BTreeSet::from(["limit".to_owned()]) && !limits.is_empty());
+    let mut served = scrape.metrics;
+    served.remove("ringmaster_limit_hits_total");
+    for (name, metric) in &documented {
+        ensure!(served.get(name) == Some(metric), "{name}: the docs say {metric:?}, served is {:?}", served.get(name));
+    }
+    for name in served.keys() {
+        ensure!(documented.contains_key(name), "{name} is served, but not in docs/metrics.md");
+    }
+    Ok(())
+}
+
+async fn are_accepted_by_promtool(ctx: Context) -> anyhow::Result<()> {
+    let watched = Watched::start(ctx).await?;
+    watched.thing("good").await?;
+    let scrape = watched.until("a sync is counted", |scrape| scrape.sum("ringmaster_parents", &[]) > 0.0).await?;
+    let Built::Found(promtool) = promtool()? else { bail!("no promtool") };
+    let mut check = Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    check.stdin.take().context("no stdin")?.write_all(scrape.text.as_bytes())?;
+    let output = check.wait_with_output()?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success() && said.is_empty(), "{}: {}", output.status, String::from_utf8_lossy(&said));
+    Ok(())
+}
+
+async fn tell_where_the_time_goes(ctx: Context) -> anyhow::Result<()> {
+    let watched = Watched::start(ctx).await?;
+    let controller = [("controller", watched.controller.as_str())];
+    for number in 0..5 {
+        watched.thing(&format!("p{number}")).await?;
+    }
+    // Each takes two calls: one that makes the child, one that sees it.
+    let scrape = watched
+        .until("all is done", |scrape| {
+            let done = scrape.sum("controller_runtime_reconcile_total", &[controller[0], ("result", "success")]);
+            done >= 5.0 && scrape.sum("controller_runtime_active_workers", &controller) == 0.0
+        })
+        .await?;
+    let calls = scrape.sum("ringmaster_hook_requests_total", &[controller[0], ("code", "200")]);
+    ensure!(calls >= 10.0 && calls == scrape.sum("ringmaster_hook_duration_seconds_count", &controller), "{calls}");
+    let syncs = scrape.sum("controller_runtime_reconcile_total", &controller);
+    ensure!(syncs == scrape.sum("workqueue_queue_duration_seconds_count", &controller), "{syncs}");
+    ensure!(syncs == scrape.sum("controller_runtime_reconcile_time_seconds_count", &controller), "{syncs}");
+    ensure!(scrape.sum("workqueue_adds_total", &controller) >= 5.0);
+    ensure!(scrape.sum("ringmaster_parents", &controller) == 5.0);
+    ensure!(scrape.sum("ringmaster_cache_objects", &[("kind", "ConfigMap"), ("group", "")]) >= 5.0);
+    ensure!(scrape.sum("rest_client_requests_total", &[("method", "POST"), ("code", "201")]) >= 5.0);
+
+    // A hook that hangs shows while it hangs, not only afterwards.
+    watched.hook.set(|_, _| Reply::json(&json!({})).delay(SOON * 10));
+    watched.thing("slow").await?;
+    watched
+        .until("the running sync grows old", |scrape| {
+            scrape.sum("workqueue_longest_running_processor_seconds", &controller) > 1.0
+                && scrape.sum("controller_runtime_active_workers", &controller) == 1.0
+        })
+        .await?;
+    watched.hook.set(|_, _| Reply::status(422));
+    watched.thing("refused").await?;
+    watched
+        .until("the refused parent is counted", |scrape| scrape.sum("ringmaster_parents_refused", &controller) == 1.0)
+        .await?;
+    watched.hook.set(|_, _| Reply::status(500));
+    watched.thing("failing").await?;
+    let scrape = watched
+        .until("the failures are counted", |scrape| scrape.sum("workqueue_retries_total", &controller) >= 2.0)
+        .await?;
+    ensure!(scrape.sum("controller_runtime_reconcile_errors_total", &controller) >= 2.0);
+    ensure!(scrape.sum("controller_runtime_terminal_reconcile_errors_total", &controller) == 1.0);
+    ensure!(scrape.sum("ringmaster_parents_failing", &controller) >= 1.0);
+    Ok(())
+}
