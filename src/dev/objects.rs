@@ -5,6 +5,9 @@
 use http::{Method, Request};
 use serde_json::Value;
 
+/// Who applies, as `managedFields` shows it.
+const FIELD_MANAGER: &str = "ringmaster-dev";
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -72,15 +75,12 @@ impl Objects {
         }
     }
 
-    /// Makes an object, or changes it to what is wanted.
+    /// Makes an object, or changes it to what is wanted, whoever wanted otherwise: server-side apply by force.
     pub(crate) async fn apply(&self, object: &Value) -> Result<Value, Error> {
         let collection = self.collection(object).await?;
         let name = object["metadata"]["name"].as_str().ok_or(Error::Incomplete("metadata.name"))?;
-        let created = self.call(Method::POST, &collection, "application/json", object.to_string().into_bytes()).await;
-        match created {
-            Err(error) if error.is(409) => self.merge(&format!("{collection}/{name}"), object).await,
-            other => other,
-        }
+        let path = format!("{collection}/{name}?fieldManager={FIELD_MANAGER}&force=true");
+        self.call(Method::PATCH, &path, "application/apply-patch+yaml", object.to_string().into_bytes()).await
     }
 
     /// The path of the collection that an object belongs to, as discovery tells.
