@@ -4,7 +4,7 @@
 //!   http       who asks, bodies, encodings, the audit log; stream: a watch as lines; service: the same in process; tls
 //!   server     the verbs on objects; scale: those on their replicas; labels: words for refused selectors
 //!   shape      what a write makes of an object: kinds (built-in), schema (CRDs), patch, meta
-//!   apply      server-side apply, and who manages which fields; ownership: what it needs to know of kinds; options
+//!   apply      server-side apply, and who manages which fields; around it: ownership, configuration, options
 //!   store      objects, revisions, history, watches
 //!   gc, crd    what follows from a write; saved: objects as a file
 //!   discovery, table   how all this is shown
@@ -18,6 +18,7 @@ pub mod apply;
 pub mod audit;
 pub mod auth;
 pub mod clock;
+mod configuration;
 mod crd;
 pub mod discovery;
 pub mod error;

@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::addresses::Free;
-use crate::apply::{named, same_but_times};
+use crate::apply::same_but_times;
 use crate::error::{About, Error};
 use crate::field_error::{FieldError, go_quote};
 use crate::gc::{Deleted, FOREGROUND, ORPHAN, Work, consequences, delete_in_background, delete_now, finish_if_free};
 use crate::meta::{self, Now};
-use crate::ownership::{Writer, configured};
 use crate::read::Listed;
 use crate::registry::{Definition, Registry};
 use crate::request::{Request, Verb};
@@ -25,7 +24,7 @@ use crate::store::{KindKey, Limits, Store};
 use crate::{crd, kinds, shape};
 
 /// A write that somebody else was faster at is repeated so often when the client named no version (as the real server).
-const PATCH_TRIES: usize = 5;
+pub(crate) const PATCH_TRIES: usize = 5;
 
 /// Where the time and random bits come from.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
@@ -149,7 +148,7 @@ impl ApiServer {
         self.insert(&mut self.state.lock(), &definition, request, (body, Managers::Track(&Value::Null)), &now)
     }
 
-    fn insert(
+    pub(crate) fn insert(
         &self,
         state: &mut State,
         definition: &Arc<Definition>,
@@ -243,41 +242,7 @@ impl ApiServer {
         Err(Error::modified(about(definition, &request.name)))
     }
 
-    /// Applies a configuration: makes an object of it, or merges it into the one that is there.
-    ///
-    /// # Errors
-    /// If it doesn't fit the kind, sets what others manage without `force`, or leads to an invalid object.
-    pub fn apply(&self, request: &Request, configuration: &Value) -> Result<Answer, Error> {
-        let definition = self.definition(request)?;
-        if request.subresource == "scale" {
-            return Err(Error::not_implemented("server-side apply of a Scale"));
-        }
-        let force = request.query.is_true("force");
-        let now = (self.clock)();
-        let key = ObjectKey::new(&request.namespace, &request.name);
-        let named = named(configuration);
-        for _ in 0..PATCH_TRIES {
-            let seen = self.state.lock().store.get(&definition.key, &key);
-            let old = seen.as_ref().map(|seen| shape::shown(&definition, seen));
-            let writer = Writer::of(request, &now.time);
-            let body = configured(&definition, &writer, old.as_ref(), configuration, force)?;
-            check_applied(&definition, request, &body, seen.is_some())?;
-            let mut state = self.state.lock();
-            match (&seen, state.store.get(&definition.key, &key)) {
-                (Some(seen), Some(still)) if Arc::ptr_eq(&still, seen) => {
-                    return self.replace(&mut state, &definition, request, seen, (body, Some(&named)), &now);
-                }
-                (None, None) if request.subresource.is_empty() => {
-                    return self.insert(&mut state, &definition, request, (body, Managers::Applied(&named)), &now);
-                }
-                (None, None) => return Err(Error::not_found(about(&definition, &request.name))),
-                _ => {}
-            }
-        }
-        Err(Error::modified(about(&definition, &request.name)))
-    }
-
-    fn replace(
+    pub(crate) fn replace(
         &self,
         state: &mut State,
         definition: &Arc<Definition>,
@@ -511,16 +476,6 @@ fn check_namespace(definition: &Definition, request: &Request, body: &Value) -> 
         ));
     }
     Ok(())
-}
-
-/// What must be true of the object that an apply leads to before anything else.
-fn check_applied(definition: &Definition, request: &Request, body: &Value, exists: bool) -> Result<(), Error> {
-    let uid = meta::text(body, "uid");
-    if !exists && !uid.is_empty() {
-        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
-        return Err(Error::conflict(about(definition, &request.name), &why));
-    }
-    check_place(definition, request, body)
 }
 
 /// Whether a body is of the object that the path names.

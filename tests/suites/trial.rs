@@ -94,8 +94,6 @@ pub(crate) struct Case {
     servers: Servers,
     /// A program that it needs.
     needs: Option<Needs>,
-    /// What the embedded server lacks for it.
-    lacking: Option<&'static str>,
     run: Arc<Run>,
 }
 
@@ -147,7 +145,6 @@ impl Case {
             setup: Setup::default(),
             servers,
             needs: None,
-            lacking: None,
             run: Arc::new(run),
         }
     }
@@ -172,11 +169,6 @@ impl Case {
         Self { needs: Some(program), ..self }
     }
 
-    /// Ignored on the embedded server, which can't do this yet.
-    pub(crate) fn lacks_embedded(self, what: &'static str) -> Self {
-        Self { lacking: Some(what), ..self }
-    }
-
     /// The trials that it makes: one a server, or one alone.
     pub(crate) fn on(&self, servers: &[Arc<Shared>; 2], tally: &Arc<Tally>) -> Vec<Trial> {
         let places = match self.servers {
@@ -197,10 +189,6 @@ impl Case {
     }
 
     fn execute(&self, shared: &[Arc<Shared>]) -> Result<Completion, Failed> {
-        let embedded = |shared: &Arc<Shared>| shared.kind == ServerKind::Embedded;
-        if let Some(what) = self.lacking.filter(|_| shared.iter().any(embedded)) {
-            return Ok(Completion::ignored_with(format!("the embedded server has no {what} yet")));
-        }
         match self.needs.map(|program| program()) {
             None | Some(Ok(Built::Found(_))) => {}
             Some(Ok(Built::Unavailable(reason))) => return unavailable(reason).map(Completion::ignored_with),

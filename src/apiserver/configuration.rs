@@ -1,0 +1,63 @@
+//! Server-side apply as a verb of the server: a configuration becomes an object, or is merged into one.
+//!
+//! Never decides who manages what (`apply`), and writes as every other verb does (`server`).
+
+use std::sync::Arc;
+
+use ringmaster_core::key::ObjectKey;
+use serde_json::Value;
+
+use crate::apply::named;
+use crate::error::Error;
+use crate::meta;
+use crate::ownership::{Writer, configured};
+use crate::registry::Definition;
+use crate::request::Request;
+use crate::server::{Answer, ApiServer, PATCH_TRIES, about, check_place};
+use crate::shape::{self, Managers};
+
+impl ApiServer {
+    /// Applies a configuration: makes an object of it, or merges it into the one that is there.
+    ///
+    /// # Errors
+    /// If it doesn't fit the kind, sets what others manage without `force`, or leads to an invalid object.
+    pub fn apply(&self, request: &Request, configuration: &Value) -> Result<Answer, Error> {
+        let definition = self.definition(request)?;
+        if request.subresource == "scale" {
+            return Err(Error::not_implemented("server-side apply of a Scale"));
+        }
+        let force = request.query.is_true("force");
+        let now = (self.clock)();
+        let key = ObjectKey::new(&request.namespace, &request.name);
+        let named = named(configuration);
+        for _ in 0..PATCH_TRIES {
+            let seen = self.state.lock().store.get(&definition.key, &key);
+            let old = seen.as_ref().map(|seen| shape::shown(&definition, seen));
+            let writer = Writer::of(request, &now.time);
+            let body = configured(&definition, &writer, old.as_ref(), configuration, force)?;
+            check_applied(&definition, request, &body, seen.is_some())?;
+            let mut state = self.state.lock();
+            match (&seen, state.store.get(&definition.key, &key)) {
+                (Some(seen), Some(still)) if Arc::ptr_eq(&still, seen) => {
+                    return self.replace(&mut state, &definition, request, seen, (body, Some(&named)), &now);
+                }
+                (None, None) if request.subresource.is_empty() => {
+                    return self.insert(&mut state, &definition, request, (body, Managers::Applied(&named)), &now);
+                }
+                (None, None) => return Err(Error::not_found(about(&definition, &request.name))),
+                _ => {}
+            }
+        }
+        Err(Error::modified(about(&definition, &request.name)))
+    }
+}
+
+/// What must be true of the object that an apply leads to before anything else.
+fn check_applied(definition: &Definition, request: &Request, body: &Value, exists: bool) -> Result<(), Error> {
+    let uid = meta::text(body, "uid");
+    if !exists && !uid.is_empty() {
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        return Err(Error::conflict(about(definition, &request.name), &why));
+    }
+    check_place(definition, request, body)
+}
