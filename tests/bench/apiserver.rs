@@ -105,6 +105,8 @@ async fn measure(target: &Target, processes: &[u32], objects: usize) -> anyhow::
     let patches = load::run(target, processes, updates, patch).await?;
     let put = move |number: usize| write(Method::PUT, one(number), "application/json", object(number, "1"));
     let puts = load::run(target, processes, updates, put).await?;
+    // The real server closes what was idle for so long.
+    let mut connection = target.connect().await?;
     let (mut lists, mut list_bytes, mut pages) = (Vec::new(), 0, Vec::new());
     for _ in 0..LISTS {
         let (body, took) = connection.get(&collection(LISTED)).await?;
