@@ -22,7 +22,8 @@ use ringmaster_core::object::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::error::{About, Error};
+use crate::field_error::FieldError;
 use crate::request::{Request, Verb};
 use crate::store::{KindKey, Store};
 
@@ -451,6 +452,43 @@ fn forbidden(mut message: String, reason: &str, details: Value) -> Error {
         message = format!("{message}: {reason}");
     }
     Error { details, ..Error::new(403, "Forbidden", message) }
+}
+
+/// Checks the body of a review.
+///
+/// # Errors
+/// 422 if it asks about nothing or about two things at once, or carries metadata.
+pub fn check_review(review: &Value, kind: &str) -> Result<(), Error> {
+    if !kind.ends_with("SubjectAccessReview") {
+        return Ok(());
+    }
+    let spec = &review["spec"];
+    let (object, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    let mut errors = Vec::new();
+    if object.is_object() && path.is_object() {
+        let text = |name: &str| &path[name];
+        let mut shown = serde_json::Map::new();
+        shown.insert("Path".to_owned(), text("path").as_str().unwrap_or_default().into());
+        shown.insert("Verb".to_owned(), text("verb").as_str().unwrap_or_default().into());
+        let why = "cannot be specified in combination with resourceAttributes";
+        errors.push(FieldError::invalid("spec.nonResourceAttributes", Value::Object(shown).to_string(), why));
+    }
+    if !object.is_object() && !path.is_object() {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        errors.push(FieldError::invalid("spec.resourceAttributes", "null", why));
+    }
+    let asks_for_somebody = spec["user"].as_str().is_some_and(|user| !user.is_empty())
+        || spec["groups"].as_array().is_some_and(|groups| !groups.is_empty());
+    if kind == "SubjectAccessReview" && !asks_for_somebody {
+        errors.push(FieldError::invalid("spec.user", "\"\"", "at least one of user or group must be specified"));
+    }
+    if review["metadata"].as_object().is_some_and(|metadata| !metadata.is_empty()) {
+        errors.push(FieldError::invalid("metadata", review["metadata"].to_string(), "must be empty"));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Error::invalid(About { group: "authorization.k8s.io", plural: "", kind: "", name: "" }, &errors))
 }
 
 /// The `status` of a SubjectAccessReview with this `spec`; of a SelfSubjectAccessReview if `asker` is given, for whom

@@ -8,7 +8,9 @@ use ringmaster_core::key::ObjectKey;
 use serde_json::Value;
 
 use crate::apply::named;
+use crate::body::Written;
 use crate::error::Error;
+use crate::kinds::Undecodable;
 use crate::meta;
 use crate::ownership::{Writer, configured};
 use crate::registry::Definition;
@@ -35,14 +37,16 @@ impl ApiServer {
             let old = seen.as_ref().map(|seen| shape::shown(&definition, seen));
             let writer = Writer::of(request, &now.time);
             let body = configured(&definition, &writer, old.as_ref(), configuration, force)?;
-            check_applied(&definition, request, &body, seen.is_some())?;
+            let body = shape::decode(&definition, Written::of(body), None, request)?
+                .map_err(|why| unconvertible(&definition, &named, why))?;
+            check_applied(&definition, request, &body.0, seen.is_some())?;
             let mut state = self.state.lock();
             match (&seen, state.store.get(&definition.key, &key)) {
                 (Some(seen), Some(still)) if Arc::ptr_eq(&still, seen) => {
-                    return self.replace(&mut state, &definition, request, seen, (body, Some(&named)), &now);
+                    return self.replace(&mut state, &definition, request, seen, body, true);
                 }
                 (None, None) if request.subresource.is_empty() => {
-                    return self.insert(&mut state, &definition, request, (body, Managers::Applied(&named)), &now);
+                    return self.insert(&mut state, &definition, request, body, Managers::Applied);
                 }
                 (None, None) => return Err(Error::not_found(about(&definition, &request.name))),
                 _ => {}
@@ -50,6 +54,16 @@ impl ApiServer {
         }
         Err(Error::modified(about(&definition, &request.name)))
     }
+}
+
+/// 500 for an object of a built-in kind that came of an apply and can't be decoded.
+fn unconvertible(definition: &Definition, named: &str, undecodable: Undecodable) -> Error {
+    if !definition.is_built_in() || undecodable.why.starts_with("strict decoding error") {
+        return undecodable.into();
+    }
+    let to = named.split_once("; ").map_or(named, |(_, kind)| kind);
+    let what = format!("unable to convert unstructured object to {to}: {}", undecodable.why);
+    Error::new(500, "", format!("failed to convert new object ({named}) to proper version: {what}"))
 }
 
 /// What must be true of the object that an apply leads to before anything else.

@@ -187,6 +187,12 @@ impl Error {
     }
 }
 
+impl From<crate::kinds::Undecodable> for Error {
+    fn from(why: crate::kinds::Undecodable) -> Self {
+        Self::bad_request(why.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

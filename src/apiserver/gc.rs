@@ -10,6 +10,8 @@ use ringmaster_core::key::{ObjectKey, Uid};
 use ringmaster_core::object::{Object, OwnerReference};
 use serde_json::{Value, json};
 
+use crate::crd;
+use crate::grace::{self, Grace};
 use crate::meta::Now;
 use crate::ownership::{CONTROLLERS, Writer, follow};
 use crate::registry::{Definition, Registry};
@@ -35,6 +37,8 @@ pub enum Work {
     Deleting(KindKey, ObjectKey),
     /// A terminating namespace to empty.
     Namespace(String),
+    /// A CRD that is deleted, whose objects go first.
+    Definition(String),
 }
 
 /// What became of an object that was to be deleted.
@@ -47,7 +51,8 @@ pub enum Deleted {
 }
 
 /// Deletes an object, or marks it if it has finalizers. `extra_finalizer` ([`FOREGROUND`] or [`ORPHAN`]) takes the place
-/// of either that is there; `None` leaves them as they are, which is a DELETE without `propagationPolicy`.
+/// of either that is there; `None` leaves them as they are, which is a DELETE without `propagationPolicy`. `grace` is
+/// `gracePeriodSeconds`, which only pods have.
 ///
 /// # Errors
 /// If what is stored isn't `object`.
@@ -57,6 +62,7 @@ pub fn delete_now(
     object: &Arc<Object>,
     now: &Now,
     extra_finalizer: Option<&str>,
+    grace: Option<i64>,
 ) -> Result<Deleted, Raced> {
     let mut finalizers = finalizers(object);
     if let Some(extra) = extra_finalizer {
@@ -65,7 +71,7 @@ pub fn delete_now(
             finalizers.push(extra.to_owned());
         }
     }
-    delete(store, definition, object, now, finalizers)
+    delete(store, definition, object, now, finalizers, grace)
 }
 
 /// As [`delete_now`], but without [`FOREGROUND`] and [`ORPHAN`]: `propagationPolicy: Background`.
@@ -77,10 +83,11 @@ pub fn delete_in_background(
     definition: &Definition,
     object: &Arc<Object>,
     now: &Now,
+    grace: Option<i64>,
 ) -> Result<Deleted, Raced> {
     let mut finalizers = finalizers(object);
     finalizers.retain(|finalizer| !matches!(finalizer.as_str(), FOREGROUND | ORPHAN));
-    delete(store, definition, object, now, finalizers)
+    delete(store, definition, object, now, finalizers, grace)
 }
 
 /// For an update of `seen` to `value`: removes the object if it was being deleted and `value` has no finalizer left.
@@ -122,6 +129,9 @@ pub fn consequences(
         if is_namespaces(kind) && new.is_deleting() {
             works.push(Work::Namespace(new.key().name().to_owned()));
         }
+        if *kind == crd::crds() && new.is_deleting() {
+            works.push(Work::Definition(new.key().name().to_owned()));
+        }
         let waits = |object: &Object, finalizer| object.is_deleting() && has(object, finalizer);
         if [FOREGROUND, ORPHAN].iter().any(|f| waits(new, f) && !old.is_some_and(|old| waits(old, f))) {
             works.push(Work::Deleting(kind.clone(), new.key().clone()));
@@ -132,6 +142,9 @@ pub fn consequences(
     } else {
         if !store.owned_by(object.uid()).is_empty() {
             works.push(Work::OwnerGone(object.uid().clone()));
+        }
+        if crd::is_ending(store, kind) {
+            works.push(Work::Definition(format!("{}.{}", kind.plural, kind.group)));
         }
         let namespace = object.key().namespace();
         if !namespace.is_empty()
@@ -155,13 +168,14 @@ pub fn consequences(
 
 /// Does one piece of work: all writes that follow from it at once, or the first 256 of them. Gives back
 /// what is then left to do; empty in the end, whatever the references look like.
-pub fn step(store: &mut Store, registry: &Registry, work: Work, now: &Now) -> Vec<Work> {
+pub fn step(store: &mut Store, registry: &mut Registry, work: Work, now: &Now) -> Vec<Work> {
     // A race can't be: nobody else writes during a step. What the store refuses for its shape stays as it is.
     let done = match work {
         Work::OwnerGone(uid) => Ok(dependents(store, &uid).into_iter().map(|(k, key)| Work::Check(k, key)).collect()),
         Work::Check(kind, key) => check(store, registry, &kind, &key, now),
         Work::Deleting(kind, key) => deleting(store, registry, &kind, &key, now),
         Work::Namespace(name) => empty(store, registry, &name, now),
+        Work::Definition(name) => Ok(crd::empty(store, registry, &name, now)),
     };
     done.unwrap_or_default()
 }
@@ -229,7 +243,7 @@ fn check(
     }
     let own = dependents(store, object.uid());
     if !waiting || own.is_empty() {
-        let deleted = delete_now(store, &definition, &object, now, None)?;
+        let deleted = delete_now(store, &definition, &object, now, None, None)?;
         return Ok(after_delete(store, registry, kind, &object, &deleted));
     }
     // Owners that wait for each other would wait forever: the reference stops blocking.
@@ -248,12 +262,12 @@ fn check(
             let mut works = consequences(store, registry, kind, Some(&old), Some(&object));
             // It is deleted at once, so there is nothing more to check in it.
             works.retain(|work| !matches!(work, Work::Check(..)));
-            let deleted = delete_now(store, &definition, &object, now, Some(FOREGROUND))?;
+            let deleted = delete_now(store, &definition, &object, now, Some(FOREGROUND), None)?;
             works.extend(after_delete(store, registry, kind, &object, &deleted));
             return Ok(works);
         }
     }
-    let deleted = delete_now(store, &definition, &object, now, Some(FOREGROUND))?;
+    let deleted = delete_now(store, &definition, &object, now, Some(FOREGROUND), None)?;
     Ok(after_delete(store, registry, kind, &object, &deleted))
 }
 
@@ -328,7 +342,7 @@ fn empty(store: &mut Store, registry: &Registry, name: &str, now: &Now) -> Resul
                 works.push(Work::Namespace(name.to_owned()));
                 return Ok(works);
             }
-            let deleted = delete_in_background(store, &content, &object, now)?;
+            let deleted = delete_in_background(store, &content, &object, now, None)?;
             let follow = after_delete(store, registry, &kind, &object, &deleted);
             works.extend(follow.into_iter().filter(|work| *work != Work::Namespace(name.to_owned())));
             let changed = !matches!(&deleted, Deleted::Marked(marked) if Arc::ptr_eq(marked, &object));
@@ -439,12 +453,28 @@ fn delete(
     object: &Arc<Object>,
     now: &Now,
     finalizers: Vec<String>,
+    grace: Option<i64>,
 ) -> Result<Deleted, Raced> {
     let stored = store.get(&definition.key, object.key());
     if !stored.is_some_and(|stored| stored.uid() == object.uid() && stored.version() == object.version()) {
         return Err(Raced);
     }
     let mut value = object.value();
+    if is_pods(&definition.key) {
+        match grace::decide(value.clone(), grace, &now.time) {
+            Grace::None => {}
+            Grace::Pending => return Ok(Deleted::Marked(Arc::clone(object))),
+            Grace::Marked { mut pod, period } => {
+                let held = !finalizers.is_empty();
+                set_or_remove(&mut pod, "finalizers", finalizers.into_iter().map(Value::from).collect());
+                let marked = store.put(&definition.key, &definition.resource, Some(object), pod)?;
+                if held || period > 0 {
+                    return Ok(Deleted::Marked(marked));
+                }
+                return store.remove(&definition.key, &definition.resource, &marked).map(Deleted::Gone);
+            }
+        }
+    }
     let namespace = is_namespaces(&definition.key);
     let held = value["spec"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
     if namespace && object.is_deleting() && held {
@@ -473,7 +503,14 @@ fn delete(
     store.put(&definition.key, &definition.resource, Some(object), value).map(Deleted::Marked)
 }
 
-fn after_delete(store: &Store, registry: &Registry, kind: &KindKey, old: &Arc<Object>, deleted: &Deleted) -> Vec<Work> {
+/// What follows from a deletion of `old`.
+pub(crate) fn after_delete(
+    store: &Store,
+    registry: &Registry,
+    kind: &KindKey,
+    old: &Arc<Object>,
+    deleted: &Deleted,
+) -> Vec<Work> {
     match deleted {
         Deleted::Gone(_) => consequences(store, registry, kind, Some(old), None),
         Deleted::Marked(new) if Arc::ptr_eq(old, new) => Vec::new(),

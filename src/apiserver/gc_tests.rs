@@ -84,7 +84,7 @@ impl Server {
         let mut queue = std::collections::VecDeque::from(works);
         for _ in 0..10_000 {
             let Some(work) = queue.pop_front() else { return };
-            queue.extend(step(&mut self.store, &self.registry, work, &now()));
+            queue.extend(step(&mut self.store, &mut self.registry, work, &now()));
         }
         panic!("never ends: {queue:?}");
     }
@@ -92,7 +92,7 @@ impl Server {
     fn delete(&mut self, plural: &str, name: &str, finalizer: Option<&str>) -> Deleted {
         let object = self.get(plural, name).unwrap();
         let definition = self.registry.of(&Self::kind(plural)).unwrap();
-        let deleted = delete_now(&mut self.store, &definition, &object, &now(), finalizer).unwrap();
+        let deleted = delete_now(&mut self.store, &definition, &object, &now(), finalizer, None).unwrap();
         let works = after_delete(&self.store, &self.registry, &definition.key, &object, &deleted);
         self.run(works);
         deleted
@@ -234,7 +234,7 @@ fn marks_as_the_real_server_does() {
     assert_eq!((orphan.finalizers().len(), orphan.generation()), (2, 2));
     let Deleted::Marked(same) = server.delete("configmaps", "a", None) else { panic!("gone") };
     assert_eq!(same.finalizers(), ["f"], "no dependents, so the finalizer went");
-    let stale = delete_now(&mut server.store, &definition, &marked, &now(), None);
+    let stale = delete_now(&mut server.store, &definition, &marked, &now(), None, None);
     assert!(matches!(stale, Err(Raced)));
     // The last state of a freed object is the one before the update, at the deletion's revision.
     let seen = server.get("configmaps", "a").unwrap();

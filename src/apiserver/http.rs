@@ -17,27 +17,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Audit, Record};
 use crate::auth::{
-    User, Users, authorize, authorize_path, impersonated, impersonates, review, rules_review, self_review,
+    User, Users, authorize, authorize_path, check_review, impersonated, impersonates, review, rules_review, self_review,
 };
+use crate::body::{Repeated, Written};
 use crate::error::Error;
 use crate::field_error::go_text;
 use crate::patch::{json_patch, merge_body, merge_patch, strategic, strategic_body};
 use crate::read::Listed;
 use crate::registry::{Definition, Source};
-use crate::request::{Request, Verb};
+use crate::request::{Refused, Request, Verb};
 use crate::server::{Answer, ApiServer};
 use crate::table::{
-    Accepted, Client, Columns, Encoding, Endpoint, Form, Include, ListMeta, TableOptions, metadata, metadata_list,
-    negotiate, table,
+    Accepted, Client, Columns, Encoding, Endpoint, Form, Include, ListMeta, NotAcceptable, TableOptions, metadata,
+    metadata_list, negotiate, refusal as refused_form, table,
 };
-use crate::{kinds, options, scale, shape, stream};
+use crate::{options, scale, shape, stream};
 
 /// The content type of a configuration to apply.
 const APPLY: &str = "application/apply-patch+yaml";
 /// A request's body is at most this large, as at the real server.
 const MAX_BODY_BYTES: usize = 3 << 20;
-/// What client-go's typed clients write in.
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The server with its users and its audit log; cheap to clone.
 #[derive(Clone)]
@@ -121,7 +120,10 @@ impl Front {
         if let Ok(Some(request)) = &mut parsed {
             request.agent = options::manager_of_agent(asked.header(&USER_AGENT));
         }
-        let request = parsed.as_ref().ok().and_then(Option::as_ref);
+        let request = match &parsed {
+            Ok(request) => request.as_ref(),
+            Err(refused) => Some(&*refused.request),
+        };
         let unknown = unknown.or_else(|| {
             if !impersonates(&head.headers) {
                 return None;
@@ -138,15 +140,33 @@ impl Front {
         let mut created = String::new();
         let result = match (unknown, &parsed) {
             (Some(error), _) => Err(error),
-            (None, Err(error)) => Err(error.clone()),
+            (None, Err(refused)) => {
+                let allowed = authorize(&self.server.state.lock().store, &asked.user, &refused.request);
+                Err(allowed.err().unwrap_or_else(|| self.refuse(refused)))
+            }
             (None, Ok(None)) => self.other(&asked, path),
             (None, Ok(Some(request))) => match to_bytes(body, MAX_BODY_BYTES).await {
                 Ok(body) => self.objects(&asked, request, &body, &mut created),
-                Err(_) => Err(Error::new(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728")),
+                Err(_) => {
+                    let allowed = authorize(&self.server.state.lock().store, &asked.user, request);
+                    let message = "Request entity too large: limit is 3145728";
+                    Err(allowed.err().unwrap_or_else(|| Error::new(413, "RequestEntityTooLarge", message)))
+                }
             },
         };
         self.record(&asked, request, &created, &result);
         result.unwrap_or_else(|error| refusal(&asked, &error))
+    }
+
+    /// A PUT or PATCH of a collection of custom objects lacks a name; of built-in ones, it has no route.
+    fn refuse(&self, refused: &Refused) -> Error {
+        let request = &refused.request;
+        let found = self.server.state.lock().registry.find(&request.group, &request.version, &request.plural);
+        let custom = found.is_some_and(|definition| matches!(definition.source, Source::Crd { .. }));
+        if custom && request.name.is_empty() && matches!(request.verb, Verb::Update | Verb::Patch) {
+            return Error::bad_request("name must be provided");
+        }
+        refused.error.clone()
     }
 
     /// One line before the answer goes out; one that can't be written doesn't hold it up.
@@ -170,7 +190,8 @@ impl Front {
     fn other(&self, asked: &Asked<'_>, path: &str) -> Result<Response, Error> {
         let state = self.server.state.lock();
         authorize_path(&state.store, &asked.user, &asked.head.method, path)?;
-        if asked.head.method != Method::GET {
+        let health = ["/healthz", "/livez", "/readyz"].contains(&path);
+        if asked.head.method != Method::GET && !health {
             return Err(Error::method_not_allowed());
         }
         let crds = |group: &str, version: &str, plural: &str| state.crd_version(group, version, plural);
@@ -196,27 +217,32 @@ impl Front {
         created: &mut String,
     ) -> Result<Response, Error> {
         authorize(&self.server.state.lock().store, &asked.user, request)?;
-        let review = matches!(request.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io");
-        if review && request.verb == Verb::Create {
+        if matches!(request.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io") {
             return self.review(asked, request, body);
         }
-        let definition = match self.server.definition(request) {
-            Ok(definition) => definition,
-            // Nobody at the real server knows the path then.
-            Err(_) if !self.server.knows(request) => {
-                let answer = crate::discovery::not_found();
-                return Ok(plain(answer.code, answer.content_type, answer.body));
-            }
-            Err(error) => return Err(error),
-        };
-        let custom = !definition.is_built_in();
+        if !self.server.state.lock().registry.has_version(&request.group, &request.version) {
+            return Ok(nowhere());
+        }
+        if self.is_elsewhere(request) {
+            return Ok(nowhere());
+        }
+        let definition = self.server.definition(request)?;
+        check_method(&definition, request)?;
         let watch = request.verb == Verb::Watch;
         let endpoint = match definition.source {
             Source::BuiltIn => Endpoint::BuiltIn { collection: request.name.is_empty() },
             Source::Crd { .. } => Endpoint::Custom,
         };
         let accepted = negotiate(client(asked, asked.query().get("pretty")), endpoint, watch)
-            .map_err(|error| Error::new(406, "NotAcceptable", error.to_string()))?;
+            .map_err(|error| not_acceptable(&error))?;
+        if !watch && request.verb != Verb::Delete {
+            let group = matches!(definition.source, Source::BuiltIn).then(|| request.group.as_str());
+            let list = matches!(request.verb, Verb::List | Verb::DeleteCollection);
+            let kind = if list { &*definition.list_kind } else { &*definition.resource.kind };
+            if let Some(error) = refused_form(accepted.form, group, kind, list) {
+                return Err(not_acceptable(&error));
+            }
+        }
         let view = View {
             accepted,
             columns: columns(&definition, request),
@@ -224,7 +250,7 @@ impl Front {
                 .map_err(|error| Error::bad_request(error.to_string()))?,
             now: unix_seconds(&(self.server.clock)().time),
         };
-        options::check(request.verb, content_type(asked) == APPLY, &request.query)?;
+        options::check_write(request.verb, content_type(asked) == APPLY, &request.query)?;
         match request.verb {
             Verb::Get => {
                 let (definition, object) = self.server.get(request)?;
@@ -236,10 +262,12 @@ impl Front {
             }
             Verb::List => view.many(&self.server.list(request)?),
             Verb::DeleteCollection => {
-                view.many(&self.server.delete_collection(request, &delete_options(asked, body)?)?)
+                let options = options::deletion(&request.query, Written::delete_options(content_type(asked), body)?)?;
+                view.many(&self.server.delete_collection(request, &options)?)
             }
             Verb::Watch => {
-                let timeout = request.query.number("timeoutSeconds")?.filter(|s| *s > 0).map(Duration::from_secs);
+                let timeout = request.query.integer("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
+                let timeout = timeout.filter(|seconds| *seconds > 0).map(Duration::from_secs);
                 let bookmarks = request.query.is_true("allowWatchBookmarks");
                 let body = match self.server.watch(request) {
                     Ok(watched) => Body::from_stream(stream::lines(watched, timeout, bookmarks, view.show())),
@@ -252,13 +280,30 @@ impl Front {
                 Ok(response)
             }
             Verb::Create => {
-                let body = parse(asked, body, custom)?;
-                body["metadata"]["name"].as_str().unwrap_or_default().clone_into(created);
+                let body = parse(asked, &definition, body)?;
+                body.value["metadata"]["name"].as_str().unwrap_or_default().clone_into(created);
                 view.finished(self.server.create(request, body)?)
             }
-            Verb::Update => view.finished(self.server.update(request, parse(asked, body, custom)?)?),
+            Verb::Update => view.finished(self.server.update(request, parse(asked, &definition, body)?)?),
             Verb::Patch => view.finished(self.patch(asked, request, body)?),
-            Verb::Delete => view.finished(self.server.delete(request, &delete_options(asked, body)?)?),
+            Verb::Delete => {
+                let options = options::deletion(&request.query, Written::delete_options(content_type(asked), body)?)?;
+                view.finished(self.server.delete(request, &options)?)
+            }
+        }
+    }
+
+    /// Whether a path of a group of custom kinds means none of them: those are asked for one by one.
+    fn is_elsewhere(&self, request: &Request) -> bool {
+        let state = self.server.state.lock();
+        let everywhere = request.namespace.is_empty() && !matches!(request.verb, Verb::List | Verb::Watch);
+        match state.registry.find(&request.group, &request.version, &request.plural) {
+            Some(definition) if matches!(definition.source, Source::BuiltIn) => false,
+            Some(definition) if definition.resource.namespaced => everywhere,
+            Some(_) => !request.namespace.is_empty(),
+            None => state.registry.iter().any(|known| {
+                known.resource.api_version.group() == request.group && matches!(known.source, Source::Crd { .. })
+            }),
         }
     }
 
@@ -287,58 +332,60 @@ impl Front {
 
     fn patch(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Answer, Error> {
         match content_type(asked) {
-            "application/json-patch+json" => self.server.patch(request, |definition, object| {
-                let patched = json_patch(object, body)?;
-                shape::check_patched(definition, request, &patched, false, || patched.to_string())?;
-                Ok(patched)
-            }),
+            "application/json-patch+json" => {
+                self.server.patch(request, |_, object| json_patch(object, body), unreadable)
+            }
             "application/merge-patch+json" => {
                 let patch = merge_body(body)?;
-                self.server.patch(request, |definition, object| {
-                    let patched = merge_patch(object, &patch);
-                    shape::check_patched(definition, request, &patched, false, || patched.to_string())?;
-                    Ok(patched)
-                })
+                self.server.patch(request, |_, object| Ok(merge_patch(object, &patch)), unreadable)
             }
             "application/strategic-merge-patch+json" => {
                 let patch = strategic_body(body)?;
-                self.server.patch(request, |definition, object| {
-                    let tree = shape::merge_tree(definition, &request.subresource).ok_or_else(|| {
-                        Error::new(415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml")
-                    })?;
-                    let patched = strategic(object, &patch, &*tree)?;
-                    shape::check_patched(definition, request, &patched, true, || go_text(&patch))?;
-                    Ok(patched)
-                })
+                let change = |definition: &Definition, object| {
+                    let tree = shape::merge_tree(definition, &request.subresource)
+                        .ok_or_else(|| unsupported_patch(definition))?;
+                    strategic(object, &patch, &*tree)
+                };
+                let refused = |_: &Value, why: &str| Error::invalid_patch(&go_text(&patch), &shape::unconverted(why));
+                self.server.patch(request, change, refused)
             }
             APPLY => self.apply(asked, request, body),
-            other => Err(Error::new(
-                415,
-                "UnsupportedMediaType",
-                format!(
-                    "the body of the request was in an unknown format - {other:?} is none of: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
-                ),
-            )),
+            _ => Err(unsupported_patch(&*self.server.definition(request)?)),
         }
     }
 
     /// Reviews of who somebody is and what they may do: asked, answered, kept nowhere.
     fn review(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Response, Error> {
-        let mut answer = parse(asked, body, false)?;
+        let kind = match request.plural.as_str() {
+            "subjectaccessreviews" => "SubjectAccessReview",
+            "selfsubjectaccessreviews" => "SelfSubjectAccessReview",
+            "selfsubjectrulesreviews" => "SelfSubjectRulesReview",
+            "selfsubjectreviews" => "SelfSubjectReview",
+            _ => return Err(Error::no_resource()),
+        };
+        if request.verb != Verb::Create {
+            return Err(if request.name.is_empty() { Error::method_not_allowed() } else { Error::no_resource() });
+        }
+        let mut answer = Written::read(content_type(asked), body, kind, Repeated::Merged)?.value;
+        check_review(&answer, kind)?;
+        answer["kind"] = kind.into();
+        answer["apiVersion"] = format!("{}/{}", request.group, request.version).into();
+        if answer["metadata"].is_null() {
+            answer["metadata"] = json!({});
+        }
         let (user, state) = (&*asked.user, self.server.state.lock());
-        answer["status"] = match request.plural.as_str() {
-            "subjectaccessreviews" => review(&state.store, &answer["spec"], None),
-            "selfsubjectaccessreviews" => review(&state.store, &answer["spec"], Some(user)),
-            "selfsubjectrulesreviews" => {
+        answer["status"] = match kind {
+            "SubjectAccessReview" => review(&state.store, &answer["spec"], None),
+            "SelfSubjectAccessReview" => review(&state.store, &answer["spec"], Some(user)),
+            "SelfSubjectRulesReview" => {
                 rules_review(&state.store, user, answer["spec"]["namespace"].as_str().unwrap_or_default())
             }
-            "selfsubjectreviews" => {
+            _ => {
                 answer["metadata"]["creationTimestamp"] = (self.server.clock)().time.into();
                 self_review(user)
             }
-            _ => return Err(Error::no_resource()),
         };
-        Ok(plain(201, "application/json", answer.to_string().into_bytes().into()))
+        write(Encoding::Json { pretty: false }, 201, &answer, &[])
     }
 }
 
@@ -411,6 +458,10 @@ impl View {
 fn full_list(listed: &Listed, meta: &ListMeta<'_>) -> Vec<u8> {
     let resource = &listed.definition.resource;
     let mut metadata = json!({ "resourceVersion": meta.resource_version });
+    if matches!(listed.definition.source, Source::Crd { .. }) {
+        // Untyped lists always say it.
+        metadata["continue"] = "".into();
+    }
     if let Some(token) = meta.continue_token {
         metadata["continue"] = token.into();
     }
@@ -428,11 +479,7 @@ fn full_list(listed: &Listed, meta: &ListMeta<'_>) -> Vec<u8> {
         if index > 0 {
             out.push(b',');
         }
-        if shape::is_shown_as_stored(&listed.definition, object) {
-            out.extend_from_slice(object.json());
-        } else {
-            out.extend_from_slice(shape::shown(&listed.definition, object).to_string().as_bytes());
-        }
+        shape::write_item(&listed.definition, object, &mut out);
     }
     out.extend_from_slice(b"]}");
     out
@@ -454,35 +501,41 @@ fn content_type<'a>(asked: &'a Asked<'_>) -> &'a str {
     asked.header(&CONTENT_TYPE).split(';').next().unwrap_or_default().trim()
 }
 
-fn parse(asked: &Asked<'_>, body: &[u8], custom: bool) -> Result<Value, Error> {
-    let kind = content_type(asked);
-    let bad = |error: String| Error::bad_request(format!("the object provided is unrecognized: {error}"));
-    let value: Value = match kind {
-        "" | "application/json" | "*/*" => serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?,
-        // Not of custom resources, whose types nobody knows.
-        PROTOBUF if !custom => kinds::from_protobuf(body).map_err(bad)?,
-        "application/yaml" => {
-            let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
-            serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))?
-        }
-        other => {
-            let message = format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml; not {other:?}"
-            );
-            return Err(Error::new(415, "UnsupportedMediaType", message));
-        }
-    };
-    if value.is_object() { Ok(value) } else { Err(bad("not an object".to_owned())) }
+/// What the routes of a kind don't know: a verb that it hasn't, objects of all namespaces written at once.
+fn check_method(definition: &Definition, request: &Request) -> Result<(), Error> {
+    let everywhere = definition.resource.namespaced && request.namespace.is_empty();
+    let written = matches!(request.verb, Verb::Create | Verb::DeleteCollection);
+    if (everywhere && written) || !shape::has_verb(definition, request.verb) {
+        return Err(Error::method_not_allowed());
+    }
+    Ok(())
 }
 
-fn delete_options(asked: &Asked<'_>, body: &[u8]) -> Result<Value, Error> {
-    if body.is_empty() {
-        return Ok(json!({}));
+fn nowhere() -> Response {
+    let answer = crate::discovery::not_found();
+    plain(answer.code, answer.content_type, answer.body)
+}
+
+fn not_acceptable(error: &NotAcceptable) -> Error {
+    Error { details: error.status()["details"].clone(), ..Error::new(406, "NotAcceptable", error.to_string()) }
+}
+
+fn unsupported_patch(definition: &Definition) -> Error {
+    if matches!(definition.source, Source::Crd { .. }) {
+        let types = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+        return crate::body::unsupported(types);
     }
-    if asked.header(&CONTENT_TYPE) == PROTOBUF {
-        return kinds::from_protobuf(body).map_err(|error| Error::bad_request(format!("DeleteOptions: {error}")));
-    }
-    serde_json::from_slice(body).map_err(|error| Error::bad_request(format!("DeleteOptions: {error}")))
+    let error = Error::new(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+    Error { details: json!({}), ..error }
+}
+
+/// For a patch that is made on JSON.
+fn unreadable(patched: &Value, why: &str) -> Error {
+    Error::invalid_patch(&crate::patch::go_json(patched), why)
+}
+
+fn parse(asked: &Asked<'_>, definition: &Definition, body: &[u8]) -> Result<Written, Error> {
+    Written::read(content_type(asked), body, &definition.resource.kind, shape::repeated(definition))
 }
 
 fn refusal(asked: &Asked<'_>, error: &Error) -> Response {

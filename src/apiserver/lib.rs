@@ -1,8 +1,9 @@
 //! An in-memory Kubernetes API server: for development without a cluster, and for tests without a network.
 //!
 //! ```text
-//!   http       who asks, bodies, encodings, the audit log; stream: a watch as lines; service: the same in process; tls
-//!   server     the verbs on objects; scale: those on their replicas; labels: words for refused selectors
+//!   http       who asks, encodings, the audit log; body, options: what they send; stream: a watch as lines; service: the
+//!              same in process; tls
+//!   server     the verbs on objects; scale: those on their replicas; labels, fields: selectors; grace: that of pods
 //!   shape      what a write makes of an object: kinds (built-in), schema (CRDs), patch, meta
 //!   apply      server-side apply, and who manages which fields; around it: ownership, configuration, options
 //!   store      objects, revisions, history, watches
@@ -17,6 +18,7 @@ mod addresses;
 pub mod apply;
 pub mod audit;
 pub mod auth;
+pub mod body;
 pub mod clock;
 mod configuration;
 mod crd;
@@ -25,11 +27,12 @@ pub mod error;
 pub mod field_error;
 pub mod fields;
 pub mod gc;
+mod grace;
 pub mod http;
 pub mod kinds;
-mod labels;
+pub mod labels;
 pub mod meta;
-pub mod options;
+mod options;
 mod ownership;
 pub mod patch;
 pub mod read;

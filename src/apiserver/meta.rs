@@ -75,7 +75,7 @@ pub fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 pub fn create(object: &mut Value, namespace: &str, generation: bool, now: &Now, about: About<'_>) -> Result<(), Error> {
     let metadata = metadata(object)?;
     if metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|version| !version.is_empty()) {
-        return Err(Error::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Error::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     let named = metadata.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
     if !named {
@@ -97,7 +97,7 @@ pub fn create(object: &mut Value, namespace: &str, generation: bool, now: &Now, 
     } else {
         metadata.insert("namespace".to_owned(), namespace.into());
     }
-    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         metadata.remove(field);
     }
     metadata.insert("uid".to_owned(), uid(now.random.rotate_left(29)).into());
@@ -109,52 +109,36 @@ pub fn create(object: &mut Value, namespace: &str, generation: bool, now: &Now, 
     Ok(())
 }
 
-/// Makes the metadata of an updated object: what is the server's stays as it was.
+/// Makes the metadata of an updated object: what is the server's is taken from `old` where it is missing, and always
+/// where nobody may say it. What is there and differs is for the kind's validation to refuse.
 ///
 /// # Errors
-/// If a finalizer is added to an object that is being deleted.
-pub fn update(object: &mut Value, old: &Value, about: About<'_>) -> Result<(), Error> {
+/// If the metadata isn't a map.
+pub fn update(object: &mut Value, old: &Value) -> Result<(), Error> {
     let deleting = !old["metadata"]["deletionTimestamp"].is_null();
     let new = metadata(object)?;
-    for field in [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "generateName",
-    ] {
+    for field in ["creationTimestamp", "generation"] {
         match &old["metadata"][field] {
             Value::Null => new.remove(field),
             value => new.insert(field.to_owned(), value.clone()),
         };
     }
-    new.remove("selfLink");
-    drop_empty(new);
+    let mut keep = vec!["name", "namespace", "uid", "deletionGracePeriodSeconds"];
     if deleting {
-        let had =
-            |finalizer: &Value| old["metadata"]["finalizers"].as_array().is_some_and(|all| all.contains(finalizer));
-        let added: Vec<&str> = object["metadata"]["finalizers"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|finalizer| !had(finalizer))
-            .filter_map(Value::as_str)
-            .collect();
-        if !added.is_empty() {
-            let error = FieldError {
-                field: "metadata.finalizers".to_owned(),
-                kind: FieldErrorKind::Forbidden,
-                value: String::new(),
-                detail: format!(
-                    "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
-                ),
+        new.remove("deletionTimestamp");
+        keep.push("deletionTimestamp");
+    }
+    for field in keep {
+        let missing = matches!(new.get(field), None | Some(Value::Null)) || new.get(field).is_some_and(|v| v == "");
+        if missing {
+            match &old["metadata"][field] {
+                Value::Null => new.remove(field),
+                value => new.insert(field.to_owned(), value.clone()),
             };
-            return Err(Error::invalid(about, &[error]));
         }
     }
+    new.remove("selfLink");
+    drop_empty(new);
     Ok(())
 }
 
@@ -229,6 +213,9 @@ mod tests {
 
     #[test]
     fn new_objects_get_what_the_server_gives() {
+        let mut counted = json!({ "metadata": { "name": "x", "generation": 9 } });
+        create(&mut counted, "n", false, &now(), ABOUT).unwrap();
+        assert_eq!(counted["metadata"]["generation"], 9, "a kind that counts none keeps what is given");
         let mut object = json!({ "metadata": { "generateName": "x-", "labels": {}, "uid": "mine", "generation": 9 } });
         create(&mut object, "n", true, &now(), ABOUT).unwrap();
         assert!(text(&object, "name").starts_with("x-") && text(&object, "name").len() == 7);
@@ -240,12 +227,11 @@ mod tests {
 
     #[test]
     fn updates_keep_what_is_the_server_s() {
-        let old = json!({ "metadata": { "name": "a", "uid": "u", "deletionTimestamp": "t", "finalizers": ["f"] } });
-        let mut new = json!({ "metadata": { "name": "b", "uid": "v", "finalizers": ["f"] } });
-        update(&mut new, &old, ABOUT).unwrap();
-        assert_eq!((text(&new, "name"), text(&new, "uid"), text(&new, "deletionTimestamp")), ("a", "u", "t"));
-        let mut more = json!({ "metadata": { "finalizers": ["f", "g"] } });
-        assert_eq!(update(&mut more, &old, ABOUT).unwrap_err().code, 422);
+        let old = json!({ "metadata": { "name": "a", "uid": "u", "deletionTimestamp": "t", "generation": 2 } });
+        let mut new = json!({ "metadata": { "name": "b", "deletionTimestamp": null, "generation": 7 } });
+        update(&mut new, &old).unwrap();
+        assert_eq!((text(&new, "name"), text(&new, "uid"), text(&new, "deletionTimestamp")), ("b", "u", "t"));
+        assert_eq!(new["metadata"]["generation"], 2);
         assert!(spec_differs(&json!({ "spec": 1 }), &json!({ "spec": 2 })));
         assert!(!spec_differs(&json!({ "spec": 1, "status": 1 }), &json!({ "spec": 1, "metadata": {} })));
         let at =

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use ringmaster_core::key::ObjectKey;
 use ringmaster_core::object::Object;
-use ringmaster_core::selector::Selector;
 use serde_json::json;
 
-use crate::error::{About, Error};
+use crate::error::Error;
 use crate::fields::FieldSelector;
-use crate::labels;
+use crate::labels::LabelSelector;
+use crate::options;
 use crate::registry::Definition;
 use crate::request::Request;
-use crate::server::{ApiServer, about};
+use crate::server::{ApiServer, State, about};
 use crate::store::{Event, Live};
 
 /// An answer with many objects.
@@ -43,7 +43,7 @@ pub struct Watched {
     pub events: Vec<Arc<Event>>,
     /// All that follows.
     pub receiver: Live,
-    /// The version that the initial objects are of.
+    /// The version that the initial objects are of, or behind which the watch begins.
     pub revision: u64,
     /// A bookmark ends the initial objects.
     pub bookmark_initial: bool,
@@ -54,7 +54,7 @@ pub struct Watched {
 pub struct Filter {
     pub(crate) namespace: Option<String>,
     pub(crate) name: Option<String>,
-    pub(crate) labels: Selector,
+    pub(crate) labels: LabelSelector,
     pub(crate) fields: FieldSelector,
 }
 
@@ -91,18 +91,17 @@ impl ApiServer {
     pub fn get(&self, request: &Request) -> Result<(Arc<Definition>, Arc<Object>), Error> {
         let definition = self.definition(request)?;
         let key = ObjectKey::new(&request.namespace, &request.name);
-        let found = self.state.lock().store.get(&definition.key, &key);
+        let version = request.query.get("resourceVersion").map(parse_watched_version).transpose()?;
+        let state = self.state.lock();
+        state.check_reached(version)?;
+        let found = state.store.get(&definition.key, &key);
+        drop(state);
         let object = found.ok_or_else(|| Error::not_found(about(&definition, &request.name)))?;
         Ok((definition, object))
     }
 
     fn filter(&self, definition: &Definition, request: &Request) -> Result<Filter, Error> {
-        let text = request.query.get("labelSelector").unwrap_or_default();
-        let labels = Selector::parse(text).map_err(|error| match labels::fault(text) {
-            Some(fault) => Error::bad_request(fault),
-            // Its numeric operators, or more than core takes.
-            None => Error::not_implemented(&format!("this label selector ({error})")),
-        })?;
+        let labels = LabelSelector::parse(request.query.get("labelSelector").unwrap_or_default())?;
         let fields = FieldSelector::parse(
             request.query.get("fieldSelector").unwrap_or_default(),
             &definition.selectable,
@@ -118,9 +117,11 @@ impl ApiServer {
     /// If the selectors, the limit or the continue token can't be used, or the token is too old.
     pub fn list(&self, request: &Request) -> Result<Listed, Error> {
         let definition = self.definition(request)?;
+        let limit = request.query.integer("limit")?.and_then(|limit| usize::try_from(limit).ok());
+        // What may be of any version comes from a cache, which knows no pages.
+        let limit = limit.filter(|limit| *limit > 0 && request.query.get("resourceVersion") != Some("0"));
         let filter = self.filter(&definition, request)?;
-        let limit = request.query.number("limit")?.filter(|limit| *limit > 0);
-        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        options::check_list(&request.query, false)?;
         let token = request.query.get("continue").map(decode_token).transpose()?;
         let version = request.query.get("resourceVersion");
         if token.is_some() && version.is_some_and(|version| version != "0") {
@@ -128,15 +129,13 @@ impl ApiServer {
         }
         let state = self.state.lock();
         let exact = match (request.query.get("resourceVersionMatch"), version) {
-            (Some("Exact"), Some(version)) if version != "0" => Some(parse_version(version)?),
-            (Some("Exact"), _) => {
-                return Err(Error::bad_request("resourceVersionMatch Exact needs a resourceVersion other than 0"));
+            (Some("Exact"), Some(version)) => {
+                let version = parse_version(version)?;
+                state.check_reached(Some(version))?;
+                Some(version)
             }
             (_, Some(version)) => {
-                let asked = parse_version(version)?;
-                if asked > state.store.revision() {
-                    return Err(too_large(asked, state.store.revision()));
-                }
+                state.check_reached(Some(parse_version(version)?))?;
                 None
             }
             (_, None) => None,
@@ -163,26 +162,16 @@ impl ApiServer {
     /// If the selectors or the version can't be used, or the version is too old.
     pub fn watch(&self, request: &Request) -> Result<Watched, Error> {
         let definition = self.definition(request)?;
-        let filter = self.filter(&definition, request)?;
         let query = &request.query;
+        let filter = self.filter(&definition, request)?;
+        options::check_list(query, true)?;
         let send_initial = query.is_true("sendInitialEvents");
-        if send_initial && query.get("resourceVersionMatch") != Some("NotOlderThan") {
-            let error = crate::field_error::FieldError {
-                field: "resourceVersionMatch".to_owned(),
-                kind: crate::field_error::FieldErrorKind::Forbidden,
-                value: String::new(),
-                detail: "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".to_owned(),
-            };
-            return Err(Error::invalid(
-                About { group: "meta.k8s.io", plural: "", kind: "ListOptions", name: "" },
-                &[error],
-            ));
-        }
-        let version = query.get("resourceVersion").map(parse_version).transpose()?;
+        let version = query.get("resourceVersion").map(parse_watched_version).transpose()?;
         let mut state = self.state.lock();
         let now = state.store.revision();
-        if let Some(version) = version.filter(|version| *version > now) {
-            return Err(too_large(version, now));
+        // Without initial events a watch waits for what is yet to come.
+        if send_initial {
+            state.check_reached(version)?;
         }
         let start_with_all = send_initial || version.is_none_or(|version| version == 0);
         let after = if start_with_all { now } else { version.unwrap_or(now) };
@@ -197,12 +186,30 @@ impl ApiServer {
             Vec::new()
         };
         let bookmark_initial = send_initial && query.is_true("allowWatchBookmarks");
-        Ok(Watched { definition, filter, initial, events, receiver, revision: now, bookmark_initial })
+        Ok(Watched { definition, filter, initial, events, receiver, revision: now.max(after), bookmark_initial })
     }
 }
 
 fn parse_version(text: &str) -> Result<u64, Error> {
-    text.parse().map_err(|_| Error::bad_request(format!("Invalid resource version \"{text}\": not a number")))
+    parse_watched_version(text)
+        .map_err(|error| Error::bad_request(format!("invalid resource version: {}", error.message)))
+}
+
+/// A get and a watch are refused by the storage itself.
+fn parse_watched_version(text: &str) -> Result<u64, Error> {
+    text.parse().map_err(|_| {
+        let text = crate::field_error::go_quote(text);
+        let why = format!("resourceVersion: Invalid value: {text}: strconv.ParseUint: parsing {text}: invalid syntax");
+        Error::new(500, "", why)
+    })
+}
+
+impl State {
+    /// 504 if a version is yet to come. The real server waits three seconds for it first.
+    fn check_reached(&self, version: Option<u64>) -> Result<(), Error> {
+        let now = self.store.revision();
+        version.filter(|version| *version > now).map_or(Ok(()), |version| Err(too_large(version, now)))
+    }
 }
 
 fn too_large(asked: u64, now: u64) -> Error {

@@ -51,6 +51,10 @@ pub enum Source {
         columns: Arc<Value>,
         /// What the tracking of fields knows of each version, by `apiVersion`.
         fields: Arc<BTreeMap<String, Fields>>,
+        /// The schema of the version that is stored, if that is another: objects pass through it too.
+        storage: Option<Schema>,
+        /// Objects up to this revision were stored under another schema, and are read under this one.
+        since: u64,
     },
 }
 
@@ -106,6 +110,13 @@ impl Registry {
         self.kinds.retain(|(version, name), _| !(ApiVersion::new(version).group() == group && name == plural));
     }
 
+    /// Whether anything is served in this version of a group.
+    #[must_use]
+    pub fn has_version(&self, group: &str, version: &str) -> bool {
+        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        self.kinds.range((api_version.clone(), String::new())..).next().is_some_and(|(key, _)| key.0 == api_version)
+    }
+
     /// One kind.
     #[must_use]
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Definition>> {
@@ -125,9 +136,9 @@ impl Registry {
     }
 }
 
-/// The definitions of a CRD, one for each served version.
+/// The definitions of a CRD as of a revision, one for each served version.
 #[must_use]
-pub fn of_crd(crd: &Value) -> Vec<(Definition, bool)> {
+pub fn of_crd(crd: &Value, since: u64) -> Vec<Definition> {
     let spec = &crd["spec"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let list = |value: &Value| -> Vec<String> {
@@ -136,21 +147,25 @@ pub fn of_crd(crd: &Value) -> Vec<(Definition, bool)> {
     let names = &spec["names"];
     let (group, kind) = (text(&spec["group"]), text(&names["kind"]));
     let mut definitions = Vec::new();
-    let versions = spec["versions"].as_array().into_iter().flatten();
-    let fields = versions.map(|version| {
+    let fields = spec["versions"].as_array().into_iter().flatten().map(|version| {
         let fields = Fields::custom(&version["schema"]["openAPIV3Schema"]);
         (format!("{group}/{}", text(&version["name"])), fields)
     });
     let fields = Arc::new(fields.collect::<BTreeMap<String, Fields>>());
-    for version in spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] == true) {
-        let api_version = ApiVersion::new(&format!("{group}/{}", text(&version["name"])));
-        let Ok(schema) = Schema::compile(
+    let compiled = |version: &Value| {
+        Schema::compile(
             &version["schema"]["openAPIV3Schema"],
             "spec.validation.openAPIV3Schema",
             !version["subresources"]["status"].is_null(),
-        ) else {
-            continue;
-        };
+        )
+        .ok()
+    };
+    let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    let stored = versions.iter().find(|version| version["storage"] == true).and_then(compiled);
+    for version in spec["versions"].as_array().into_iter().flatten().filter(|version| version["served"] == true) {
+        let api_version = ApiVersion::new(&format!("{group}/{}", text(&version["name"])));
+        let Some(schema) = compiled(version) else { continue };
+        let storage = stored.clone().filter(|_| version["storage"] != true);
         let plural = text(&names["plural"]);
         let resource = Arc::new(Resource {
             api_version: api_version.clone(),
@@ -174,10 +189,12 @@ pub fn of_crd(crd: &Value) -> Vec<(Definition, bool)> {
                 schema,
                 columns: Arc::new(version["additionalPrinterColumns"].clone()),
                 fields: Arc::clone(&fields),
+                storage,
+                since,
             },
             selectable: selectable.map(|field| text(&field["jsonPath"]).trim_start_matches('.').to_owned()).collect(),
         };
-        definitions.push((definition, version["storage"] == true));
+        definitions.push(definition);
     }
     definitions
 }

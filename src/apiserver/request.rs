@@ -71,6 +71,15 @@ impl Verb {
     }
 }
 
+/// A request that leads nowhere: who may not do it is told that first, as at the real server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// What it is to the authorizer.
+    pub request: Box<Request>,
+    /// What it is answered.
+    pub error: Error,
+}
+
 /// A query's parameters; the first of each name counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query(BTreeMap<String, String>);
@@ -99,23 +108,30 @@ impl Query {
         self
     }
 
-    /// A boolean as Go's strconv reads it; anything else is false.
+    /// Whether a parameter is there, be it empty.
     #[must_use]
-    pub fn is_true(&self, name: &str) -> bool {
-        matches!(self.get(name), Some("true" | "1" | "t" | "T" | "True" | "TRUE"))
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
-    /// A number.
+    /// A boolean as apimachinery reads it: everything but `0` and `false` is true.
+    #[must_use]
+    pub fn is_true(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+    }
+
+    /// A whole number.
     ///
     /// # Errors
-    /// If it is there and isn't one.
-    pub fn number(&self, name: &str) -> Result<Option<u64>, Error> {
-        self.get(name)
-            .map(|text| {
-                text.parse()
-                    .map_err(|_| Error::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))
+    /// 400 if it is there and isn't one.
+    pub fn integer(&self, name: &str) -> Result<Option<i64>, Error> {
+        let parse = |text: &str| {
+            text.parse().map_err(|_| {
+                let text = crate::field_error::go_quote(text);
+                Error::bad_request(format!("strconv.ParseInt: parsing {text}: invalid syntax"))
             })
-            .transpose()
+        };
+        self.get(name).map(parse).transpose()
     }
 }
 
@@ -123,8 +139,8 @@ impl Request {
     /// Takes a request about objects; `None` if the path is about something else (discovery, health).
     ///
     /// # Errors
-    /// If the method doesn't fit the path.
-    pub fn parse(method: &Method, path: &str, query: &str) -> Result<Option<Self>, Error> {
+    /// If the method doesn't fit the path, or the path is too long.
+    pub fn parse(method: &Method, path: &str, query: &str) -> Result<Option<Self>, Refused> {
         let decoded: Vec<String> = path
             .split('/')
             .filter(|part| !part.is_empty())
@@ -136,6 +152,16 @@ impl Request {
             ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
             _ => return Ok(None),
         };
+        let mut query = Query::parse(query);
+        let rest = match rest {
+            // The old way to ask for a watch.
+            ["watch", rest @ ..] if !rest.is_empty() => {
+                query.0.insert("watch".to_owned(), "true".to_owned());
+                rest
+            }
+            rest => rest,
+        };
+        let mut error = None;
         let (namespace, plural, name, subresource) = match rest {
             ["namespaces"] => ("", "namespaces", "", ""),
             ["namespaces", name] => ("", "namespaces", *name, ""),
@@ -146,9 +172,16 @@ impl Request {
             [plural] => ("", *plural, "", ""),
             [plural, name] => ("", *plural, *name, ""),
             [plural, name, sub] => ("", *plural, *name, *sub),
-            _ => return Err(Error::no_resource()),
+            ["namespaces", namespace, plural, name, sub, ..] => {
+                error = Some(Error::no_resource());
+                (*namespace, *plural, *name, *sub)
+            }
+            [plural, name, sub, ..] => {
+                error = Some(Error::no_resource());
+                ("", *plural, *name, *sub)
+            }
+            [] => return Ok(None),
         };
-        let query = Query::parse(query);
         let verb = match (method, name.is_empty()) {
             (&Method::GET, true) if query.is_true("watch") => Verb::Watch,
             (&Method::GET, true) => Verb::List,
@@ -159,10 +192,18 @@ impl Request {
             (&Method::PATCH, false) => Verb::Patch,
             (&Method::DELETE, false) => Verb::Delete,
             (&Method::DELETE, true) => Verb::DeleteCollection,
-            _ => return Err(Error::method_not_allowed()),
+            (method, _) => {
+                error.get_or_insert_with(Error::method_not_allowed);
+                match *method {
+                    Method::POST => Verb::Create,
+                    Method::PATCH => Verb::Patch,
+                    Method::PUT => Verb::Update,
+                    _ => Verb::Get,
+                }
+            }
         };
         let own = str::to_owned;
-        Ok(Some(Self {
+        let request = Self {
             verb,
             group: own(group),
             version: own(version),
@@ -173,7 +214,11 @@ impl Request {
             query,
             agent: String::new(),
             through: "",
-        }))
+        };
+        match error {
+            None => Ok(Some(request)),
+            Some(error) => Err(Refused { request: Box::new(request), error }),
+        }
     }
 }
 
@@ -209,6 +254,10 @@ mod tests {
         for path in ["/", "/api", "/apis", "/api/v1", "/apis/apps/v1", "/healthz", "/openapi/v3"] {
             assert_eq!(parse(Method::GET, path, ""), None, "{path}");
         }
-        assert_eq!(Request::parse(&Method::PUT, "/api/v1/pods", "").unwrap_err().code, 405);
+        assert_eq!(Request::parse(&Method::PUT, "/api/v1/pods", "").unwrap_err().error.code, 405);
+        let refused = Request::parse(&Method::GET, "/api/v1/namespaces/n/pods/a/log/more", "").unwrap_err();
+        assert_eq!((refused.error.code, &*refused.request.subresource), (404, "log"));
+        let request = parse(Method::GET, "/api/v1/watch/namespaces/n/pods", "").unwrap();
+        assert_eq!((request.verb, &*request.namespace), (Verb::Watch, "n"));
     }
 }

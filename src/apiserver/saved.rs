@@ -11,6 +11,7 @@ use ringmaster_core::object::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::crd::{crds, is_served};
 use crate::gc::consequences;
 use crate::registry::{Registry, of_crd};
 use crate::server::{ApiServer, Clock};
@@ -123,7 +124,8 @@ impl ApiServer {
                 return Err(bad("the object is newer than the file".to_owned()));
             }
             if definition.key == crds() {
-                of_crd(&value).into_iter().for_each(|(kind, _)| state.registry.insert(kind));
+                let kinds = of_crd(&value, revision.unwrap_or_default());
+                kinds.into_iter().filter(|_| is_served(&value)).for_each(|kind| state.registry.insert(kind));
             }
             state.store.restore(&definition.key, Arc::new(object));
         }
@@ -143,10 +145,6 @@ impl ApiServer {
         }
         Ok(())
     }
-}
-
-fn crds() -> KindKey {
-    KindKey { group: "apiextensions.k8s.io".into(), plural: "customresourcedefinitions".into() }
 }
 
 fn find(registry: &Registry, value: &Value) -> Option<Arc<crate::registry::Definition>> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::body::Written;
 use crate::error::{About, Error};
 use crate::field_error::{FieldError, go_text};
 use crate::kinds;
@@ -250,15 +251,10 @@ fn onto(definition: &Definition, request: &Request, old: &Value, scale: &Value) 
         place = fields.entry(step.to_owned()).or_insert(Value::Null);
     }
     *place = replicas.into();
-    match &scale["metadata"]["resourceVersion"] {
-        Value::String(version) if !version.is_empty() => {
-            object["metadata"]["resourceVersion"] = version.as_str().into();
-        }
-        _ => {
-            if let Some(metadata) = object["metadata"].as_object_mut() {
-                metadata.remove("resourceVersion");
-            }
-        }
+    // A Scale that names no version is of the one that was read.
+    let version = meta::text(scale, "resourceVersion");
+    if !version.is_empty() {
+        object["metadata"]["resourceVersion"] = version.into();
     }
     Ok(object)
 }
@@ -289,9 +285,10 @@ impl ApiServer {
         let answer = self.rewrite(definition, &whole(request), |seen| {
             let uid = meta::text(&scale, "uid");
             if !uid.is_empty() && uid != seen.uid().to_string() {
-                return Err(other_uid(definition, request, uid, seen));
+                return Err(other_uid(definition, seen.key(), uid, &seen.uid().to_string()));
             }
-            onto(definition, request, &shape::shown(definition, seen), &scale)
+            let object = onto(definition, request, &shape::shown(definition, seen), &scale)?;
+            Ok(shape::decode(definition, Written::of(object), None, &whole(request))??)
         })?;
         finished(definition, answer, warnings)
     }
@@ -317,7 +314,8 @@ impl ApiServer {
             let undecodable = |undecodable: Undecodable| Error::invalid_patch(&patched.to_string(), &undecodable.why);
             let (scale, unknown) = decode(&patched, request).map_err(undecodable)?;
             warnings.replace(unknown);
-            onto(definition, request, &old, &scale)
+            let object = onto(definition, request, &old, &scale)?;
+            Ok(shape::decode(definition, Written::of(object), None, &whole(request))??)
         })?;
         finished(definition, answer, warnings.into_inner())
     }

@@ -12,19 +12,25 @@ use tokio::sync::mpsc;
 
 use crate::addresses::Free;
 use crate::apply::same_but_times;
+use crate::body::Written;
 use crate::error::{About, Error};
-use crate::field_error::{FieldError, go_quote};
+use crate::field_error::FieldError;
 use crate::gc::{Deleted, FOREGROUND, ORPHAN, Work, consequences, delete_in_background, delete_now, finish_if_free};
 use crate::meta::{self, Now};
 use crate::read::Listed;
-use crate::registry::{Definition, Registry};
+use crate::registry::{Definition, Registry, Source};
 use crate::request::{Request, Verb};
-use crate::shape::{Managers, Prepared};
+use crate::shape::Managers;
 use crate::store::{KindKey, Limits, Store};
 use crate::{crd, kinds, shape};
 
 /// A write that somebody else was faster at is repeated so often when the client named no version (as the real server).
 pub(crate) const PATCH_TRIES: usize = 5;
+
+/// Namespaces that stay (the NamespaceLifecycle admission plugin).
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+/// What who deletes a Job without saying more is told.
+const ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
 /// Where the time and random bits come from.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
@@ -126,26 +132,15 @@ impl ApiServer {
         }
     }
 
-    /// Whether the kind is served, or another built-in one of its group and version.
-    pub(crate) fn knows(&self, request: &Request) -> bool {
-        let registry = &self.state.lock().registry;
-        registry.find(&request.group, &request.version, &request.plural).is_some()
-            || registry.iter().any(|known| {
-                let version = &known.resource.api_version;
-                known.is_built_in() && version.group() == request.group && version.version() == request.version
-            })
-    }
-
     /// Creates an object.
     ///
     /// # Errors
     /// If it is invalid, there already, or its namespace isn't.
-    pub fn create(&self, request: &Request, body: Value) -> Result<Answer, Error> {
+    pub fn create(&self, request: &Request, body: impl Into<Written>) -> Result<Answer, Error> {
         let definition = self.definition(request)?;
-        shape::check_kind(&definition, &body)?;
-        let now = (self.clock)();
+        let (body, warnings) = shape::decode(&definition, body.into(), None, request)??;
         check_namespace(&definition, request, &body)?;
-        self.insert(&mut self.state.lock(), &definition, request, (body, Managers::Track(&Value::Null)), &now)
+        self.insert(&mut self.state.lock(), &definition, request, (body, warnings), Managers::Track(&Value::Null))
     }
 
     pub(crate) fn insert(
@@ -153,21 +148,29 @@ impl ApiServer {
         state: &mut State,
         definition: &Arc<Definition>,
         request: &Request,
-        (mut body, managers): (Value, Managers<'_>),
-        now: &Now,
+        (mut body, warnings): (Value, Vec<String>),
+        managers: Managers<'_>,
     ) -> Result<Answer, Error> {
+        let now = &(self.clock)();
         let given = meta::text(&body, "name").to_owned();
         meta::create(&mut body, &request.namespace, definition.generation, now, about(definition, &given))?;
         let name = meta::text(&body, "name").to_owned();
         state.check_home(definition, &request.namespace, &name)?;
-        let key = ObjectKey::new(&request.namespace, &name);
-        if state.store.get(&definition.key, &key).is_some() {
-            return Err(Error::already_exists(about(definition, &name)));
+        if matches!(definition.source, Source::Crd { .. }) && crd::is_ending(&state.store, &definition.key) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Error::forbidden(about(definition, &name), why));
         }
         let free = &mut Free(&state.store);
-        let Prepared { warnings, managed } =
-            shape::prepare(definition, &mut body, None, request, (free, &now.time), managers)?;
+        let managed = shape::prepare(definition, &mut body, None, request, (free, &now.time), managers)?;
         meta::set_managed(&mut body, managed.unwrap_or_default());
+        let key = ObjectKey::new(&request.namespace, &name);
+        if let Some(there) = state.store.get(&definition.key, &key) {
+            let mut error = Error::already_exists(about(definition, &name));
+            if there.is_deleting() {
+                error.message = format!("object is being deleted: {}", error.message);
+            }
+            return Err(error);
+        }
         if request.query.get("dryRun") == Some("All") {
             return Ok(Answer { code: 201, body, warnings });
         }
@@ -175,7 +178,7 @@ impl ApiServer {
             .store
             .put(&definition.key, &definition.resource, None, shape::stored(definition, body))
             .map_err(|_| Error::already_exists(about(definition, &name)))?;
-        let object = self.after_write(state, definition, None, object, now);
+        self.after_write(state, definition, None, &object, now);
         Ok(Answer { code: 201, body: shape::shown(definition, &object), warnings })
     }
 
@@ -183,41 +186,58 @@ impl ApiServer {
     ///
     /// # Errors
     /// If it is invalid, isn't there, or isn't the version that the body names.
-    pub fn update(&self, request: &Request, body: Value) -> Result<Answer, Error> {
+    pub fn update(&self, request: &Request, body: impl Into<Written>) -> Result<Answer, Error> {
         let definition = self.definition(request)?;
         if request.subresource == "scale" {
-            return self.update_scale(&definition, request, &body);
+            return self.update_scale(&definition, request, &body.into().value);
         }
-        shape::check_kind(&definition, &body)?;
+        let kept =
+            self.state.lock().seen(&definition, request).ok().and_then(|seen| meta::take_managed(&mut seen.value()));
+        let (mut body, warnings) = shape::decode(&definition, body.into(), kept.as_ref(), request)??;
         check_place(&definition, request, &body)?;
-        if shape::needs_version(&definition) && meta::text(&body, "resourceVersion").is_empty() {
-            let field = FieldError::invalid("metadata.resourceVersion", "0", "must be specified for an update");
-            return Err(Error::invalid(about(&definition, &request.name), &[field]));
-        }
-        let now = (self.clock)();
         let mut state = self.state.lock();
-        let seen = state.seen(&definition, request)?;
-        self.replace(&mut state, &definition, request, &seen, (body, None), &now)
+        let key = ObjectKey::new(&request.namespace, &request.name);
+        let there = state.store.get(&definition.key, &key);
+        let created = there.is_none() && shape::is_created_by_update(&definition, request);
+        let uid = there.as_ref().map(|there| there.uid().to_string()).unwrap_or_default();
+        let wanted = meta::text(&body, "uid");
+        if !wanted.is_empty() && wanted != uid && (there.is_some() || created) {
+            // The storage compares it before anything else.
+            return Err(other_uid(&definition, &key, wanted, &uid));
+        }
+        if created {
+            meta::metadata(&mut body)?.remove("resourceVersion");
+            let managers = Managers::Track(&Value::Null);
+            return self.insert(&mut state, &definition, request, (body, warnings), managers);
+        }
+        let seen = there.ok_or_else(|| Error::not_found(about(&definition, &request.name)))?;
+        self.replace(&mut state, &definition, request, &seen, (body, warnings), false)
     }
 
     /// Changes an object, or its status, by what `change` makes of it.
     ///
     /// # Errors
     /// If the change fails, leads to an invalid object, or the object isn't there.
+    ///
+    /// `refused` makes the error of what comes out and can't be read, of that and of the decoder's words.
     pub fn patch(
         &self,
         request: &Request,
         change: impl Fn(&Definition, Value) -> Result<Value, Error>,
+        refused: impl Fn(&Value, &str) -> Error,
     ) -> Result<Answer, Error> {
         let definition = self.definition(request)?;
         if request.subresource == "scale" {
             return self.patch_scale(&definition, request, change);
         }
         self.rewrite(&definition, request, |seen| {
-            let body = change(&definition, shape::shown(&definition, seen))?;
-            shape::check_kind(&definition, &body)?;
-            check_place(&definition, request, &body)?;
-            Ok(body)
+            let shown = shape::shown(&definition, seen);
+            let kept = shown["metadata"].get("managedFields").cloned();
+            let changed = change(&definition, shown)?;
+            let decoded = shape::decode(&definition, Written::of(changed.clone()), kept.as_ref(), request)?
+                .map_err(|error| refused(&changed, &error.why))?;
+            check_place(&definition, request, &decoded.0)?;
+            Ok(decoded)
         })
     }
 
@@ -226,9 +246,8 @@ impl ApiServer {
         &self,
         definition: &Arc<Definition>,
         request: &Request,
-        make: impl Fn(&Object) -> Result<Value, Error>,
+        make: impl Fn(&Object) -> Result<(Value, Vec<String>), Error>,
     ) -> Result<Answer, Error> {
-        let now = (self.clock)();
         for _ in 0..PATCH_TRIES {
             let seen = self.state.lock().seen(definition, request)?;
             // Without the lock: a patch may be large, and somebody else's turn is cheap.
@@ -236,7 +255,7 @@ impl ApiServer {
             let mut state = self.state.lock();
             let still = state.seen(definition, request)?;
             if Arc::ptr_eq(&still, &seen) {
-                return self.replace(&mut state, definition, request, &seen, (body, None), &now);
+                return self.replace(&mut state, definition, request, &seen, body, false);
             }
         }
         Err(Error::modified(about(definition, &request.name)))
@@ -248,15 +267,16 @@ impl ApiServer {
         definition: &Arc<Definition>,
         request: &Request,
         seen: &Arc<Object>,
-        (mut body, applied): (Value, Option<&str>),
-        now: &Now,
+        (mut body, warnings): (Value, Vec<String>),
+        applied: bool,
     ) -> Result<Answer, Error> {
+        let now = &(self.clock)();
         let about = about(definition, &request.name);
         let mut old = shape::shown(definition, seen);
         let before = meta::take_managed(&mut old).unwrap_or_default();
         let given = meta::take_managed(&mut body);
-        check_preconditions(definition, request, &body["metadata"], seen)?;
-        meta::update(&mut body, &old, about)?;
+        check_version(definition, about, &body, seen)?;
+        meta::update(&mut body, &old)?;
         match request.subresource.as_str() {
             "status" => {
                 let status = body["status"].take();
@@ -271,16 +291,15 @@ impl ApiServer {
             "finalize" => {
                 let finalizers = body["spec"]["finalizers"].take();
                 body = old.clone();
-                body["spec"]["finalizers"] = finalizers;
+                set(&mut body["spec"], "finalizers", finalizers);
             }
             _ if definition.has_status() => set(&mut body, "status", old["status"].clone()),
             _ => {}
         }
         meta::set_managed(&mut body, given.unwrap_or_default());
         let free = &mut Free(&state.store);
-        let managers = applied.map_or(Managers::Track(&before), Managers::Applied);
-        let Prepared { warnings, managed } =
-            shape::prepare(definition, &mut body, Some(&old), request, (free, &now.time), managers)?;
+        let managers = if applied { Managers::Applied } else { Managers::Track(&before) };
+        let managed = shape::prepare(definition, &mut body, Some(&old), request, (free, &now.time), managers)?;
         // Built-in kinds count by rules of their own.
         let custom = matches!(definition.source, crate::registry::Source::Crd { .. });
         if custom && meta::spec_differs(&body, &old) {
@@ -300,7 +319,7 @@ impl ApiServer {
         }
         let raced = |_| Error::modified(about);
         if let Some(last) = finish_if_free(&mut state.store, definition, seen, &body).map_err(raced)? {
-            self.after_removal(state, definition, &last);
+            self.after_removal(state, definition, &last, now);
             body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
             return Ok(Answer { code: 200, body, warnings });
         }
@@ -308,7 +327,7 @@ impl ApiServer {
             .store
             .put(&definition.key, &definition.resource, Some(seen), shape::stored(definition, body))
             .map_err(raced)?;
-        let object = self.after_write(state, definition, Some(seen), object, now);
+        self.after_write(state, definition, Some(seen), &object, now);
         Ok(Answer { code: 200, body: shape::shown(definition, &object), warnings })
     }
 
@@ -323,45 +342,59 @@ impl ApiServer {
         let mut state = self.state.lock();
         let seen = state.seen(&definition, request)?;
         let preconditions = &options["preconditions"];
-        let differs = |field: &str, is: &str| preconditions[field].as_str().is_some_and(|wanted| wanted != is);
+        let differs = |field: &str, is: &str| preconditions[field].as_str().filter(|wanted| *wanted != is);
         let (uid, version) = (seen.uid().to_string(), seen.version().to_string());
-        if differs("uid", &uid) {
-            let wanted = preconditions["uid"].as_str().unwrap_or_default();
-            let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
-            return Err(Error::conflict(about, &why));
-        }
-        if differs("resourceVersion", &version) {
-            let wanted = preconditions["resourceVersion"].as_str().unwrap_or_default();
+        // The real server names the kind where it means the resource.
+        let kind = About { plural: about.kind, ..about };
+        if let Some(wanted) = differs("uid", &uid) {
             let why = format!(
-                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
+                "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
             );
-            return Err(Error::conflict(about, &why));
+            return Err(Error::conflict(kind, &why));
         }
-        let dry = request.query.get("dryRun") == Some("All")
-            || options["dryRun"].as_array().is_some_and(|dry| dry.iter().any(|value| value == "All"));
-        if dry {
-            return Ok(deleted(&definition, &seen));
+        if let Some(wanted) = differs("resourceVersion", &version) {
+            let why = format!(
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
+            );
+            return Err(Error::conflict(kind, &why));
         }
-        let policy = options["propagationPolicy"].as_str().or_else(|| request.query.get("propagationPolicy"));
-        let orphan = options["orphanDependents"].as_bool();
+        if definition.key.plural.as_ref() == "namespaces" && IMMORTAL.contains(&request.name.as_str()) {
+            return Err(Error::forbidden(about, "this namespace may not be deleted"));
+        }
+        let orphans = shape::orphans_by_default(&definition);
+        let unsaid = options["propagationPolicy"].is_null() && options["orphanDependents"].is_null();
+        let warnings = if orphans && unsaid { vec![ORPHANS.to_owned()] } else { Vec::new() };
+        if options["dryRun"].as_array().is_some_and(|dry| dry.iter().any(|value| value == "All")) {
+            return Ok(deleted(&definition, &seen, warnings));
+        }
+        let held = seen.finalizers().iter().any(|finalizer| finalizer == FOREGROUND || finalizer == ORPHAN);
+        let grace = options["gracePeriodSeconds"].as_i64();
+        let policy = match (options["propagationPolicy"].as_str(), options["orphanDependents"].as_bool()) {
+            (None, Some(true)) => Some("Orphan"),
+            (None, Some(false)) => Some("Background"),
+            (None, None) if orphans && !held => Some("Orphan"),
+            (policy, _) => policy,
+        };
         let store = &mut state.store;
-        let outcome = match (policy, orphan) {
-            (Some("Foreground"), _) => delete_now(store, &definition, &seen, &now, Some(FOREGROUND)),
-            (Some("Orphan"), _) | (None, Some(true)) => delete_now(store, &definition, &seen, &now, Some(ORPHAN)),
-            (Some("Background"), _) | (None, Some(false)) => delete_in_background(store, &definition, &seen, &now),
-            (None, None) => delete_now(store, &definition, &seen, &now, None),
-            (Some(other), _) => {
-                return Err(wrong_policy(other, orphan.is_some()));
+        let outcome = match policy {
+            _ if definition.key == crd::crds() && !seen.is_deleting() => {
+                crd::mark(store, &definition, &seen, &now).map(Deleted::Marked)
             }
+            Some("Foreground") => delete_now(store, &definition, &seen, &now, Some(FOREGROUND), grace),
+            Some("Orphan") => delete_now(store, &definition, &seen, &now, Some(ORPHAN), grace),
+            Some(_) => delete_in_background(store, &definition, &seen, &now, grace),
+            None => delete_now(store, &definition, &seen, &now, None, grace),
         };
         match outcome.map_err(|_| Error::modified(about))? {
             Deleted::Gone(last) => {
-                self.after_removal(&mut state, &definition, &last);
-                Ok(deleted(&definition, &last))
+                self.after_removal(&mut state, &definition, &last, &now);
+                Ok(deleted(&definition, &last, warnings))
             }
             Deleted::Marked(object) => {
-                let object = self.after_write(&mut state, &definition, Some(&seen), object, &now);
-                Ok(Answer { code: 200, body: shape::shown(&definition, &object), warnings: Vec::new() })
+                self.after_write(&mut state, &definition, Some(&seen), &object, &now);
+                // Clients of old are told that there is more to come, if they said what.
+                let code = if options["orphanDependents"] == false { 202 } else { 200 };
+                Ok(Answer { code, body: shape::shown(&definition, &object), warnings })
             }
         }
     }
@@ -393,14 +426,13 @@ impl ApiServer {
         state: &mut State,
         definition: &Arc<Definition>,
         old: Option<&Arc<Object>>,
-        object: Arc<Object>,
+        object: &Arc<Object>,
         now: &Now,
-    ) -> Arc<Object> {
-        self.follow_up(state, definition, old.map(|old| &**old), Some(&object));
-        if definition.key.plural.as_ref() == "customresourcedefinitions" {
-            return crd::establish(&mut state.store, &mut state.registry, definition, &object, now);
+    ) {
+        self.follow_up(state, definition, old.map(|old| &**old), Some(object));
+        if definition.key == crd::crds() {
+            crd::establish(&mut state.store, &mut state.registry, definition, object, now);
         }
-        object
     }
 
     fn follow_up(&self, state: &State, definition: &Definition, old: Option<&Object>, new: Option<&Object>) {
@@ -410,10 +442,10 @@ impl ApiServer {
         }
     }
 
-    fn after_removal(&self, state: &mut State, definition: &Arc<Definition>, last: &Arc<Object>) {
+    fn after_removal(&self, state: &mut State, definition: &Arc<Definition>, last: &Arc<Object>, now: &Now) {
         self.follow_up(state, definition, Some(last), None);
-        if definition.key.plural.as_ref() == "customresourcedefinitions" {
-            crd::withdraw(&mut state.store, &mut state.registry, last);
+        if definition.key == crd::crds() {
+            crd::withdraw(&mut state.store, &mut state.registry, definition, last, now);
         }
     }
 }
@@ -493,34 +525,8 @@ pub(crate) fn check_place(definition: &Definition, request: &Request, body: &Val
     }
 }
 
-/// Whether the object that is there is the one that a body names.
-fn check_preconditions(
-    definition: &Definition,
-    request: &Request,
-    metadata: &Value,
-    seen: &Object,
-) -> Result<(), Error> {
-    let about = about(definition, &request.name);
-    let named = |field: &str| metadata[field].as_str().filter(|text| !text.is_empty());
-    let version = match named("resourceVersion") {
-        Some(version) if version != seen.version().to_string() => Err(Error::modified(about)),
-        _ => Ok(()),
-    };
-    let uid = match named("uid") {
-        Some(uid) if uid == seen.uid().to_string() => Ok(()),
-        None => Ok(()),
-        // A patch changes the uid, which nothing may; its fault is found twice.
-        Some(uid) if request.verb == Verb::Patch => {
-            let fault = FieldError::invalid("metadata.uid", go_quote(uid), "field is immutable");
-            Err(Error::invalid(about, &[fault.clone(), fault]))
-        }
-        Some(uid) => Err(other_uid(definition, request, uid, seen)),
-    };
-    if request.verb == Verb::Patch { version.and(uid) } else { uid.and(version) }
-}
-
 /// 409 where the object that is there isn't the one with this uid, as the real server's storage words it.
-pub(crate) fn other_uid(definition: &Definition, request: &Request, uid: &str, seen: &Object) -> Error {
+pub(crate) fn other_uid(definition: &Definition, key: &ObjectKey, uid: &str, is: &str) -> Error {
     let (plural, group) = (&*definition.resource.plural, definition.resource.api_version.group());
     let place = match plural {
         "ingresses" if definition.is_built_in() => "ingress".to_owned(),
@@ -530,36 +536,42 @@ pub(crate) fn other_uid(definition: &Definition, request: &Request, uid: &str, s
         _ => format!("{group}/{plural}"),
     };
     let why = format!(
-        "StorageError: invalid object, Code: 4, Key: /registry/{place}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
-         Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-        seen.key(),
-        seen.uid(),
+        "StorageError: invalid object, Code: 4, Key: /registry/{place}/{key}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {uid}, UID in object meta: {is}"
     );
-    Error::conflict(about(definition, &request.name), &why)
+    Error::conflict(about(definition, key.name()), &why)
 }
 
-/// 422 for a propagation policy that isn't one.
-fn wrong_policy(policy: &str, orphan: bool) -> Error {
-    let field = "propagationPolicy";
-    let both = "orphanDependents and deletionPropagation cannot be both set";
-    let mut faults = Vec::new();
-    if orphan {
-        faults.push(FieldError::invalid(field, go_quote(policy), both));
+fn check_version(definition: &Definition, about: About<'_>, body: &Value, seen: &Object) -> Result<(), Error> {
+    let text = meta::text(body, "resourceVersion");
+    if text.is_empty() || text == "0" {
+        if !shape::needs_version(definition) {
+            return Ok(());
+        }
+        let field = FieldError::invalid("metadata.resourceVersion", "0", "must be specified for an update");
+        return Err(Error::invalid(About { kind: about.plural, ..about }, &[field]));
     }
-    let known = ["Foreground", "Background", "Orphan", "nil"];
-    faults.push(FieldError::not_supported(field, go_quote(policy), &known));
-    let about = About { group: "meta.k8s.io", plural: "", kind: "DeleteOptions", name: "" };
-    Error::invalid(about, &faults)
+    match text.parse::<u64>() {
+        Ok(version) if version.to_string() == seen.version().to_string() => Ok(()),
+        Ok(_) => Err(Error::modified(about)),
+        Err(_) => {
+            let text = crate::field_error::go_quote(text);
+            Err(Error::new(500, "", format!("strconv.ParseUint: parsing {text}: invalid syntax")))
+        }
+    }
 }
 
-fn deleted(definition: &Definition, last: &Object) -> Answer {
+fn deleted(definition: &Definition, last: &Object, warnings: Vec<String>) -> Answer {
+    if shape::is_shown_when_deleted(definition) {
+        return Answer { code: 200, body: shape::shown(definition, last), warnings };
+    }
     let resource = &definition.resource;
     let mut details = json!({ "name": last.key().name(), "kind": &*resource.plural, "uid": last.uid().to_string() });
     if !resource.api_version.group().is_empty() {
         details["group"] = resource.api_version.group().into();
     }
     let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details });
-    Answer { code: 200, body, warnings: Vec::new() }
+    Answer { code: 200, body, warnings }
 }
 
 /// Does what follows from deletions, until the server is gone.

@@ -8,13 +8,15 @@ use ringmaster_core::key::{ApiVersion, Resource};
 use ringmaster_core::object::Object;
 use serde_json::Value;
 
-use crate::error::Error;
-use crate::kinds::{self, Addresses, Kind};
+use crate::body::{Repeated, Written};
+use crate::error::{About, Error};
+use crate::field_error::{FieldError, go_quote};
+use crate::kinds::{self, Addresses, Kind, Undecodable, names};
 use crate::meta;
 use crate::ownership::{Writer, tracked};
 use crate::patch::MergeTree;
 use crate::registry::{Definition, Source};
-use crate::request::Request;
+use crate::request::{Request, Verb};
 use crate::scale::{self, ScalePaths};
 use crate::server::about;
 use crate::store::kind_key;
@@ -73,10 +75,40 @@ pub(crate) fn needs_version(definition: &Definition) -> bool {
     }
 }
 
+/// Whether a PUT of what isn't there creates it.
+pub(crate) fn is_created_by_update(definition: &Definition, request: &Request) -> bool {
+    let kind = built_in(definition).filter(|_| matches!(definition.source, Source::BuiltIn));
+    request.subresource.is_empty() && kind.is_some_and(|kind| kind.created_by_update)
+}
+
+/// Whether a kind has this verb; all custom kinds have all.
+pub(crate) fn has_verb(definition: &Definition, verb: Verb) -> bool {
+    let kind = built_in(definition).filter(|_| matches!(definition.source, Source::BuiltIn));
+    kind.is_none_or(|kind| kind.verbs.iter().any(|known| known == verb.name()))
+}
+
+/// Whether dependents are orphaned by a DELETE that says nothing (GarbageCollectionDeleteStrategy).
+pub(crate) fn orphans_by_default(definition: &Definition) -> bool {
+    matches!(definition.source, Source::BuiltIn) && &*definition.resource.kind == "Job"
+}
+
+/// Whether the answer to a DELETE is the object, not a Status (ReturnDeletedObject).
+pub(crate) fn is_shown_when_deleted(definition: &Definition) -> bool {
+    let shown = ["Namespace", "PersistentVolumeClaim", "Pod", "Service", "ServiceAccount"];
+    matches!(definition.source, Source::BuiltIn) && shown.contains(&&*definition.resource.kind)
+}
+
 /// An object as its kind in this version shows it.
 pub(crate) fn shown(definition: &Definition, object: &Object) -> Value {
     let mut value = object.value();
     let api_version = definition.resource.api_version.as_str();
+    if let Source::Crd { schema, storage, since, .. } = &definition.source
+        && is_older(object, *since)
+    {
+        let schema = storage.as_ref().unwrap_or(schema);
+        schema.prune(&mut value);
+        schema.default(&mut value);
+    }
     if value["apiVersion"] == api_version {
         return value;
     }
@@ -92,72 +124,148 @@ pub(crate) fn shown(definition: &Definition, object: &Object) -> Value {
 }
 
 /// An object in the form that is stored, whatever version it came in.
-pub(crate) fn stored(definition: &Definition, value: Value) -> Value {
+pub(crate) fn stored(definition: &Definition, mut value: Value) -> Value {
+    if let Source::Crd { storage: Some(schema), .. } = &definition.source {
+        schema.prune(&mut value);
+        schema.default(&mut value);
+    }
     let events = definition.key.plural.as_ref() == "events" && matches!(definition.source, Source::BuiltIn);
     if events { kinds::event::as_core(&value) } else { value }
 }
 
-/// Whether the JSON that is stored is what this version shows.
-pub(crate) fn is_shown_as_stored(definition: &Definition, object: &Object) -> bool {
-    let head = format!("\"apiVersion\":\"{}\"", definition.resource.api_version);
+/// Whether an object was stored before a revision.
+fn is_older(object: &Object, since: u64) -> bool {
+    object.version().0 <= since
+}
+
+/// Writes an object as an item of a list. Those of built-in kinds don't say what they are: Go's typed lists do.
+pub(crate) fn write_item(definition: &Definition, object: &Object, out: &mut Vec<u8>) {
+    let head = format!("{{\"apiVersion\":\"{}\",", definition.resource.api_version);
+    let typed = matches!(definition.source, Source::BuiltIn);
     // `serde_json` writes members sorted, so this one comes first.
-    object.json().get(1..).is_some_and(|json| json.starts_with(head.as_bytes()))
-}
-
-/// Whether a body is of the kind that the path names.
-///
-/// # Errors
-/// If it is of another.
-pub(crate) fn check_kind(definition: &Definition, body: &Value) -> Result<(), Error> {
-    if matches!(definition.source, Source::BuiltIn) {
-        // Its decoder says so, in the real server's words.
-        return Ok(());
-    }
-    let resource = &definition.resource;
-    let said = |field: &str| body[field].as_str().unwrap_or_default();
-    let (api_version, kind) = (said("apiVersion"), said("kind"));
-    if api_version == resource.api_version.as_str() && kind == &*resource.kind {
-        return Ok(());
-    }
-    Err(Error::bad_request(format!(
-        "{kind} in version {:?} cannot be handled as a {}: expected apiVersion {:?} and kind {:?}",
-        ApiVersion::new(api_version).version(),
-        resource.kind,
-        resource.api_version.as_str(),
-        &*resource.kind,
-    )))
-}
-
-/// Whether what a patch made of an object can be decoded. `shown` is what the refusal says of the patch; the words of
-/// a strategic one come from another decoder (apimachinery's `DefaultUnstructuredConverter`).
-///
-/// # Errors
-/// 422 if it can't, or if it has unknown fields and none are allowed.
-pub(crate) fn check_patched(
-    definition: &Definition,
-    request: &Request,
-    patched: &Value,
-    strategic: bool,
-    shown: impl Fn() -> String,
-) -> Result<(), Error> {
-    let strict = request.query.get("fieldValidation") == Some("Strict");
-    let refused = |why: &str| Error::invalid_patch(&shown(), why);
-    match built_in(definition) {
-        _ if request.subresource == "scale" => Ok(()),
-        Some(kind) if definition.is_built_in() => {
-            let decoded = kinds::decode_bare(kind, patched.clone());
-            let decoded = decoded.map_err(|why| refused(&if strategic { unconverted(&why) } else { why }))?;
-            if strict && !decoded.strict.is_empty() {
-                return Err(refused(&kinds::strict_words(&decoded.strict)));
-            }
-            Ok(())
+    let older = matches!(definition.source, Source::Crd { since, .. } if is_older(object, since));
+    let as_stored = object.json().strip_prefix(head.as_bytes()).filter(|_| !older);
+    match as_stored.filter(|_| typed).and_then(|rest| Some((rest, kind_member(rest)?))) {
+        Some((rest, kind)) => {
+            out.push(b'{');
+            out.extend_from_slice(&rest[..kind.start]);
+            out.extend_from_slice(&rest[kind.end..]);
         }
-        _ => Ok(()),
+        None if as_stored.is_some() && !typed => out.extend_from_slice(object.json()),
+        None => {
+            let mut shown = shown(definition, object);
+            if let Some(members) = shown.as_object_mut().filter(|_| typed) {
+                members.remove("apiVersion");
+                members.remove("kind");
+            }
+            out.extend_from_slice(shown.to_string().as_bytes());
+        }
+    }
+}
+
+/// Where `"kind":"…",` stands among the members of the object whose first member was taken off.
+fn kind_member(members: &[u8]) -> Option<std::ops::Range<usize>> {
+    const NAME: &[u8] = b"\"kind\":\"";
+    let (mut depth, mut quoted, mut at) = (0_usize, false, 0);
+    while let Some(byte) = members.get(at) {
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' if !quoted && depth == 0 && members[at..].starts_with(NAME) => {
+                let value = at + NAME.len();
+                let end = value + members[value..].iter().position(|byte| *byte == b'"')? + 1;
+                return members.get(end).filter(|byte| **byte == b',').map(|_| at..end + 1);
+            }
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Where a kind's repeated fields come together.
+pub(crate) fn repeated(definition: &Definition) -> Repeated {
+    match definition.source {
+        Source::BuiltIn => Repeated::Merged,
+        Source::Crd { .. } => Repeated::Replaced,
+    }
+}
+
+/// Reads a body as its kind does: known fields of their types only; gives back what deserves a warning.
+///
+/// # Errors
+/// The outer one if it is of another version; the inner one if a field is of another type, or it holds what
+/// `fieldValidation=Strict` doesn't allow. `kept` is `metadata.managedFields` as the client was shown it.
+pub(crate) fn decode(
+    definition: &Definition,
+    mut body: Written,
+    kept: Option<&Value>,
+    request: &Request,
+) -> Result<Result<(Value, Vec<String>), Undecodable>, Error> {
+    if matches!(definition.source, Source::Crd { .. }) {
+        let (said, wanted) = (body.value["apiVersion"].as_str().unwrap_or_default(), &definition.resource.api_version);
+        if said != wanted.as_str() {
+            return Err(Error::bad_request(format!(
+                "the API version in the data ({said}) does not match the expected API version ({wanted})"
+            )));
+        }
+    }
+    let given = &body.value["metadata"]["managedFields"];
+    // An empty list means something, and what was taken over as it was needn't be decoded.
+    let aside = given.as_array().is_some_and(Vec::is_empty) || kept.is_some_and(|kept| kept == given);
+    let aside = if aside { meta::take_managed(&mut body.value) } else { None };
+    Ok(decode_fields(definition, body, request).map(|(mut value, warnings)| {
+        if let Some(managed) = aside {
+            meta::set_managed(&mut value, managed);
+        }
+        (value, warnings)
+    }))
+}
+
+fn decode_fields(
+    definition: &Definition,
+    body: Written,
+    request: &Request,
+) -> Result<(Value, Vec<String>), Undecodable> {
+    let validation = request.query.get("fieldValidation").unwrap_or("Warn");
+    let mut complaints = body.repeated;
+    let value = match &definition.source {
+        Source::BuiltIn => {
+            let kind =
+                built_in(definition).ok_or_else(|| undecodable(definition, "its kind isn't served".to_owned()))?;
+            let decoded = kinds::decode(kind, body.value)?;
+            complaints.extend(decoded.strict);
+            decoded.object
+        }
+        Source::Crd { schema, .. } => {
+            let mut value = body.value;
+            schema.decodable(&value).map_err(|why| undecodable(definition, why))?;
+            complaints.extend(schema.prune(&mut value).iter().map(|path| format!("unknown field {}", go_quote(path))));
+            schema.default(&mut value);
+            value
+        }
+    };
+    match validation {
+        "Strict" if !complaints.is_empty() => Err(undecodable(definition, kinds::strict_words(&complaints))),
+        "Ignore" => Ok((value, Vec::new())),
+        _ => Ok((value, complaints)),
+    }
+}
+
+fn undecodable(definition: &Definition, why: String) -> Undecodable {
+    let resource = &definition.resource;
+    Undecodable {
+        said: resource.kind.to_string(),
+        version: resource.api_version.version().to_owned(),
+        kind: resource.kind.to_string(),
+        why,
     }
 }
 
 /// What the converter says where Go's JSON decoder says this.
-fn unconverted(why: &str) -> String {
+pub(crate) fn unconverted(why: &str) -> String {
     let parts = why.strip_prefix("json: cannot unmarshal ").and_then(|rest| {
         let (found, rest) = rest.split_once(' ')?;
         Some((found, rest.rsplit_once(" of type ")?.1.trim_start_matches('*')))
@@ -185,22 +293,15 @@ fn unconverted(why: &str) -> String {
 pub(crate) enum Managers<'a> {
     /// To be tracked; `metadata.managedFields` was this before, and what the body has is the client's.
     Track(&'a Value),
-    /// As the body says, which came of applying a configuration that messages name so.
-    Applied(&'a str),
+    /// As the body says, which came of applying a configuration.
+    Applied,
 }
 
-/// A body in the form that is stored, but for `metadata.managedFields`.
-pub(crate) struct Prepared {
-    /// What deserves a warning.
-    pub warnings: Vec<String>,
-    /// What `metadata.managedFields` is now, null for none; `None` if it is as before.
-    pub managed: Option<Value>,
-}
-
-/// Brings a body to the form that is stored, and takes its `metadata.managedFields` out. `old` has none.
+/// Brings a decoded body to the form that is stored, and takes its `metadata.managedFields` out: gives back what they
+/// are now, null for none; `None` if they are as before. `old` has none.
 ///
 /// # Errors
-/// If it can't be decoded, or isn't valid.
+/// If it isn't valid.
 pub(crate) fn prepare(
     definition: &Definition,
     body: &mut Value,
@@ -208,11 +309,11 @@ pub(crate) fn prepare(
     request: &Request,
     (addresses, now): (&mut dyn Addresses, &str),
     managers: Managers<'_>,
-) -> Result<Prepared, Error> {
+) -> Result<Option<Value>, Error> {
     let emptied = body["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
     let mut managed = None;
     let mut track = |body: &mut Value| match managers {
-        Managers::Applied(_) => managed = Some(meta::take_managed(body).unwrap_or_default()),
+        Managers::Applied => managed = Some(meta::take_managed(body).unwrap_or_default()),
         Managers::Track(before) => {
             let given = meta::take_managed(body).filter(|given| given != before);
             // An empty list means something, and isn't written again.
@@ -220,23 +321,16 @@ pub(crate) fn prepare(
             managed = tracked(definition, &Writer::of(request, now), (old, before), body, given.as_ref());
         }
     };
-    // What the client took over as it was need not be decoded.
-    let unchanged = matches!(managers, Managers::Track(before) if body["metadata"]["managedFields"] == *before);
-    if unchanged {
-        meta::take_managed(body);
-    }
-    let (unknown, errors) = match &definition.source {
+    let errors = match &definition.source {
         Source::BuiltIn => {
             let kind = built_in(definition).ok_or_else(Error::no_resource)?;
-            let decoded = kinds::decode(kind, body.take()).map_err(|why| match managers {
-                Managers::Applied(named) => unconvertible(kind, named, &why),
-                Managers::Track(_) => Error::bad_request(why),
-            })?;
-            *body = decoded.object;
-            strict(request, &decoded.strict, || kinds::strict_error(kind, &decoded.strict))?;
             kinds::default(kind, body);
             track(body);
-            let part = if request.subresource == "status" { kinds::Part::Status } else { kinds::Part::Main };
+            let part = match request.subresource.as_str() {
+                "status" => kinds::Part::Status,
+                "finalize" => kinds::Part::Finalize,
+                _ => kinds::Part::Main,
+            };
             let prepared = match old {
                 None => kinds::create(kind, body, addresses, now),
                 Some(old) => kinds::update(kind, body, old, part, addresses),
@@ -252,60 +346,63 @@ pub(crate) fn prepare(
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();
                 return Err(Error::forbidden(about(definition, name), why));
             }
-            (decoded.strict, errors)
+            errors
         }
         Source::Crd { schema, .. } => {
-            let kind = &definition.resource.kind;
-            let version = definition.resource.api_version.version();
-            let undecodable =
-                |why: &str| format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
-            schema.decodable(body).map_err(|why| Error::bad_request(undecodable(&why)))?;
-            let unknown = schema.prune(body);
-            strict(request, &unknown, || {
-                let list: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
-                undecodable(&format!("strict decoding error: {}", list.join(", ")))
-            })?;
-            schema.default(body);
             track(body);
-            if old.is_none()
-                && definition.has_status()
-                && let Some(members) = body.as_object_mut()
-            {
+            if let Some(members) = body.as_object_mut().filter(|_| old.is_none() && definition.has_status()) {
                 // It can't be set by a create.
                 members.remove("status");
             }
+            // Written objects say what they are; it is the validation that compares it.
+            let said = body["kind"].as_str().unwrap_or_default().to_owned();
+            if said != *definition.resource.kind {
+                let why = format!("must be {}", definition.resource.kind);
+                let name = body["metadata"]["name"].as_str().unwrap_or_default();
+                let about = About { kind: &said, ..about(definition, name) };
+                return Err(Error::invalid(about, &[FieldError::invalid("kind", go_quote(&said), why)]));
+            }
+            let mut errors = Vec::new();
+            let namespaced = definition.resource.namespaced;
+            match old {
+                None => names::metadata(&mut errors, body, namespaced, names::dns_subdomain),
+                Some(old) => {
+                    names::metadata(&mut errors, body, namespaced, names::path_segment);
+                    names::metadata_update(&mut errors, body, old);
+                    // As there: once for any object, once for a custom one.
+                    names::metadata_update(&mut errors, body, old);
+                }
+            }
             let status = request.subresource == "status";
-            let mut errors = match old {
-                Some(old) if status => schema.validate_status(body, old),
-                old => schema.validate(body, old),
-            };
-            if let Some(scale) = &definition.scale {
-                errors.extend(scale.validate(body, status));
+            if errors.is_empty() {
+                errors = match old {
+                    Some(old) if status => schema.validate_status(body, old),
+                    old => schema.validate(body, old),
+                };
+                if let Some(scale) = &definition.scale {
+                    errors.extend(scale.validate(body, status));
+                }
             }
             crate::schema::normalize_numbers(body);
-            (unknown.iter().map(|path| format!("unknown field {path:?}")).collect(), errors)
+            errors
         }
     };
     if !errors.is_empty() {
         let name = body["metadata"]["name"].as_str().unwrap_or_default();
         return Err(Error::invalid(about(definition, name), &errors));
     }
-    let warn = matches!(request.query.get("fieldValidation"), None | Some("Warn"));
-    Ok(Prepared { warnings: if warn { unknown } else { Vec::new() }, managed })
+    Ok(managed)
 }
 
-/// 500 for an object that came of an apply and can't be decoded.
-fn unconvertible(kind: &Kind, named: &str, why: &str) -> Error {
-    // What the decoder says begins with the kind, in words for other requests.
-    let why = why.split_once(&format!("cannot be handled as a {}: ", kind.kind)).map_or(why, |(_, why)| why);
-    let to = named.split_once("; ").map_or(named, |(_, kind)| kind);
-    let what = format!("unable to convert unstructured object to {to}: {why}");
-    Error::new(500, "", format!("failed to convert new object ({named}) to proper version: {what}"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn strict(request: &Request, unknown: &[String], message: impl Fn() -> String) -> Result<(), Error> {
-    if unknown.is_empty() || request.query.get("fieldValidation") != Some("Strict") {
-        return Ok(());
+    #[test]
+    fn the_kind_is_found_among_the_members() {
+        let cut = |text: &str| kind_member(text.as_bytes()).map(|range| text[range].to_owned());
+        let text = r#""data":{"kind":"x","q":"\"kind\":\"y\","},"kind":"ConfigMap","metadata":{}}"#;
+        assert_eq!(cut(text).as_deref(), Some(r#""kind":"ConfigMap","#));
+        assert_eq!(cut(r#""metadata":{"kind":"x"}}"#), None);
     }
-    Err(Error::bad_request(message()))
 }

@@ -96,7 +96,7 @@ pub struct Page {
     pub objects: Vec<Arc<Object>>,
     /// Whether there are more behind the last.
     pub more: bool,
-    /// How many there are behind the last.
+    /// How many there are behind the last, wanted or not.
     pub remaining: usize,
     /// The revision.
     pub revision: u64,
@@ -202,14 +202,21 @@ impl Store {
             .filter(|(key, _)| !then.contains_key(key))
             .chain(then.iter().filter(|(key, _)| after.is_none_or(|after| **key > after)).map(|(key, o)| (*key, *o)))
             .filter_map(|(key, object)| Some((key, object?)))
-            .filter(|(key, object)| namespace.is_none_or(|n| key.namespace() == n) && keep(object))
+            .filter(|(key, _)| namespace.is_none_or(|n| key.namespace() == n))
             .collect();
         if !then.is_empty() {
             all.sort_by(|a, b| a.0.cmp(b.0));
         }
         let limit = limit.unwrap_or(usize::MAX);
-        let remaining = all.len().saturating_sub(limit);
-        let objects = all.into_iter().take(limit).map(|(_, object)| Arc::clone(object)).collect();
+        let (mut objects, mut remaining) = (Vec::new(), 0);
+        for (_, object) in all {
+            if objects.len() == limit {
+                // What isn't wanted counts too: a page ends before it is known, as with etcd.
+                remaining += 1;
+            } else if keep(object) {
+                objects.push(Arc::clone(object));
+            }
+        }
         Ok(Page { objects, more: remaining > 0, remaining, revision })
     }
 

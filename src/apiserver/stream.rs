@@ -85,6 +85,8 @@ impl Lines {
                     return Some(line("BOOKMARK", &(self.show)(bookmark(&self.watched, self.revision, false))));
                 }
                 event = self.watched.receiver.recv() => match event {
+                    // A watch may begin in the future.
+                    Ok(event) if event.revision <= self.watched.revision => {}
                     Ok(event) => {
                         self.revision = self.revision.max(event.revision);
                         self.waiting.extend(event_line(&self.watched, &event, &mut self.show));
@@ -118,7 +120,7 @@ fn event_line(watched: &Watched, event: &Event, show: &mut Show) -> Option<Bytes
 
 fn bookmark(watched: &Watched, revision: u64, initial_end: bool) -> Value {
     let resource = &watched.definition.resource;
-    let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+    let mut metadata = json!({ "resourceVersion": revision.to_string() });
     if initial_end {
         metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
     }

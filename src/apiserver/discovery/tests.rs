@@ -39,7 +39,7 @@ fn built_in(api_version: &str, plural: &str, kind: &str, short: &[&str], status:
 fn registry(golden: &Value) -> Registry {
     let mut registry = Registry::default();
     for crd in golden["crds"].as_array().unwrap() {
-        for (definition, _) in of_crd(crd) {
+        for definition in of_crd(crd, 0) {
             registry.insert(definition);
         }
     }

@@ -216,24 +216,38 @@ pub struct Decoded {
     pub strict: Vec<String>,
 }
 
+/// Why a body is no object of the kind that its path names.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{said} in version {version:?} cannot be handled as a {kind}: {why}")]
+pub struct Undecodable {
+    /// The kind that the body names, or is taken for.
+    pub said: String,
+    /// Its version, without the group.
+    pub version: String,
+    /// The kind of the path.
+    pub kind: String,
+    /// The decoder's words.
+    pub why: String,
+}
+
 /// Decodes the body of a write. Its `kind` and `apiVersion` may be missing, and are there in the result.
 ///
 /// # Errors
-/// The message of the 400, if a field has another type or the body is of another kind.
-pub fn decode(kind: &Kind, body: Value) -> Result<Decoded, String> {
+/// If a field has another type or the body is of another kind: the message of the 400.
+pub fn decode(kind: &Kind, body: Value) -> Result<Decoded, Undecodable> {
     let said = |field: &str, or: &str| {
         let said = body[field].as_str().filter(|said| !said.is_empty());
         said.unwrap_or(or).rsplit('/').next().unwrap_or_default().to_owned()
     };
     let (name, version) = (said("kind", &kind.kind), said("apiVersion", &kind.version));
-    decode_bare(kind, body).map_err(|why| undecodable(&name, kind, &version, &why))
+    decode_bare(kind, body).map_err(|why| Undecodable { said: name, version, kind: kind.kind.clone(), why })
 }
 
 /// The same with nothing but Go's words in the error.
 ///
 /// # Errors
 /// If a field has another type or the body is of another kind.
-pub(crate) fn decode_bare(kind: &Kind, body: Value) -> Result<Decoded, String> {
+fn decode_bare(kind: &Kind, body: Value) -> Result<Decoded, String> {
     let Value::Object(mut body) = body else { return Err("the body must be a JSON object".to_owned()) };
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     check_kind(kind, &text("apiVersion"), &text("kind"))?;
@@ -285,19 +299,9 @@ pub(crate) fn no_kind(kind: &str, api_version: &str) -> String {
     format!("no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\"")
 }
 
-/// The message of the 400 for a strictly decoded body with such complaints.
-#[must_use]
-pub fn strict_error(kind: &Kind, complaints: &[String]) -> String {
-    undecodable(&kind.kind, kind, &kind.version, &strict_words(complaints))
-}
-
 /// What a strict decoder says of such complaints.
 pub(crate) fn strict_words(complaints: &[String]) -> String {
     format!("strict decoding error: {}", complaints.join(", "))
-}
-
-fn undecodable(said: &str, kind: &Kind, version: &str, why: &str) -> String {
-    format!("{said} in version \"{version}\" cannot be handled as a {}: {why}", kind.kind)
 }
 
 fn check_kind(kind: &Kind, api_version: &str, said: &str) -> Result<(), String> {
@@ -327,6 +331,8 @@ pub enum Part {
     Main,
     /// The status.
     Status,
+    /// A namespace's own finalizers.
+    Finalize,
 }
 
 /// Whether the real server has a subresource of a kind that isn't done here.

@@ -60,7 +60,7 @@ pub(super) fn update(kind: &Kind, object: &mut Value, old: &Value, part: Part) {
             keep(object, old, "status");
         }
         match (kind.group.as_str(), kind.plural.as_str()) {
-            ("", "namespaces") => {
+            ("", "namespaces") if part == Part::Main => {
                 let finalizers = old["spec"]["finalizers"].clone();
                 set(at(object, &["spec"]), "finalizers", finalizers);
             }

@@ -84,11 +84,15 @@ fn play(kind: &Kind, step: &Value, store: &mut Store, addresses: &mut Free) -> O
     }
     let decoded = match decode(kind, body) {
         Ok(decoded) => decoded,
-        Err(why) => return Outcome::Undecodable(why),
+        Err(why) => return Outcome::Undecodable(why.to_string()),
     };
     let strict = step.get("fieldValidation").is_none_or(|validation| validation == "Strict");
     if strict && !decoded.strict.is_empty() {
-        return Outcome::Undecodable(strict_error(kind, &decoded.strict));
+        let why = format!("strict decoding error: {}", decoded.strict.join(", "));
+        return Outcome::Undecodable(
+            Undecodable { said: kind.kind.clone(), version: kind.version.clone(), kind: kind.kind.clone(), why }
+                .to_string(),
+        );
     }
     if step["fieldValidation"] == "Warn" {
         let warnings: Vec<String> = decoded.strict.iter().map(|text| format!("299 - {}", go_quoted(text))).collect();

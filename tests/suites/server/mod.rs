@@ -342,12 +342,22 @@ impl Server {
     /// # Errors
     /// There is no such user.
     pub(crate) fn objects(&self, user: &str) -> anyhow::Result<Objects> {
+        Ok(Objects::new(self.client(Some(self.token(user)?))?))
+    }
+
+    /// A client that sends this token, or none.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub(crate) fn client(&self, token: Option<&str>) -> anyhow::Result<kube::Client> {
         let mut config = kube::Config::new(self.url.parse()?);
         config.root_cert = Some(vec![self.ca_der.clone()]);
-        config.auth_info = serde_json::from_value(json!({ "token": self.token(user)? }))?;
+        if let Some(token) = token {
+            config.auth_info = serde_json::from_value(json!({ "token": token }))?;
+        }
         // A retried request is one that a trial would count twice.
         config.default_retry = false;
-        Ok(Objects::new(kube::Client::try_from(config)?))
+        Ok(kube::Client::try_from(config)?)
     }
 
     /// Text of a kubeconfig for a named user; it refers to [`Self::ca_file`].

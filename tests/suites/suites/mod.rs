@@ -7,6 +7,7 @@ mod children;
 mod children_claim;
 mod children_when;
 mod command;
+mod conformance;
 mod dev;
 mod errors;
 mod errors_reply;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Case> {
         smoke::cases(),
         apply::cases(),
         command::cases(),
+        conformance::cases(),
         dev::cases(),
         main_job::cases(),
         metacontroller::cases(),
