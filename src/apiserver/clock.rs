@@ -9,7 +9,8 @@ use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use crate::meta::Now;
 use crate::server::Clock;
 
-/// The machine's clock, to the second as Kubernetes writes times, and random bits from the operating system's seed.
+/// The machine's clock, to the second as Kubernetes writes times, and bits for uids and names: they differ, but whoever knows
+/// some can guess others, so they are no secrets.
 #[must_use]
 pub fn wall_clock() -> Clock {
     Arc::new(|| {

@@ -40,9 +40,22 @@ pub enum Error {
     /// A certificate or key can't be read.
     #[error("reading a certificate")]
     Read(#[from] rustls::pki_types::pem::Error),
+    /// The operating system gives no random bits.
+    #[error("the operating system gives no random bits")]
+    Random,
     /// They don't fit.
     #[error("using a certificate")]
     Use(#[from] rustls::Error),
+}
+
+/// Bits that nobody can guess, from the operating system: for tokens.
+///
+/// # Errors
+/// If there are none.
+pub fn random_bits() -> Result<u128, Error> {
+    let mut bytes = [0; 16];
+    rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(u128::from_ne_bytes(bytes))
 }
 
 /// A certificate, its key, and the authority that clients shall trust. All PEM.

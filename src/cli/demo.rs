@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::ensure;
-use ringmaster_dev::demo::{self, Options, WEBSITES};
+use ringmaster_dev::demo::{self, Options};
 use ringmaster_engine::telemetry;
 
 use crate::run::until_signal;
@@ -41,7 +40,7 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
         Ok(options) => options,
         Err(error) => return crate::fail(2, &error),
     };
-    match until_signal(async |shutdown| Ok(demo::run(options, shutdown).await?)) {
+    match until_signal(async |stop| Ok(demo::run(options, stop).await?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => crate::fail(1, &error),
     }
@@ -49,13 +48,15 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
 
 fn options(arguments: Arguments) -> anyhow::Result<Options> {
     let Arguments { once, timeout, websites, listen, write_kubeconfig } = arguments;
-    let (least, most) = (WEBSITES.start(), WEBSITES.end());
-    ensure!(WEBSITES.contains(&websites), "--websites {websites}: give {least} to {most}");
-    let live = !once && std::io::stdout().is_terminal();
+    // A terminal that can't move its cursor gets lines.
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    let live = !once && std::io::stdout().is_terminal() && !dumb;
+    let timeout = Duration::from_secs(timeout);
+    let options = Options { once, timeout, websites, listen, kubeconfig: write_kubeconfig, live };
+    options.check().map_err(anyhow::Error::msg)?;
     if !live {
         // A drawing and log lines on one terminal would spoil each other.
         telemetry::init(telemetry::Format::Pretty, "error")?;
     }
-    let timeout = Duration::from_secs(timeout);
-    Ok(Options { once, timeout, websites, listen, kubeconfig: write_kubeconfig, live })
+    Ok(options)
 }

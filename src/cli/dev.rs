@@ -13,6 +13,8 @@ use crate::run::{configure, until_signal};
 /// Arguments of `ringmaster dev`.
 #[derive(clap::Args)]
 #[command(mut_arg("kubeconfig", |arg| arg.hide(true)))]
+#[command(mut_arg("metrics_address", |arg| arg.help("Where /metrics is served; 0 turns it off [default: a free port of loopback]")))]
+#[command(mut_arg("health_probe_bind_address", |arg| arg.help("Where /healthz and /readyz are served [default: nowhere]")))]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct Arguments {
     /// Apply the objects of a file or folder (YAML or JSON) at the start. Repeatable, and takes several
@@ -52,7 +54,7 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
         Ok(options) => options,
         Err(error) => return crate::fail(2, &error),
     };
-    match until_signal(async |shutdown| Ok(session::run(options, shutdown).await?)) {
+    match until_signal(async |stop| Ok(session::run(options, stop).await?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => crate::fail(1, &error),
     }
@@ -63,12 +65,11 @@ fn options(arguments: Arguments) -> anyhow::Result<Options> {
     if flags.kubeconfig.is_some() {
         bail!("--kubeconfig: dev has an API server of its own; use `ringmaster run` for another one");
     }
-    if let Some(path) = apply.iter().find(|path| !path.exists()) {
-        bail!("--apply {}: no such file or folder", path.display());
-    }
-    if let Some(empty) = hook.iter().position(|command| command.trim().is_empty()) {
-        bail!("--hook: command line {} is empty", empty + 1);
-    }
     let settings = configure(flags, Place::Dev)?;
-    Ok(Options { settings, listen, kubeconfig: write_kubeconfig, apply, hooks: hook, state })
+    if settings.kubeconfig.is_some() {
+        bail!("a kubeconfig is set by a variable or the file: dev has an API server of its own; unset it");
+    }
+    let options = Options { settings, listen, kubeconfig: write_kubeconfig, apply, hooks: hook, state };
+    options.check().map_err(anyhow::Error::msg)?;
+    Ok(options)
 }

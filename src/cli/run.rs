@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ringmaster_dev::Stop;
 use ringmaster_engine::Engine;
 use ringmaster_engine::config::{Flags, Place, Settings, environment};
 use ringmaster_engine::telemetry;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -26,7 +27,13 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return crate::fail(2, &error),
     };
-    let engine = async |shutdown| Ok(Engine::start(settings).await?.run(shutdown).await?);
+    let engine = async |stop: Stop| {
+        let engine = Engine::start(settings).await?;
+        tokio::select! {
+            ended = engine.run(stop.gently) => Ok(ended?),
+            () = stop.now.cancelled() => anyhow::bail!("ended by a second signal: running syncs were not waited for"),
+        }
+    };
     match until_signal(engine) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => crate::fail(1, &error),
@@ -49,30 +56,54 @@ pub(crate) fn configure(flags: Flags, place: Place) -> anyhow::Result<Settings> 
     Ok(settings)
 }
 
-/// Runs `work`; SIGTERM or SIGINT cancels its token, a second one ends it.
+/// Runs `work`; SIGTERM, SIGINT (Ctrl-C), SIGHUP (a terminal that goes) or SIGQUIT asks it to end, a second one to hurry,
+/// a third one ends it.
 ///
 /// # Errors
-/// Those of `work`, and if it was ended by a second signal.
-pub(crate) fn until_signal<T>(work: impl AsyncFnOnce(CancellationToken) -> anyhow::Result<T>) -> anyhow::Result<T> {
+/// Those of `work`, and if it was ended by a third signal.
+pub(crate) fn until_signal<T>(work: impl AsyncFnOnce(Stop) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let ended = runtime.block_on(async {
-        let shutdown = CancellationToken::new();
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut work = std::pin::pin!(work(shutdown.clone()));
-        tokio::select! {
-            ended = &mut work => return ended,
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        let stop = Stop::default();
+        let mut signals = Signals::new()?;
+        let mut work = std::pin::pin!(work(stop.clone()));
+        for asked in [&stop.gently, &stop.now, &CancellationToken::new()] {
+            tokio::select! {
+                ended = &mut work => return ended,
+                () = signals.next() => asked.cancel(),
+            }
         }
-        shutdown.cancel();
-        // A second signal means now.
-        tokio::select! {
-            ended = &mut work => ended,
-            _ = terminate.recv() => anyhow::bail!("ended by a second signal"),
-            _ = interrupt.recv() => anyhow::bail!("ended by a second signal"),
-        }
+        anyhow::bail!("ended by a third signal")
     });
     // A name that is being resolved runs on a thread that can't be stopped; it isn't worth waiting for.
     runtime.shutdown_timeout(LAST_THREADS);
     ended
+}
+
+/// The signals that ask a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+            _ = self.quit.recv() => {}
+        }
+    }
 }

@@ -2,20 +2,22 @@
 //!
 //! Never speaks to a webhook; what it says goes on line by line, under its name.
 
+use std::fs;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::AsyncRead;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use tokio_util::codec::{FramedRead, LinesCodec};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::Stop;
+use crate::guardian::Guardian;
 use crate::sources::{Snapshot, Sources, changed};
 
 /// Longest line that is passed on, in bytes; a longer one is left out, and said to be.
@@ -24,6 +26,8 @@ const MAX_LINE_BYTES: usize = 16 * 1024;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a process may take to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a group has ended.
+const GONE_LOOK: Duration = Duration::from_millis(20);
 /// How long what a process wrote last may take to be read once it has ended.
 const LAST_LINES: Duration = Duration::from_secs(1);
 /// Pause before a process that exited is started again; doubled each time, up to [`MAX_PAUSE`].
@@ -52,7 +56,12 @@ pub(crate) struct Hook {
     command: String,
     sources: Sources,
     told: Told,
+    guardian: Arc<Guardian>,
 }
+
+/// So many changes in a row, each sooner than [`WELL`] after a start, are somebody who types fast. More of them have pauses
+/// between: the webhook may write what looks like its source.
+const QUICK_CHANGES: u32 = 5;
 
 /// Why a run of the process ended.
 enum End {
@@ -63,9 +72,10 @@ enum End {
 
 impl Hook {
     /// A webhook by its command line, which `sh` reads, in the working folder.
-    pub(crate) fn new(name: &str, command: &str, folder: &Path, told: Told) -> Self {
+    pub(crate) fn new(name: &str, command: &str, folder: &Path, told: Told, guardian: &Arc<Guardian>) -> Self {
         let sources = Sources::of(command, folder);
-        Self { name: name.to_owned(), command: command.to_owned(), sources, told }
+        let guardian = Arc::clone(guardian);
+        Self { name: name.to_owned(), command: command.to_owned(), sources, told, guardian }
     }
 
     /// What is watched, for people.
@@ -74,38 +84,50 @@ impl Hook {
         roots.join(", ")
     }
 
-    /// Runs it until `stop`, and its last process to the end.
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut pause = PAUSE;
-        while !stop.is_cancelled() {
+    /// Whether only a part of that is.
+    pub(crate) fn has_too_many_sources(&self) -> bool {
+        self.sources.is_too_large()
+    }
+
+    /// Runs it until it shall stop, and its last process to the end.
+    pub(crate) async fn run(self, stop: Stop) {
+        let (mut pause, mut quick) = (PAUSE, 0);
+        while !stop.gently.is_cancelled() {
             let before = self.snapshot().await;
             let started = Instant::now();
             let end = match self.spawn() {
                 Ok(child) => self.attend(child, &before, &stop).await,
                 Err(error) => End::Exited(Err(error)),
             };
-            if started.elapsed() >= WELL {
-                pause = PAUSE;
+            let was_well = started.elapsed() >= WELL;
+            if was_well {
+                (pause, quick) = (PAUSE, 0);
             }
             match end {
                 End::Stopped => return,
-                End::Changed(what) => {
+                End::Changed(what) if quick < QUICK_CHANGES => {
+                    quick += 1;
                     self.say(format!("{what} changed: starting again"));
-                    pause = PAUSE;
+                }
+                End::Changed(what) => {
+                    self.say(format!("{what} changes again and again: starting in {:.1} s", pause.as_secs_f64()));
+                    tokio::select! {
+                        () = stop.gently.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(MAX_PAUSE);
                 }
                 End::Exited(how) => {
                     let how = match how {
                         Ok(status) => format!("ended ({status})"),
                         Err(error) => format!("can't be started ({error})"),
                     };
-                    self.say(format!(
-                        "{how}: starting again in {:.1} s, or when its source changes",
-                        pause.as_secs_f64()
-                    ));
+                    let seconds = pause.as_secs_f64();
+                    self.say(format!("{how}: starting again in {seconds:.1} s, or when its source changes"));
                     tokio::select! {
-                        () = stop.cancelled() => return,
+                        () = stop.gently.cancelled() => return,
                         () = tokio::time::sleep(pause) => {}
-                        _ = self.change(&before) => {}
+                        what = self.change(&before) => self.say(format!("{what} changed: starting again")),
                     }
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
@@ -125,9 +147,12 @@ impl Hook {
             .spawn()
     }
 
-    /// Stays with a process until it ends; ends it if it has to.
-    async fn attend(&self, mut child: Child, before: &Snapshot, stop: &CancellationToken) -> End {
+    /// Stays with a process until it ends; ends it if it has to, and all that it started.
+    async fn attend(&self, mut child: Child, before: &Snapshot, stop: &Stop) -> End {
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(group) = group {
+            self.guardian.runs(group, true).await;
+        }
         let readers = TaskTracker::new();
         if let Some(out) = child.stdout.take() {
             readers.spawn(self.pass_on(out));
@@ -139,17 +164,36 @@ impl Hook {
         let end = tokio::select! {
             status = child.wait() => End::Exited(status),
             what = self.change(before) => End::Changed(what),
-            () = stop.cancelled() => End::Stopped,
+            () = stop.gently.cancelled() => End::Stopped,
         };
-        signal(group, Signal::TERM);
-        if !matches!(end, End::Exited(_)) && tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-            self.say(format!("still runs {} s after SIGTERM: killing it", GRACE.as_secs()));
+        if let Some(group) = group {
+            self.end(&mut child, group, stop).await;
+            self.guardian.runs(group, false).await;
         }
-        // Also what it started and left behind.
-        signal(group, Signal::KILL);
         let _ = child.wait().await;
         let _ = tokio::time::timeout(LAST_LINES, readers.wait()).await;
         end
+    }
+
+    /// SIGTERM for the whole group, and SIGKILL for what is left of it after [`GRACE`].
+    async fn end(&self, child: &mut Child, group: Pid, stop: &Stop) {
+        // A group is gone once all its processes are: then there is nobody to signal.
+        let _ = kill_process_group(group, Signal::TERM);
+        let gone = async {
+            let _ = child.wait().await;
+            while is_alive(group) {
+                tokio::time::sleep(GONE_LOOK).await;
+            }
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(GRACE, gone) => {
+                if ended.is_err() {
+                    self.say(format!("still runs {} s after SIGTERM: killing it", GRACE.as_secs()));
+                }
+            }
+            () = stop.now.cancelled() => {}
+        }
+        let _ = kill_process_group(group, Signal::KILL);
     }
 
     /// Comes back once the sources have changed and are still again; with the first file that did.
@@ -205,11 +249,19 @@ impl Hook {
     }
 }
 
-/// The group is gone once all its processes are: then there is nobody to signal.
-fn signal(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        let _ = kill_process_group(group, signal);
+/// Whether a process of the group still runs. One that has ended, and that nobody waits for, doesn't count.
+fn is_alive(group: Pid) -> bool {
+    if test_kill_process_group(group).is_err() {
+        return false;
     }
+    let Ok(processes) = fs::read_dir("/proc") else { return true };
+    let number = group.as_raw_nonzero().to_string();
+    processes.flatten().any(|process| {
+        // `pid (name) state parent group ...`; the name may hold anything.
+        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).splitn(4, ' ').collect();
+        fields.get(2) == Some(&number.as_str()) && !matches!(fields.first(), Some(&("Z" | "X")))
+    })
 }
 
 /// Short names for command lines: the program's or script's own, and numbers where they clash.
@@ -237,15 +289,13 @@ fn stem(command: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use parking_lot::Mutex;
 
     use super::*;
 
     struct Running {
         lines: Arc<Mutex<Vec<Line>>>,
-        stop: CancellationToken,
+        stop: Stop,
         task: tokio::task::JoinHandle<()>,
     }
 
@@ -255,8 +305,9 @@ mod tests {
             let lines = Arc::clone(&lines);
             move |line| lines.lock().push(line)
         });
-        let stop = CancellationToken::new();
-        let hook = Hook::new("hook", &format!("cd '{}' && {command}", folder.display()), folder, told);
+        let stop = Stop::default();
+        let guardian = Arc::new(Guardian::start().unwrap());
+        let hook = Hook::new("hook", &format!("cd '{}' && {command}", folder.display()), folder, told, &guardian);
         Running { lines, task: tokio::spawn(hook.run(stop.clone())), stop }
     }
 
@@ -288,8 +339,22 @@ mod tests {
         running.until(|lines| count(lines, "three") == 1).await;
         fs::write(&script, "echo four-four; while :; do sleep 0.1; done\n").unwrap();
         running.until(|lines| count(lines, "hook.sh changed") == 1 && count(lines, "four-four") == 1).await;
-        running.stop.cancel();
+        running.stop.gently.cancel();
         running.task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_below_the_shell_may_end_in_its_own_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let script =
+            "trap 'echo draining; sleep 0.3; echo drained; exit 0' TERM\necho up\nwhile :; do sleep 0.05; done\n";
+        fs::write(dir.path().join("hook.sh"), script).unwrap();
+        // The shell ends at once; what it runs doesn't.
+        let running = run("(sh hook.sh; true); true", dir.path());
+        running.until(|lines| count(lines, "up") == 1).await;
+        running.stop.gently.cancel();
+        running.task.await.unwrap();
+        assert_eq!(count(&running.lines.lock(), "drained"), 1);
     }
 
     #[tokio::test]
@@ -300,7 +365,7 @@ mod tests {
         let running = run("sh hook.sh", dir.path());
         running.until(|lines| count(lines, "child ") == 1).await;
         let id = running.lines.lock()[0].text.trim_start_matches("child ").parse::<i32>().unwrap();
-        running.stop.cancel();
+        running.stop.gently.cancel();
         running.task.await.unwrap();
         let alive = || {
             let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
@@ -322,7 +387,7 @@ mod tests {
         running.until(|lines| count(lines, "after") == 1).await;
         assert!(running.lines.lock().iter().all(|line| line.text.len() <= MAX_LINE_BYTES));
         assert_eq!(count(&running.lines.lock(), "longer than"), 1);
-        running.stop.cancel();
+        running.stop.gently.cancel();
         running.task.await.unwrap();
     }
 

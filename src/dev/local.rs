@@ -1,12 +1,13 @@
 //! The API server of one person: on loopback, with a token, a kubeconfig, and objects that may outlive it in a file.
 //!
-//! Never listens elsewhere than on loopback, and never overwrites a file of objects but by a whole new one.
+//! Never listens elsewhere than on loopback, never overwrites a file of objects but by a whole new one, and never a
+//! kubeconfig that isn't its own.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -17,7 +18,7 @@ use ringmaster_apiserver::saved;
 use ringmaster_apiserver::server::ApiServer;
 use ringmaster_apiserver::service::InProcess;
 use ringmaster_apiserver::store::Limits;
-use ringmaster_apiserver::tls::{self, Certificate, TlsListener};
+use ringmaster_apiserver::tls::{self, Certificate, TlsListener, random_bits};
 use ringmaster_engine::Connection;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -26,14 +27,40 @@ use tokio_util::sync::CancellationToken;
 
 /// What the server calls itself in the kubeconfig and its certificate.
 const NAME: &str = "ringmaster-dev";
+/// Another session answers within this time, or isn't there.
+const ANSWER: Duration = Duration::from_millis(500);
 
 /// Why the server can't start or end well.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is not loopback.
-    #[error("--listen {0}: not a loopback address; give 127.0.0.1:PORT or [::1]:PORT")]
+    /// The address is not one that the certificate is for.
+    #[error("--listen {0}: give 127.0.0.1:PORT or [::1]:PORT")]
     NotLoopback(SocketAddr),
+    /// The kubeconfig is somebody else's.
+    #[error("--write-kubeconfig {}: a file that `ringmaster` didn't write is there; name another one", .0.display())]
+    NotOurs(PathBuf),
+    /// The kubeconfig is another session's.
+    #[error("--write-kubeconfig {}: another session answers at the address in it ({address}); end it, or name another file", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+        /// The other session's.
+        address: String,
+    },
+    /// The objects are another session's.
+    #[error("--state {}: another session uses it", .0.display())]
+    Locked(PathBuf),
+    /// The objects could not be saved where they should be.
+    #[error("--state {}: {why}; the objects are in {} instead", path.display(), instead.display())]
+    SavedElsewhere {
+        /// Where they should be.
+        path: PathBuf,
+        /// Why they aren't.
+        why: io::Error,
+        /// Where they are.
+        instead: PathBuf,
+    },
     /// The address can't be had.
     #[error("--listen {address}: choose another address, or port 0 for a free one")]
     Listen {
@@ -89,50 +116,53 @@ pub(crate) struct Local {
     kubeconfig: PathBuf,
     /// What we wrote there.
     text: String,
-    state: Option<PathBuf>,
-    /// How many objects came from the file.
+    state: Option<State>,
+    /// Whether objects came from the file.
     loaded: bool,
     cancel: CancellationToken,
     serving: JoinHandle<Result<(), ServeError>>,
     work: JoinHandle<()>,
 }
 
+/// Where objects are kept, locked against other sessions.
+struct State {
+    path: PathBuf,
+    /// Holds the lock.
+    file: File,
+}
+
 impl Local {
-    /// Starts it, with the objects of the file if there is one, and writes the kubeconfig.
+    /// Starts it, with the objects of the file if there are any, and writes the kubeconfig.
     pub(crate) async fn start(place: Place) -> Result<Self, Error> {
         let Place { listen, kubeconfig, state } = place;
-        if !listen.ip().is_loopback() {
-            return Err(Error::NotLoopback(listen));
-        }
+        check_listen(listen)?;
+        let kubeconfig = std::path::absolute(&kubeconfig).unwrap_or(kubeconfig);
+        let no_kubeconfig = |source| Error::File { flag: "--write-kubeconfig", path: kubeconfig.clone(), source };
+        let state = state.map(State::open).transpose()?;
         let refused = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let saved = state.as_deref().map(open).transpose()?.flatten();
-        let loaded = saved.is_some();
-        let (server, work) = match (saved, &state) {
-            (Some(file), Some(path)) => {
-                let bad = |source| Error::State { path: path.clone(), source };
+        is_free(&kubeconfig).await?;
+        let loaded = state.as_ref().is_some_and(State::has_objects);
+        let (server, work) = match state.as_ref().filter(|_| loaded) {
+            Some(state) => {
+                let bad = |source| Error::State { path: state.path.clone(), source };
                 let (server, work) =
-                    ApiServer::load(&mut BufReader::new(file), Limits::default(), wall_clock()).map_err(bad)?;
+                    ApiServer::load(&mut BufReader::new(&state.file), Limits::default(), wall_clock()).map_err(bad)?;
                 (server, tokio::spawn(work))
             }
-            _ => {
+            None => {
                 let (server, work) = ApiServer::new(Limits::default(), wall_clock());
                 (server, tokio::spawn(work))
             }
         };
-        let token = format!("{:032x}", fastrand::u128(..));
+        let token = format!("{:032x}", random_bits()?);
         let mut users = Users::default();
         users.insert(&token, User::new("admin", &["system:masters"]));
         let front = Front::new(server, users, None);
-        let kubeconfig = std::path::absolute(&kubeconfig).unwrap_or(kubeconfig);
         let certificate = Certificate::for_loopback(NAME)?;
         let text = config(address, &certificate.authority, &token);
-        write_private(&kubeconfig, &text).map_err(|source| Error::File {
-            flag: "--write-kubeconfig",
-            path: kubeconfig.clone(),
-            source,
-        })?;
+        write_private(&kubeconfig, &text).map_err(no_kubeconfig)?;
         let cancel = CancellationToken::new();
         let listener = TlsListener::new(listener, &certificate)?;
         let serving = tokio::spawn(front.clone().serve(listener, cancel.clone()));
@@ -164,7 +194,7 @@ impl Local {
         Connection { client: self.client(), host: self.address.ip().to_string(), port: self.address.port() }
     }
 
-    /// Ends it: connections are cut, objects saved, the kubeconfig removed if it is still ours.
+    /// Ends it: no new connections, objects saved, the kubeconfig removed if it is still ours.
     pub(crate) async fn stop(self) -> Result<(), Error> {
         self.cancel.cancel();
         let served = self.serving.await;
@@ -172,30 +202,77 @@ impl Local {
             // Whoever looks for it finds it only while there is a server behind it.
             let _ = fs::remove_file(&self.kubeconfig);
         }
-        if let Some(path) = &self.state {
-            save(self.front.server(), path).map_err(|source| Error::File {
-                flag: "--state",
-                path: path.clone(),
-                source,
-            })?;
+        if let Some(state) = &self.state {
+            state.save(self.front.server())?;
         }
         self.work.abort();
         Ok(served??)
     }
 }
 
-fn open(path: &Path) -> Result<Option<fs::File>, Error> {
-    match fs::File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::File { flag: "--state", path: path.to_owned(), source }),
+/// Whether the API server may listen there.
+///
+/// # Errors
+/// The address isn't one of loopback's two that the certificate is for.
+pub(crate) fn check_listen(address: SocketAddr) -> Result<(), Error> {
+    let (v4, v6) = (std::net::Ipv4Addr::LOCALHOST, std::net::Ipv6Addr::LOCALHOST);
+    if address.ip() == v4 || address.ip() == v6 { Ok(()) } else { Err(Error::NotLoopback(address)) }
+}
+
+/// Fails if a kubeconfig is there that isn't ours, or behind which another session answers.
+async fn is_free(path: &Path) -> Result<(), Error> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::File { flag: "--write-kubeconfig", path: path.to_owned(), source }),
+    };
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let server = config["clusters"][0]["cluster"]["server"].as_str().and_then(|url| url.strip_prefix("https://"));
+    let (true, Some(address)) = (config["current-context"] == NAME, server) else {
+        return Err(Error::NotOurs(path.to_owned()));
+    };
+    let answers = tokio::time::timeout(ANSWER, tokio::net::TcpStream::connect(address)).await;
+    match answers {
+        Ok(Ok(_)) => Err(Error::Busy { path: path.to_owned(), address: address.to_owned() }),
+        // Left behind by one that was killed.
+        Ok(Err(_)) | Err(_) => Ok(()),
     }
 }
 
-/// A new file takes the old one's place only when it is whole.
+impl State {
+    /// Opens and locks the file, which is made if it isn't there, and sees whether it can be replaced at the end.
+    fn open(path: PathBuf) -> Result<Self, Error> {
+        let failed = |source| Error::File { flag: "--state", path: path.clone(), source };
+        tempfile::NamedTempFile::new_in(folder_of(&path)).map_err(failed)?;
+        let file = File::options().read(true).append(true).create(true).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path, file }),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked(path)),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    fn has_objects(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.len() > 0)
+    }
+
+    /// A new file takes the old one's place only when it is whole.
+    fn save(&self, server: &ApiServer) -> Result<(), Error> {
+        let Err(why) = save(server, &self.path) else { return Ok(()) };
+        let instead = std::env::temp_dir().join(format!("ringmaster-{}.objects", std::process::id()));
+        match save(server, &instead) {
+            Ok(()) => Err(Error::SavedElsewhere { path: self.path.clone(), why, instead }),
+            Err(_) => Err(Error::File { flag: "--state", path: self.path.clone(), source: why }),
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
 fn save(server: &ApiServer, path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder_of(path))?;
     let mut out = BufWriter::new(file.as_file_mut());
     server.save(&mut out)?;
     out.flush()?;
@@ -205,14 +282,15 @@ fn save(server: &ApiServer, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Only its owner may read it: it holds a token.
+/// Only its owner may read it, for it holds a token. It takes the place of what is there; a link isn't followed.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(path, "")?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    fs::write(path, text)
+    let folder = folder_of(path);
+    fs::create_dir_all(folder)?;
+    // Made for its owner alone.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// A kubeconfig with one context; JSON, which is YAML.
@@ -230,6 +308,8 @@ fn config(address: SocketAddr, authority: &str, token: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::objects::Objects;
 
@@ -268,7 +348,28 @@ mod tests {
         assert!(matches!(Local::start(beyond).await.err(), Some(Error::NotLoopback(_))));
         fs::write(dir.path().join("objects"), "something else\n").unwrap();
         assert!(matches!(Local::start(place(dir.path())).await.err(), Some(Error::State { .. })));
-        // What could not be read is not overwritten.
+        // What could not be read is not overwritten, and no kubeconfig is left.
+        assert!(!dir.path().join("kubeconfig").exists());
         assert_eq!(fs::read_to_string(dir.path().join("objects")).unwrap(), "something else\n");
+        let elsewhere = Place { state: Some(dir.path().join("none/objects")), ..place(dir.path()) };
+        assert!(matches!(Local::start(elsewhere).await.err(), Some(Error::File { flag: "--state", .. })));
+        fs::write(dir.path().join("kubeconfig"), "apiVersion: v1\nkind: Config\n").unwrap();
+        let foreign = Place { state: None, ..place(dir.path()) };
+        assert!(matches!(Local::start(foreign).await.err(), Some(Error::NotOurs(_))));
+    }
+
+    #[tokio::test]
+    async fn two_sessions_share_neither_kubeconfig_nor_objects() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Local::start(place(dir.path())).await.unwrap();
+        let text = fs::read_to_string(dir.path().join("kubeconfig")).unwrap();
+        assert!(matches!(Local::start(place(dir.path())).await.err(), Some(Error::Locked(_))));
+        let other = Place { state: None, ..place(dir.path()) };
+        assert!(matches!(Local::start(other.clone()).await.err(), Some(Error::Busy { .. })));
+        assert_eq!(fs::read_to_string(dir.path().join("kubeconfig")).unwrap(), text);
+        first.stop().await.unwrap();
+        // One that was killed leaves its kubeconfig behind.
+        fs::write(dir.path().join("kubeconfig"), text).unwrap();
+        Local::start(other).await.unwrap().stop().await.unwrap();
     }
 }

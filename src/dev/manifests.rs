@@ -13,7 +13,7 @@ use crate::objects::{self, Objects};
 const MAX_FILE_BYTES: u64 = 32 << 20;
 /// Most files of one folder.
 const MAX_FILES: usize = 1000;
-/// What kustomize reads; there is nothing to apply in it.
+/// What kustomize reads.
 const KUSTOMIZATION: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 /// Why a file can't be applied.
@@ -44,9 +44,15 @@ pub enum Error {
         /// Where and why.
         why: String,
     },
-    /// A folder has nothing to apply.
-    #[error("--apply {}: no .yaml, .yml or .json file in it", path.display())]
+    /// There is nothing to apply.
+    #[error("--apply {}: no object in it; give YAML or JSON files, or a folder of them", path.display())]
     Nothing {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The folder is meant for kustomize.
+    #[error("--apply {}: it has a kustomization, which isn't followed; apply it by `kubectl apply -k`, or name its files", path.display())]
+    Kustomization {
         /// The folder.
         path: PathBuf,
     },
@@ -69,7 +75,11 @@ pub enum Error {
 pub(crate) async fn apply(objects: &Objects, path: &Path) -> Result<usize, Error> {
     let mut count = 0;
     for file in files(path)? {
-        for object in documents(&file)? {
+        let documents = documents(&file)?;
+        if documents.is_empty() {
+            return Err(Error::Nothing { path: file });
+        }
+        for object in documents {
             objects.apply(&object).await.map_err(|error| Error::Refused {
                 path: file.clone(),
                 object: label(&object),
@@ -108,7 +118,10 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
         let file = entry.map_err(read)?.path();
         let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if file.is_file() && matches!(extension, "yaml" | "yml" | "json") && !KUSTOMIZATION.contains(&name) {
+        if KUSTOMIZATION.contains(&name) {
+            return Err(Error::Kustomization { path: path.to_owned() });
+        }
+        if file.is_file() && matches!(extension, "yaml" | "yml" | "json") {
             files.push(file);
         }
         if files.len() > MAX_FILES {
@@ -162,7 +175,6 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("b.yaml", "---\n# nothing\n---\napiVersion: v1\nkind: A\n---\napiVersion: v1\nkind: B\n");
         write("a.json", r#"{"apiVersion":"v1","kind":"List","items":[{"kind":"C"},{"kind":"D"}]}"#);
-        write("kustomization.yaml", "resources: [b.yaml]\n");
         write("notes.txt", "no manifest");
         let files = files(dir.path()).unwrap();
         assert_eq!(files.len(), 2);
@@ -172,6 +184,8 @@ mod tests {
             .map(|object| object["kind"].as_str().unwrap().to_owned())
             .collect();
         assert_eq!(kinds, ["C", "D", "A", "B"]);
+        write("kustomization.yaml", "resources: [b.yaml]\n");
+        assert!(matches!(super::files(dir.path()), Err(Error::Kustomization { .. })));
     }
 
     #[test]

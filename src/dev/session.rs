@@ -2,25 +2,34 @@
 //!
 //! Never ends because a webhook does; ends when the engine does, or when it is told to.
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use console::{Style, style};
+use console::style;
 use ringmaster_engine::Engine;
-use ringmaster_engine::config::Settings;
+use ringmaster_engine::config::{HookResolve, Settings};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
+use crate::guardian::Guardian;
 use crate::hooks::{Hook, Line, Told, names};
 use crate::local::{self, Local, Place};
 use crate::manifests;
 use crate::objects::{self, Objects};
+use crate::print::Printer;
+use crate::{Stop, quoted};
 
 /// Most webhooks that one session runs.
 pub const MAX_HOOKS: usize = 32;
+/// How long the webhooks may take until they listen where `--hook-resolve` says; then they are called anyway.
+const LISTENING: Duration = Duration::from_secs(30);
+/// How often that is tried.
+const LOOK: Duration = Duration::from_millis(50);
+/// A webhook that takes longer than this is waited for with a word.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `ringmaster dev` was asked for.
 #[derive(Debug)]
@@ -55,9 +64,12 @@ pub enum Error {
     /// Our own kinds.
     #[error("applying Ringmaster's own CRDs: {0}")]
     Crds(String),
-    /// Too many webhooks.
-    #[error("--hook: at most {MAX_HOOKS} of them")]
-    TooManyHooks,
+    /// Webhooks can't be looked after.
+    #[error("starting `sh`, which runs the webhooks")]
+    Shell(#[source] std::io::Error),
+    /// A second signal.
+    #[error("ended by a second signal: running syncs were not waited for")]
+    Hurried,
     /// Where we are can't be told.
     #[error("the working folder")]
     Folder(#[source] std::io::Error),
@@ -69,68 +81,145 @@ impl From<objects::Error> for Error {
     }
 }
 
-/// Runs until `shutdown`.
+impl Options {
+    /// Whether they can be followed, as far as it can be told before anything starts.
+    ///
+    /// # Errors
+    /// Names the flag.
+    pub fn check(&self) -> Result<(), String> {
+        local::check_listen(self.listen).map_err(|error| error.to_string())?;
+        if self.hooks.len() > MAX_HOOKS {
+            return Err(format!("--hook: {} of them; give at most {MAX_HOOKS}", self.hooks.len()));
+        }
+        if let Some(empty) = self.hooks.iter().position(|command| command.trim().is_empty()) {
+            return Err(format!("--hook: command line {} is empty", empty + 1));
+        }
+        match self.apply.iter().find(|path| !path.exists()) {
+            Some(path) => Err(format!("--apply {}: no such file or folder", path.display())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs until it shall stop.
 ///
 /// # Errors
 /// If something can't start, a manifest is refused, or the objects can't be saved at the end.
-pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
-    if options.hooks.len() > MAX_HOOKS {
-        return Err(Error::TooManyHooks);
-    }
+pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
     let folder = std::env::current_dir().map_err(Error::Folder)?;
     let place = Place { listen: options.listen, kubeconfig: options.kubeconfig.clone(), state: options.state.clone() };
     let local = Local::start(place).await?;
-    let (hooks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let ended = serve(&options, &folder, &local, (&hooks, &stop), shutdown).await;
-    stop.cancel();
-    hooks.close();
-    hooks.wait().await;
+    let session = Session {
+        objects: Objects::new(local.client()),
+        printer: Printer::start(),
+        hooks: TaskTracker::new(),
+        hooks_stop: Stop { now: stop.now.clone(), ..Stop::default() },
+    };
+    let ended = session.serve(&options, &folder, &local, &stop).await;
+    session.hooks_stop.gently.cancel();
+    session.hooks.close();
+    session.hooks.wait().await;
     let stopped = local.stop().await;
     if let (Some(path), Ok(())) = (&options.state, &stopped) {
-        println!("objects saved to {}", path.display());
+        session.printer.line(&format!("objects saved to {}", path.display()));
     }
+    session.printer.finish();
     ended?;
     Ok(stopped?)
 }
 
-async fn serve(
-    options: &Options,
-    folder: &Path,
-    local: &Local,
-    (hooks, stop): (&TaskTracker, &CancellationToken),
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let objects = Objects::new(local.client());
-    crds(&objects).await?;
-    let engine = Engine::with(options.settings.clone(), local.connection()).await?;
-    row("API server", &format!("{}, in memory", local.url()));
-    row("kubeconfig", &local.kubeconfig().display().to_string());
-    if let Some(address) = engine.metrics_address() {
-        row("metrics", &format!("http://{address}/metrics"));
-    }
-    if let (Some(path), true) = (&options.state, local.is_loaded()) {
-        row("objects", &format!("as saved in {}", path.display()));
-    }
-    for (name, command) in names(&options.hooks).iter().zip(&options.hooks) {
-        let hook = Hook::new(name, command, folder, printer());
-        let watched = match hook.watched() {
-            none if none.is_empty() => "no source found in it to watch".to_owned(),
-            watched => format!("again when {watched} changes"),
+/// What the parts of a session share.
+struct Session {
+    objects: Objects,
+    printer: Printer,
+    hooks: TaskTracker,
+    hooks_stop: Stop,
+}
+
+impl Session {
+    async fn serve(&self, options: &Options, folder: &Path, local: &Local, stop: &Stop) -> Result<(), Error> {
+        let engine = tokio::select! {
+            engine = self.prepare(options, folder, local) => engine?,
+            () = stop.gently.cancelled() => return Ok(()),
         };
-        row("webhook", &format!("{command}  ({watched})"));
-        hooks.spawn(hook.run(stop.clone()));
+        tokio::select! {
+            ended = engine.run(stop.gently.clone()) => Ok(ended?),
+            () = stop.now.cancelled() => Err(Error::Hurried),
+        }
     }
-    for path in &options.apply {
-        let count = manifests::apply(&objects, path).await?;
-        row("applied", &format!("{} ({count} objects)", path.display()));
+
+    /// Everything but the engine's run.
+    async fn prepare(&self, options: &Options, folder: &Path, local: &Local) -> Result<Engine, Error> {
+        crds(&self.objects).await?;
+        let engine = Engine::with(options.settings.clone(), local.connection()).await?;
+        self.row("API server", &format!("{}, in memory", local.url()));
+        self.row("kubeconfig", &local.kubeconfig().display().to_string());
+        if let Some(address) = engine.metrics_address() {
+            self.row("metrics", &format!("http://{address}/metrics"));
+        }
+        if let (Some(path), true) = (&options.state, local.is_loaded()) {
+            self.row("objects", &format!("as saved in {}", path.display()));
+        }
+        self.start_hooks(options, folder)?;
+        for path in &options.apply {
+            let count = manifests::apply(&self.objects, path).await?;
+            self.row("applied", &format!("{} ({count} objects)", path.display()));
+        }
+        if !options.hooks.is_empty() {
+            self.hooks_listen(&options.settings.hook_resolve).await;
+        }
+        let end = match &options.state {
+            Some(path) => format!("Ctrl-C ends it and saves all objects to {}.", path.display()),
+            None => "Ctrl-C ends it, and all objects with it; --state FILE would keep them.".to_owned(),
+        };
+        let kubeconfig = quoted(local.kubeconfig());
+        let hint = format!("\nIn another terminal:\n  export KUBECONFIG={kubeconfig}\n  kubectl get rcc\n\n{end}");
+        self.printer.line(&hint);
+        Ok(engine)
     }
-    println!("\nIn another terminal:\n  export KUBECONFIG={}", local.kubeconfig().display());
-    println!("  kubectl get rcc\n");
-    match &options.state {
-        Some(path) => println!("Ctrl-C ends it and saves all objects to {}.", path.display()),
-        None => println!("Ctrl-C ends it, and all objects with it; --state FILE would keep them."),
+
+    fn start_hooks(&self, options: &Options, folder: &Path) -> Result<(), Error> {
+        if options.hooks.is_empty() {
+            return Ok(());
+        }
+        let guardian = Arc::new(Guardian::start().map_err(Error::Shell)?);
+        for (name, command) in names(&options.hooks).iter().zip(&options.hooks) {
+            let hook = Hook::new(name, command, folder, told(&self.printer), &guardian);
+            let watched = match hook.watched() {
+                none if none.is_empty() => "no source found in it to watch".to_owned(),
+                watched if hook.has_too_many_sources() => {
+                    format!("again when {watched} changes, but only a part is watched")
+                }
+                watched => format!("again when {watched} changes"),
+            };
+            self.row("webhook", &format!("{command}  ({watched})"));
+            self.hooks.spawn(hook.run(self.hooks_stop.clone()));
+        }
+        Ok(())
     }
-    Ok(engine.run(shutdown).await?)
+
+    /// Waits until something listens at all of these addresses: a call before would only fail.
+    async fn hooks_listen(&self, resolves: &[HookResolve]) {
+        let all = async {
+            for address in resolves.iter().map(|resolve| resolve.address) {
+                while TcpStream::connect(address).await.is_err() {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        };
+        let mut all = std::pin::pin!(all);
+        if tokio::time::timeout(PATIENCE, &mut all).await.is_ok() {
+            return;
+        }
+        self.row("waiting", "until the webhooks listen where --hook-resolve says");
+        if tokio::time::timeout(LISTENING, all).await.is_err() {
+            self.row("waiting", "no longer: they don't listen yet, and are called all the same");
+        }
+    }
+
+    fn row(&self, name: &str, text: &str) {
+        self.printer.line(&format!("{} {text}", style(format!("{name:<11}")).bold()));
+    }
 }
 
 /// Applies Ringmaster's and Metacontroller's CRDs.
@@ -149,16 +238,11 @@ pub(crate) async fn crds(objects: &Objects) -> Result<(), Error> {
     Ok(())
 }
 
-fn row(name: &str, text: &str) {
-    println!("{} {text}", style(format!("{name:<11}")).bold());
-}
-
 /// Prints lines under their webhook's name: its own to standard output, ours to standard error.
-fn printer() -> Told {
-    let colours = std::io::stdout().is_terminal();
+fn told(printer: &Printer) -> Told {
+    let printer = printer.clone();
     Arc::new(move |Line { hook, text, ours }| {
-        let name = if colours { Style::new().cyan() } else { Style::new() };
-        let line = format!("{} {}", name.apply_to(format!("[{hook}]")), text);
-        if ours { eprintln!("{line}") } else { println!("{line}") }
+        let line = format!("{} {text}", style(format!("[{hook}]")).cyan());
+        if ours { printer.remark(&line) } else { printer.line(&line) }
     })
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Most files that are looked at; the rest is not watched.
-const MAX_FILES: usize = 4000;
+/// Most files and folders that are looked at, of any kind; what comes after them is not watched.
+const MAX_ENTRIES: usize = 20_000;
 /// How deep folders are looked into.
 const MAX_DEPTH: usize = 8;
 /// Folders of results and of other people's code.
@@ -85,11 +85,20 @@ impl Sources {
 
     /// The files as they are now.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let mut found = Snapshot::new();
+        self.look().0
+    }
+
+    /// Whether there is more in the folders than is looked at.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.look().1 >= MAX_ENTRIES
+    }
+
+    fn look(&self) -> (Snapshot, usize) {
+        let (mut found, mut seen) = (Snapshot::new(), 0);
         for root in &self.roots {
-            look(root, 0, &mut found);
+            look(root, 0, &mut found, &mut seen);
         }
-        found
+        (found, seen)
     }
 }
 
@@ -100,20 +109,24 @@ pub(crate) fn changed<'a>(before: &'a Snapshot, after: &'a Snapshot) -> Vec<&'a 
     missing.chain(other).map(PathBuf::as_path).collect()
 }
 
-fn look(folder: &Path, depth: usize, found: &mut Snapshot) {
+fn look(folder: &Path, depth: usize, found: &mut Snapshot, seen: &mut usize) {
     // A folder that can't be read has nothing that we could see change.
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let Ok(kind) = entry.file_type() else { continue };
-        if name.starts_with('.') || found.len() >= MAX_FILES {
+        if *seen >= MAX_ENTRIES {
+            return;
+        }
+        *seen += 1;
+        if name.starts_with('.') {
             continue;
         }
         let path = entry.path();
         if kind.is_dir() {
             if depth < MAX_DEPTH && !SKIPPED.contains(&&*name) {
-                look(&path, depth + 1, found);
+                look(&path, depth + 1, found, seen);
             }
         } else if path.extension().and_then(|e| e.to_str()).is_some_and(|e| EXTENSIONS.contains(&e))
             && let Ok(metadata) = std::fs::metadata(&path)

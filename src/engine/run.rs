@@ -108,9 +108,7 @@ impl Engine {
         self.metrics_server.as_ref().map(Server::local_addr)
     }
 
-    /// Where health is served, once it runs.
-    #[must_use]
-    pub fn health_address(&self) -> Option<SocketAddr> {
+    fn health_address(&self) -> Option<SocketAddr> {
         self.health_server.as_ref().map(Server::local_addr)
     }
 

@@ -33,16 +33,24 @@ pub(crate) async fn run(objects: &Objects, websites: usize, log: &Log) {
     for round in 0.. {
         for step in 0..4 {
             tokio::time::sleep(PAUSE).await;
-            let number = fastrand::usize(..websites);
-            let name = scene::name(number);
+            let ready = ready(objects).await;
+            // Somebody else may have broken them all.
+            let Some(name) = fastrand::choice(&ready).filter(|_| step < 2 || websites > 2) else { continue };
             match step {
-                0 => title(objects, &name, round, log).await,
-                1 => child(objects, &name, CHILDREN[round % CHILDREN.len()], log).await,
+                0 => title(objects, name, round, log).await,
+                1 => child(objects, name, CHILDREN[round % CHILDREN.len()], log).await,
                 2 => theme(objects, false, log).await,
                 _ => theme(objects, true, log).await,
             }
         }
     }
+}
+
+/// The names of the Websites that are ready; a change of another one would show nothing.
+async fn ready(objects: &Objects) -> Vec<String> {
+    let all = objects.list(&scene::websites()).await.unwrap_or_default();
+    let ready = all.iter().filter(|website| website["status"]["phase"] == "Ready");
+    ready.filter_map(|website| website["metadata"]["name"].as_str().map(str::to_owned)).collect()
 }
 
 async fn title(objects: &Objects, name: &str, round: usize, log: &Log) {
@@ -78,7 +86,7 @@ async fn theme(objects: &Objects, returns: bool, log: &Log) {
     };
     let (what, then, phase) = match returns {
         false => (format!("theme {FICKLE} vanishes"), "its Websites say so", "Error"),
-        true => (format!("theme {FICKLE} returns"), "all Websites ready", "Ready"),
+        true => (format!("theme {FICKLE} returns"), "its Websites are ready", "Ready"),
     };
     let noticed = async || {
         let all = objects.list(&scene::websites()).await?;
@@ -99,7 +107,8 @@ async fn observe(
     let time = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
     {
         let mut log = log.lock();
-        log.push_back(Change { time, what, outcome: None });
+        let number = log.back().map_or(1, |last| last.number + 1);
+        log.push_back(Change { number, time, what, outcome: None });
         while log.len() > KEPT {
             log.pop_front();
         }

@@ -14,28 +14,33 @@ mod figures;
 mod scene;
 mod view;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use console::{Term, style};
+use console::{Term, style, truncate_str};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
 use ringmaster_engine::Engine;
 use ringmaster_engine::config::{Flags, Place as RunPlace, Settings};
+use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::guardian::Guardian;
 use crate::hooks::{Hook, Line, Told};
 use crate::local::{self, Local, Place};
 use crate::objects::{self, Objects};
+use crate::print::Printer;
 use crate::session;
+use crate::{Stop, quoted};
 use changes::Log;
 use figures::Figures;
 use view::{NEW, View, short};
@@ -108,9 +113,6 @@ pub enum Error {
     /// Not all became ready in time.
     #[error("{0}")]
     NotReady(String),
-    /// The terminal can't be written to.
-    #[error("the terminal")]
-    Terminal(#[source] std::io::Error),
 }
 
 impl From<objects::Error> for Error {
@@ -119,11 +121,25 @@ impl From<objects::Error> for Error {
     }
 }
 
-/// Runs until `shutdown`, or with [`Options::once`] until all Websites are ready.
+impl Options {
+    /// Whether they can be followed, as far as it can be told before anything starts.
+    ///
+    /// # Errors
+    /// Names the flag.
+    pub fn check(&self) -> Result<(), String> {
+        local::check_listen(self.listen).map_err(|error| error.to_string())?;
+        if WEBSITES.contains(&self.websites) {
+            return Ok(());
+        }
+        Err(format!("--websites {}: give {} to {}", self.websites, WEBSITES.start(), WEBSITES.end()))
+    }
+}
+
+/// Runs until it shall stop, or with [`Options::once`] until all Websites are ready.
 ///
 /// # Errors
 /// If something can't start; with [`Options::once`], if not all become ready in time.
-pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
     python().await?;
     let folder = tempfile::Builder::new().prefix("ringmaster-demo-").tempdir().map_err(Error::Place)?;
     let place = Place { listen: options.listen, kubeconfig: options.kubeconfig.clone(), state: None };
@@ -133,14 +149,16 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Er
         folder: folder.path().to_owned(),
         hook_lines: Arc::default(),
         log: Log::default(),
+        printer: Printer::start(),
         tasks: TaskTracker::new(),
-        stop: CancellationToken::new(),
+        tasks_stop: Stop { now: stop.now.clone(), ..Stop::default() },
     };
-    let ended = stage.run(&options, &local, shutdown).await;
-    stage.stop.cancel();
+    let ended = stage.run(&options, &local, &stop).await;
+    stage.tasks_stop.gently.cancel();
     stage.tasks.close();
     stage.tasks.wait().await;
     let stopped = local.stop().await;
+    stage.printer.finish();
     ended?;
     Ok(stopped?)
 }
@@ -165,47 +183,61 @@ struct Stage {
     folder: PathBuf,
     hook_lines: Arc<Mutex<VecDeque<String>>>,
     log: Log,
+    printer: Printer,
     tasks: TaskTracker,
-    stop: CancellationToken,
+    tasks_stop: Stop,
 }
 
 impl Stage {
-    async fn run(&self, options: &Options, local: &Local, shutdown: CancellationToken) -> Result<(), Error> {
-        session::crds(&self.objects).await?;
-        scene::set(&self.objects).await?;
-        scene::pass_themes(&self.objects, &self.folder).await?;
-        let port = free_port().map_err(Error::Place)?;
-        let command = scene::write_hook(&self.folder, port)?;
-        let hook = Hook::new("hook", &command, &self.folder, self.listener());
-        self.tasks.spawn(hook.run(self.stop.clone()));
-        self.tasks.spawn(self.pass_themes());
-
-        self.hook_listens(port).await?;
-
-        let resolve = format!("{}=127.0.0.1:{port}", scene::HOOK_HOST);
-        let workers = Some(WORKERS.to_string());
-        let flags = Flags { hook_resolve: Some(vec![resolve]), workers, ..Flags::default() };
-        let settings = Settings::load(flags, std::iter::empty(), RunPlace::Dev)?;
-        let engine = Engine::with(settings, local.connection()).await?;
+    async fn run(&self, options: &Options, local: &Local, stop: &Stop) -> Result<(), Error> {
+        let engine = tokio::select! {
+            engine = self.prepare(local) => engine?,
+            () = stop.gently.cancelled() => return Ok(()),
+        };
         let metrics = engine.metrics_address();
         let engine_stop = CancellationToken::new();
         let mut running = std::pin::pin!(engine.run(engine_stop.clone()));
         let shown = tokio::select! {
             ended = &mut running => return Ok(ended?),
             shown = self.show(options, local, metrics) => shown.map(Some),
-            () = shutdown.cancelled() => Ok(None),
+            () = stop.gently.cancelled() => Ok(None),
         };
         engine_stop.cancel();
-        running.await?;
+        tokio::select! {
+            ended = running => ended?,
+            () = stop.now.cancelled() => {}
+        }
         if let Some(summary) = shown? {
-            println!("{summary}");
+            self.printer.line(&summary);
         }
         Ok(())
     }
 
+    /// Everything but the engine's run.
+    async fn prepare(&self, local: &Local) -> Result<Engine, Error> {
+        session::crds(&self.objects).await?;
+        scene::set(&self.objects).await?;
+        scene::pass_themes(&self.objects, &self.folder).await?;
+        let port = free_port().map_err(Error::Place)?;
+        let command = scene::write_hook(&self.folder, port)?;
+        let guardian = Arc::new(Guardian::start().map_err(Error::Place)?);
+        let hook = Hook::new("hook", &command, &self.folder, self.listener(), &guardian);
+        self.tasks.spawn(hook.run(self.tasks_stop.clone()));
+        self.tasks.spawn(self.pass_themes());
+        self.hook_listens(port).await?;
+
+        let resolve = format!("{}=127.0.0.1:{port}", scene::HOOK_HOST);
+        let workers = Some(WORKERS.to_string());
+        let flags = Flags { hook_resolve: Some(vec![resolve]), workers, ..Flags::default() };
+        let settings = Settings::load(flags, std::iter::empty(), RunPlace::Dev)?;
+        Ok(Engine::with(settings, local.connection()).await?)
+    }
+
+    /// The webhook says so itself: something else may have taken the port.
     async fn hook_listens(&self, port: u16) -> Result<(), Error> {
+        let said = format!("listening on 127.0.0.1:{port}");
         let listens = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            while !self.hook_lines.lock().contains(&said) {
                 tokio::time::sleep(HOOK_LOOK).await;
             }
         };
@@ -231,7 +263,7 @@ impl Stage {
 
     /// Tells the webhook of themes that come and go, until the end.
     fn pass_themes(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (objects, folder, stop) = (self.objects.clone(), self.folder.clone(), self.stop.clone());
+        let (objects, folder, stop) = (self.objects.clone(), self.folder.clone(), self.tasks_stop.gently.clone());
         async move {
             while tokio::time::timeout(LOOK, stop.cancelled()).await.is_err() {
                 // It is tried again at once, and what is wrong shows as Websites that don't notice.
@@ -249,19 +281,21 @@ impl Stage {
             start: Instant::now(),
             looks: VecDeque::new(),
             last_error: None,
+            wrong: None,
+            warned: 0,
         };
         let populated = async { Ok(scene::populate(&self.objects, options.websites).await?) };
         if options.once {
             let ((), summary) = tokio::try_join!(populated, eye.until_ready(options.timeout))?;
             return Ok(summary);
         }
-        println!("{}", introduction(local, options.websites));
+        let introduction = introduction(local, options.websites);
         let changed = async {
             populated.await?;
             changes::run(&self.objects, options.websites, &self.log).await;
             Ok(())
         };
-        let seen = async { if options.live { eye.draw().await } else { eye.print().await } };
+        let seen = async { if options.live { eye.draw(&introduction).await } else { eye.print(&introduction).await } };
         let ((), last) = tokio::try_join!(changed, seen)?;
         Ok(last)
     }
@@ -276,27 +310,32 @@ struct Eye<'a> {
     /// The last [`LATELY`] figures.
     looks: VecDeque<(Instant, Figures)>,
     last_error: Option<(String, String)>,
+    /// What was wrong with a Website at the last look.
+    wrong: Option<String>,
+    /// The newest warning that was seen.
+    warned: u64,
 }
 
 impl Eye<'_> {
     async fn look(&mut self) -> Result<View, Error> {
         let mut view = View { elapsed: self.start.elapsed(), wanted: self.wanted, ..View::default() };
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
         let mut wrong = None;
         for website in self.stage.objects.list(&scene::websites()).await? {
             let phase = website["status"]["phase"].as_str().unwrap_or(NEW);
             *view.phases.entry(phase.to_owned()).or_default() += 1;
             if phase == "Error" {
-                let text = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
                 let (name, message) = (text(&website["metadata"]["name"]), text(&website["status"]["message"]));
                 wrong.get_or_insert_with(|| format!("{name}: {message}"));
             }
         }
-        let wrong = match wrong {
-            Some(wrong) => Some(wrong),
-            None => self.warning().await?,
-        };
-        if let Some(wrong) = wrong.filter(|wrong| self.last_error.as_ref().is_none_or(|(_, known)| known != wrong)) {
-            self.last_error = Some((jiff::Zoned::now().strftime("%H:%M:%S").to_string(), wrong));
+        let now = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
+        if wrong.is_some() && wrong != self.wrong {
+            self.last_error = wrong.clone().map(|wrong| (now.clone(), wrong));
+        }
+        self.wrong = wrong;
+        if let Some(warning) = self.warning().await? {
+            self.last_error = Some((now, warning));
         }
         view.last_error.clone_from(&self.last_error);
         let now = Instant::now();
@@ -311,15 +350,16 @@ impl Eye<'_> {
         Ok(view)
     }
 
-    /// The newest warning about a Website.
-    async fn warning(&self) -> Result<Option<String>, Error> {
+    /// The newest warning about a Website, if it came since the last look.
+    async fn warning(&mut self) -> Result<Option<String>, Error> {
         let path = format!("/api/v1/namespaces/{}/events?fieldSelector=type%3DWarning", scene::NAMESPACE);
         let events = self.stage.objects.list(&path).await?;
-        let newest = events
-            .into_iter()
-            .max_by_key(|event| event["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok()));
-        let text = |field: &serde_json::Value| field.as_str().unwrap_or_default().to_owned();
-        Ok(newest.map(|event| format!("{}: {}", text(&event["involvedObject"]["name"]), text(&event["message"]))))
+        let version = |event: &Value| event["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
+        let newest = events.into_iter().filter_map(|event| Some((version(&event)?, event))).max_by_key(|(v, _)| *v);
+        let Some((version, event)) = newest.filter(|(version, _)| *version > self.warned) else { return Ok(None) };
+        self.warned = version;
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        Ok(Some(format!("{}: {}", text(&event["involvedObject"]["name"]), text(&event["message"]))))
     }
 
     async fn scrape(&self) -> Option<Figures> {
@@ -341,7 +381,7 @@ impl Eye<'_> {
                 return Err(Error::NotReady(self.reason(&view)));
             }
             if told.elapsed() >= LINE {
-                println!("{}", view.line());
+                self.stage.printer.line(&view.line());
                 told = Instant::now();
             }
             tokio::time::sleep(LOOK).await;
@@ -366,30 +406,33 @@ impl Eye<'_> {
         reason
     }
 
-    async fn draw(&mut self) -> Result<String, Error> {
+    /// On a screen of its own, which goes away at the end; what was last on it stays.
+    async fn draw(&mut self, introduction: &str) -> Result<String, Error> {
+        let screen = Screen::open(&self.stage.printer, introduction);
         let term = Term::stdout();
-        let _cursor = Hidden::new(&term).map_err(Error::Terminal)?;
-        let mut drawn = 0;
         loop {
-            let lines = self.look().await?.lines(usize::from(term.size().1));
-            term.clear_last_lines(drawn).map_err(Error::Terminal)?;
-            term.write_line(&lines.join("\n")).map_err(Error::Terminal)?;
-            drawn = lines.len();
+            let view = self.look().await?;
+            let (rows, columns) = term.size();
+            screen.draw(&view, usize::from(rows), usize::from(columns));
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    async fn print(&mut self) -> Result<String, Error> {
-        let (mut told, mut changes) = (None::<Instant>, 0);
+    async fn print(&mut self, introduction: &str) -> Result<String, Error> {
+        let printer = self.stage.printer.clone();
+        printer.line(introduction);
+        let (mut told, mut last, mut phases) = (None::<Instant>, 0, String::new());
         loop {
             let view = self.look().await?;
             let done = view.changes.iter().filter(|change| change.outcome.is_some());
-            for change in done.skip(changes) {
-                changes += 1;
-                println!("{}  {}: {}", change.time, change.what, change.outcome.as_deref().unwrap_or_default());
+            for change in done.skip_while(|change| change.number <= last).collect::<Vec<_>>() {
+                last = change.number;
+                printer.line(&change.line());
             }
-            if told.is_none_or(|told| told.elapsed() >= LINE) {
-                println!("{}", view.line());
+            let news = phases != view.phases_text();
+            if news || told.is_none_or(|told| told.elapsed() >= LINE) {
+                phases = view.phases_text();
+                printer.line(&view.line());
                 told = Some(Instant::now());
             }
             tokio::time::sleep(LOOK).await;
@@ -397,20 +440,41 @@ impl Eye<'_> {
     }
 }
 
-/// A cursor that comes back.
-struct Hidden<'a>(&'a Term);
+/// The terminal's other screen, without a cursor, until it is dropped.
+struct Screen<'a> {
+    printer: &'a Printer,
+    introduction: &'a str,
+    last: RefCell<Vec<String>>,
+}
 
-impl<'a> Hidden<'a> {
-    fn new(term: &'a Term) -> std::io::Result<Self> {
-        term.hide_cursor()?;
-        Ok(Self(term))
+impl<'a> Screen<'a> {
+    fn open(printer: &'a Printer, introduction: &'a str) -> Self {
+        printer.text("\x1b[?1049h\x1b[?25l".to_owned());
+        Self { printer, introduction, last: RefCell::default() }
+    }
+
+    /// Draws as much as there is room for: what changes is more than what doesn't.
+    fn draw(&self, view: &View, rows: usize, columns: usize) {
+        let lines = view.lines(columns);
+        let room = rows.saturating_sub(1);
+        let introduction = self.introduction.lines().map(str::to_owned).chain([String::new()]);
+        let all: Vec<String> = introduction.chain(lines.iter().cloned()).collect();
+        let shown = if all.len() <= room { &all } else { &lines };
+        let mut frame = "\x1b[H".to_owned();
+        for line in shown.iter().take(room) {
+            frame.push_str(&truncate_str(line, columns.saturating_sub(1), "…"));
+            frame.push_str("\x1b[K\r\n");
+        }
+        frame.push_str("\x1b[J");
+        self.printer.text(frame);
+        *self.last.borrow_mut() = lines;
     }
 }
 
-impl Drop for Hidden<'_> {
+impl Drop for Screen<'_> {
     fn drop(&mut self) {
-        // A terminal that is gone needs no cursor.
-        let _ = self.0.show_cursor();
+        self.printer.text("\x1b[?25h\x1b[?1049l".to_owned());
+        self.printer.line(&format!("{}\n{}", self.introduction, self.last.borrow().join("\n")));
     }
 }
 
@@ -431,21 +495,18 @@ fn summary(view: &View) -> String {
 }
 
 fn introduction(local: &Local, websites: usize) -> String {
+    let (namespace, site) = (scene::NAMESPACE, scene::name(0));
     let lines = [
-        format!("kubectl get rcc,websites -n {}", scene::NAMESPACE),
-        format!("kubectl get configmap,service,deployment {} -n {}", scene::name(0), scene::NAMESPACE),
-        format!(
-            "kubectl patch website {} -n {} --type merge -p '{{\"spec\":{{\"title\":\"Mine\"}}}}'",
-            scene::name(0),
-            scene::NAMESPACE
-        ),
-        format!("kubectl delete deployment {} -n {}", scene::name(0), scene::NAMESPACE),
-        "kubectl delete theme dark".to_owned(),
+        format!("kubectl get rcc,websites -n {namespace}"),
+        format!("kubectl get configmap,service,deployment {site} -n {namespace}"),
+        format!("kubectl patch website {site} -n {namespace} --type merge -p '{{\"spec\":{{\"title\":\"Mine\"}}}}'"),
+        format!("kubectl delete deployment {site} -n {namespace}"),
+        format!("kubectl patch theme {} --type merge -p '{{\"spec\":{{\"color\":\"gold\"}}}}'", scene::FICKLE),
     ];
     format!(
-        "{}\n\n{websites} Websites, each with a ConfigMap, a Service and a Deployment; the controller's logic is a Python webhook.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\n\nCtrl-C ends it.\n",
+        "{}: {websites} Websites, each with a ConfigMap, a Service and a Deployment, by a Python webhook.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\nCtrl-C ends it.",
         style("Ringmaster demo").bold(),
-        local.kubeconfig().display(),
+        quoted(local.kubeconfig()),
         lines.join("\n  "),
     )
 }

@@ -1,6 +1,6 @@
 //! What is to be seen, as values; and as lines of text.
 //!
-//! Pure: never looks at a clock or a terminal.
+//! Pure but for colours, which `console` gives where the terminal has them. Never looks at a clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -21,12 +21,21 @@ pub(crate) const NEW: &str = "New";
 /// Something that was done to the objects, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
+    /// Counted from 1.
+    pub(crate) number: usize,
     /// Local time, `14:31:02`.
     pub(crate) time: String,
     /// What was done.
     pub(crate) what: String,
     /// What followed; `None` while it is awaited.
     pub(crate) outcome: Option<String>,
+}
+
+impl Change {
+    /// One line for logs.
+    pub(crate) fn line(&self) -> String {
+        format!("{}  {}: {}", self.time, self.what, self.outcome.as_deref().unwrap_or("..."))
+    }
 }
 
 /// Everything at one moment.
@@ -74,7 +83,9 @@ impl View {
             text => format!("; hook {text}"),
         };
         let error = match &self.last_error {
-            Some((time, text)) if self.count("Ready") < self.wanted => format!("; last error at {time}: {text}"),
+            Some((time, text)) if self.count("Ready") < self.wanted => {
+                format!("; last error at {time}: {}", plain(text))
+            }
             _ => String::new(),
         };
         format!("websites: {}; {} syncs/s{hook}{error}", self.phases_text(), rate(recent.syncs, *over))
@@ -100,7 +111,7 @@ impl View {
                 "last error",
                 match &self.last_error {
                     None => "none".to_owned(),
-                    Some((time, text)) => format!("{time}  {text}"),
+                    Some((time, text)) => format!("{time}  {}", plain(text)),
                 },
             ),
             String::new(),
@@ -125,6 +136,11 @@ impl View {
         }
         bar + &"·".repeat(BAR - drawn)
     }
+}
+
+/// A message on one line, without what a terminal would take for an order.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Calls, latency and failures; empty without calls.
@@ -165,9 +181,9 @@ mod tests {
         View {
             wanted: 200,
             phases: phases.into_iter().map(|(phase, count)| (phase.to_owned(), count)).collect(),
-            last_error: Some(("14:00:00".to_owned(), "x".repeat(500))),
+            last_error: Some(("14:00:00".to_owned(), format!("a\nb\x1b[2J{}", "x".repeat(500)))),
             changes: (0..9)
-                .map(|n| Change { time: "14:00:00".to_owned(), what: format!("change {n}"), outcome: None })
+                .map(|n| Change { number: n, time: "14:00:00".to_owned(), what: format!("change {n}"), outcome: None })
                 .collect(),
             ..View::default()
         }
@@ -181,6 +197,7 @@ mod tests {
         assert!(text.contains("Ready 150, Pending 30, Error 20"), "{text}");
         assert!(!text.contains("change 2") && text.contains("change 3") && text.contains("change 8"), "{text}");
         assert_eq!(text.matches('█').count(), BAR);
+        assert!(text.contains("a b [2Jx"), "{text}");
     }
 
     #[test]

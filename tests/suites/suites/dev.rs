@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use crate::child::Child;
-use crate::objects::{Objects, Resource};
+use crate::objects::{Objects, Resource, code};
 use crate::trial::{Case, Scratch};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ringmaster");
@@ -19,6 +19,8 @@ const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/webhooks-examples/py
 const SOON: Duration = Duration::from_secs(30);
 /// How long a round of the demo's changes may take; each is followed by a pause of 3 s.
 const ROUND: Duration = Duration::from_secs(90);
+/// How long a command that ends by itself may take.
+const END: Duration = Duration::from_secs(150);
 /// How long everything may take to end.
 const STOP: Duration = Duration::from_secs(30);
 
@@ -27,31 +29,51 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::alone("dev", "runs_webhooks_and_keeps_objects", runs_webhooks_and_keeps_objects),
         Case::alone("dev", "refuses_what_it_cannot_do", refuses_what_it_cannot_do),
+        Case::alone(
+            "dev",
+            "saves_when_the_terminal_goes_or_somebody_is_in_a_hurry",
+            saves_when_the_terminal_goes_or_somebody_is_in_a_hurry,
+        ),
+        Case::alone("dev", "killed_leaves_no_webhook", killed_leaves_no_webhook),
+        Case::alone("dev", "goes_on_without_a_reader", goes_on_without_a_reader),
         Case::alone("demo", "once_ends_when_all_is_ready", once_ends_when_all_is_ready),
         Case::alone("demo", "once_fails_with_the_reason", once_fails_with_the_reason),
         Case::alone("demo", "goes_on_until_it_is_told", goes_on_until_it_is_told),
     ]
 }
 
-/// Starts it in the trial's folder.
-fn start(scratch: &Scratch, name: &str, arguments: &[&str]) -> anyhow::Result<Child> {
+/// Starts it in the trial's folder; `path` replaces the `PATH`.
+fn start_with(scratch: &Scratch, name: &str, arguments: &[&str], path: Option<&Path>) -> anyhow::Result<Child> {
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     let dir = scratch.dir().to_owned();
     Child::start("ringmaster", Path::new(BINARY), &arguments, &scratch.log_file(name), |command| {
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("RINGMASTER_") {
+                command.env_remove(name);
+            }
+        }
         command.current_dir(dir).env_remove("KUBECONFIG");
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
     })
 }
 
-/// Runs it to its end: exit code, standard output, standard error.
-fn run(dir: &Path, arguments: &[&str], path: Option<&Path>) -> anyhow::Result<(Option<i32>, String, String)> {
-    let mut command = Command::new(BINARY);
-    command.args(arguments).current_dir(dir).env_remove("KUBECONFIG");
-    if let Some(path) = path {
-        command.env("PATH", path);
-    }
-    let output = command.output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok((output.status.code(), text(&output.stdout), text(&output.stderr)))
+fn start(scratch: &Scratch, name: &str, arguments: &[&str]) -> anyhow::Result<Child> {
+    start_with(scratch, name, arguments, None)
+}
+
+/// Runs it to its end: exit code, and all that it printed.
+async fn run_with(
+    scratch: &Scratch,
+    name: &str,
+    arguments: &[&str],
+    path: Option<&Path>,
+) -> anyhow::Result<(Option<i32>, String)> {
+    let mut child = start_with(scratch, name, arguments, path)?;
+    let what = format!("{arguments:?} ends");
+    let status = scratch.wait(&what, END, async || child.status()?.context("it still runs")).await?;
+    Ok((status.code(), printed(&child)?))
 }
 
 fn printed(child: &Child) -> anyhow::Result<String> {
@@ -173,51 +195,163 @@ async fn refuses_what_it_cannot_do(scratch: Scratch) -> anyhow::Result<()> {
     let dir = scratch.dir();
     std::fs::write(dir.join("bad.yaml"), "apiVersion: v1\nkind: Nonsense\nmetadata: {name: a}\n")?;
     std::fs::write(dir.join("state"), "not ours\n")?;
-    for (code, names, arguments) in [
+    std::fs::write(dir.join("config"), "apiVersion: v1\nkind: Config\n")?;
+    for (number, (code, names, arguments)) in [
         (2, "--kubeconfig", &["--kubeconfig", "x"][..]),
         (2, "--apply none.yaml", &["--apply", "none.yaml"]),
         (2, "--workers", &["--workers", "0"]),
         (2, "--hook", &["--hook", " "]),
-        (1, "--listen 0.0.0.0:0", &["--listen", "0.0.0.0:0"]),
+        (2, "--listen 0.0.0.0:0", &["--listen", "0.0.0.0:0"]),
+        (2, "--listen 127.0.0.2:0", &["--listen", "127.0.0.2:0"]),
         (1, "bad.yaml: Nonsense a: v1 Nonsense: no such kind", &["--apply", "bad.yaml"]),
         (1, "--state state", &["--state", "state"]),
-    ] {
-        let (ended, _, error) = run(dir, &[&["dev"], arguments].concat(), None)?;
-        ensure!(ended == Some(code) && error.contains(names), "{arguments:?}: exit {ended:?}: {error}");
+        (1, "--state none/state", &["--state", "none/state"]),
+        (1, "--write-kubeconfig", &["--write-kubeconfig", "config"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (ended, text) =
+            run_with(&scratch, &format!("refused-{number}"), &[&["dev"], arguments].concat(), None).await?;
+        ensure!(ended == Some(code) && text.contains(names), "{arguments:?}: exit {ended:?}: {text}");
     }
     ensure!(std::fs::read_to_string(dir.join("state"))? == "not ours\n", "the file was overwritten");
-    let left: Vec<_> = std::fs::read_dir(dir)?.map(|entry| entry.map(|e| e.file_name())).collect::<Result<_, _>>()?;
-    ensure!(left.len() == 2, "{left:?}");
+    ensure!(std::fs::read_to_string(dir.join("config"))?.contains("kind: Config"), "the kubeconfig was overwritten");
+    ensure!(!dir.join("ringmaster-dev.kubeconfig").exists(), "a kubeconfig is left");
+    Ok(())
+}
+
+/// Starts it with a webhook that takes no hint and ConfigMap `kept`; gives back the webhook's process id.
+async fn with_a_stubborn_hook(scratch: &Scratch, name: &str) -> anyhow::Result<(Child, String)> {
+    let dir = scratch.dir();
+    std::fs::write(dir.join("kept.yaml"), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\n")?;
+    let hook = "trap '' TERM; echo $$ > pid; while :; do sleep 0.1; done";
+    let mut dev = start(scratch, name, &["dev", "--hook", hook, "--state", "objects", "--apply", "kept.yaml"])?;
+    scratch
+        .wait("it runs", SOON, async || {
+            dev.check()?;
+            let text = printed(&dev)?;
+            ensure!(text.contains("In another terminal") && dir.join("pid").exists(), "{text}");
+            Ok(())
+        })
+        .await?;
+    let id = std::fs::read_to_string(dir.join("pid"))?;
+    Ok((dev, id.trim().to_owned()))
+}
+
+async fn gone(scratch: &Scratch, id: &str) -> anyhow::Result<()> {
+    scratch
+        .wait("the webhook is gone", SOON, async || {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            ensure!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+            Ok(())
+        })
+        .await
+}
+
+async fn saves_when_the_terminal_goes_or_somebody_is_in_a_hurry(scratch: Scratch) -> anyhow::Result<()> {
+    for (name, signals) in [("hangup", &["HUP"][..]), ("hurry", &["INT", "INT"])] {
+        let (mut dev, id) = with_a_stubborn_hook(&scratch, name).await?;
+        let start = std::time::Instant::now();
+        for signal in signals {
+            dev.signal(signal)?;
+            // Two signals of one kind at one moment are one.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        scratch.wait("it ends", STOP, async || dev.status()?.context("it still runs")).await?;
+        // The webhook has 5 s to end, unless somebody is in a hurry.
+        ensure!(signals.len() == 1 || start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        gone(&scratch, &id).await?;
+        let saved = std::fs::read_to_string(scratch.dir().join("objects"))?;
+        ensure!(saved.contains("\"name\":\"kept\""), "{name}: {saved}");
+        ensure!(!scratch.dir().join("ringmaster-dev.kubeconfig").exists(), "{name}: the kubeconfig is left");
+        std::fs::remove_file(scratch.dir().join("pid"))?;
+        std::fs::remove_file(scratch.dir().join("objects"))?;
+    }
+    Ok(())
+}
+
+async fn killed_leaves_no_webhook(scratch: Scratch) -> anyhow::Result<()> {
+    let (mut dev, id) = with_a_stubborn_hook(&scratch, "killed").await?;
+    dev.kill()?;
+    gone(&scratch, &id).await?;
+    // What it left behind is in nobody's way.
+    let mut dev = start(&scratch, "next", &["dev"])?;
+    let there = async || {
+        dev.check()?;
+        let text = printed(&dev)?;
+        ensure!(text.contains("In another terminal"), "{text}");
+        Ok(())
+    };
+    scratch.wait("the next one runs", SOON, there).await?;
+    end(&scratch, &mut dev, "TERM").await
+}
+
+async fn goes_on_without_a_reader(scratch: Scratch) -> anyhow::Result<()> {
+    let dir = scratch.dir();
+    // Nobody reads what it says: the pipe is closed after a line, or never read.
+    for (name, reader) in [("closed", "head -n 1 >/dev/null"), ("stalled", "sleep 600")] {
+        let hook = "while :; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; done";
+        let script = format!("'{BINARY}' dev --hook '{hook}' --state objects 2>&1 | {reader} & wait");
+        let log = scratch.log_file(name);
+        let arguments = ["-c".to_owned(), script];
+        let mut shell = Child::start("bash", Path::new("bash"), &arguments, &log, |command| {
+            command.current_dir(dir);
+        })?;
+        let kubeconfig = dir.join("ringmaster-dev.kubeconfig");
+        let answers = async || {
+            let objects = Objects::of_kubeconfig(&kubeconfig).await?;
+            objects.list(&websites().in_namespace(None), "").await.map(drop).or_else(|error| match code(&error) {
+                Some(404) => Ok(()),
+                _ => Err(error),
+            })
+        };
+        scratch.wait("the API server answers", SOON, answers).await?;
+        let found = Command::new("pgrep").args(["-f", &format!("^{BINARY} dev --hook while")]).output()?;
+        let id = String::from_utf8(found.stdout)?.trim().to_owned();
+        ensure!(Command::new("kill").args(["-s", "INT", &id]).status()?.success(), "no process {id:?}");
+        gone(&scratch, &id).await?;
+        let saved = std::fs::read_to_string(dir.join("objects"))?;
+        ensure!(saved.contains("\"name\":\"kube-system\""), "{name}: {saved}");
+        ensure!(!kubeconfig.exists(), "{name}: the kubeconfig is left");
+        std::fs::remove_file(dir.join("objects"))?;
+        shell.kill()?;
+    }
     Ok(())
 }
 
 async fn once_ends_when_all_is_ready(scratch: Scratch) -> anyhow::Result<()> {
-    let (code, output, error) = run(scratch.dir(), &["demo", "--once"], None)?;
-    ensure!(code == Some(0), "exit {code:?}: {output}{error}");
-    ensure!(output.contains("200 of 200 Websites ready after"), "{output}");
+    let (code, text) = run_with(&scratch, "once", &["demo", "--once"], None).await?;
+    ensure!(code == Some(0), "exit {code:?}: {text}");
+    ensure!(text.contains("200 of 200 Websites ready after"), "{text}");
     // Each Website needs two calls: one to make its children, one that sees them.
-    let calls: u64 = output
+    let calls: u64 = text
         .lines()
         .find_map(|line| line.trim().strip_prefix("hook")?.trim().split(' ').next()?.parse().ok())
-        .with_context(|| output.clone())?;
-    ensure!(calls >= 400 && output.contains("calls over HTTP") && output.contains(", 0 failed"), "{output}");
-    ensure!(std::fs::read_dir(scratch.dir())?.next().is_none(), "it left a file behind");
+        .with_context(|| text.clone())?;
+    ensure!(calls >= 400 && text.contains("calls over HTTP") && text.contains(", 0 failed"), "{text}");
+    ensure!(!scratch.dir().join("ringmaster-demo.kubeconfig").exists(), "it left its kubeconfig behind");
     Ok(())
 }
 
 async fn once_fails_with_the_reason(scratch: Scratch) -> anyhow::Result<()> {
     let dir = scratch.dir();
-    let (code, _, error) = run(dir, &["demo", "--once", "--timeout", "0", "--websites", "2000"], None)?;
-    ensure!(code == Some(1) && error.contains(" of 2000 Websites ready after 0 s ("), "exit {code:?}: {error}");
-    let (code, _, error) = run(dir, &["demo", "--once"], Some(dir))?;
-    ensure!(code == Some(1) && error.contains("install Python 3.9 or newer"), "exit {code:?}: {error}");
+    let late = ["demo", "--once", "--timeout", "0", "--websites", "2000"];
+    let (code, text) = run_with(&scratch, "late", &late, None).await?;
+    ensure!(code == Some(1) && text.contains(" of 2000 Websites ready after 0 s ("), "exit {code:?}: {text}");
+    for program in ["sh", "setpriv"] {
+        let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output()?;
+        let path = String::from_utf8(found.stdout)?;
+        std::os::unix::fs::symlink(path.trim(), dir.join(program))?;
+    }
+    let (code, text) = run_with(&scratch, "no-python", &["demo", "--once"], Some(dir)).await?;
+    ensure!(code == Some(1) && text.contains("install Python 3.9 or newer"), "exit {code:?}: {text}");
     // A Python that runs, and runs nothing.
     std::os::unix::fs::symlink("/bin/echo", dir.join("python3"))?;
-    std::os::unix::fs::symlink("/bin/sh", dir.join("sh"))?;
-    let (code, _, error) = run(dir, &["demo", "--once"], Some(dir))?;
-    ensure!(code == Some(1) && error.contains("the webhook doesn't listen"), "exit {code:?}: {error}");
-    let (code, _, error) = run(dir, &["demo", "--websites", "0"], None)?;
-    ensure!(code == Some(2) && error.contains("--websites 0: give 1 to 5000"), "exit {code:?}: {error}");
+    let (code, text) = run_with(&scratch, "idle-python", &["demo", "--once"], Some(dir)).await?;
+    ensure!(code == Some(1) && text.contains("the webhook doesn't listen"), "exit {code:?}: {text}");
+    let (code, text) = run_with(&scratch, "none", &["demo", "--websites", "0"], None).await?;
+    ensure!(code == Some(2) && text.contains("--websites 0: give 1 to 5000"), "exit {code:?}: {text}");
     Ok(())
 }
 
@@ -228,13 +362,14 @@ async fn goes_on_until_it_is_told(scratch: Scratch) -> anyhow::Result<()> {
             demo.check()?;
             let text = printed(&demo)?;
             for outcome in
-                ["page updated after", "made again after", "its Websites say so after", "all Websites ready after"]
+                ["page updated after", "made again after", "its Websites say so after", "its Websites are ready after"]
             {
                 ensure!(text.contains(outcome), "no {outcome:?} in {text}");
             }
             Ok(text)
         })
         .await?;
+    // A line comes with each change of the phases.
     ensure!(text.contains("websites: Ready 30;") && text.contains("Error 10;"), "{text}");
     ensure!(text.contains("unknown theme \"solarized\""), "{text}");
 

@@ -198,6 +198,17 @@ fn kinds() -> [Resource; 4] {
 /// Ends what the blocks started in the background.
 struct Group(u32);
 
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Ctrl-C first: what runs in the terminal ends what it started itself.
+        let _ = Command::new("kill").args(["-s", "INT", "--", &format!("-{}", self.shell.id())]).status();
+        let end = std::time::Instant::now() + SOON;
+        while self.shell.try_wait().is_ok_and(|ended| ended.is_none()) && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
         let group = format!("-{}", self.0);

@@ -207,25 +207,30 @@ class ThemeFile:
 
     def __init__(self, path: str | None) -> None:
         self.path = path
+        self.lock = threading.Lock()
         self.seen = None
+        self.told = None
         self.themes = THEMES
 
     def now(self) -> dict:
         """The themes of this moment. A file that can't be read or parsed leaves them as they were."""
         if self.path is None:
             return self.themes
-        try:
-            stat = os.stat(self.path)
-            seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if seen != self.seen:
-                with open(self.path, encoding="utf-8") as file:
-                    themes = json.load(file)
-                if not isinstance(themes, dict):
-                    raise ValueError("must be an object of themes by name")
-                self.seen, self.themes = seen, themes
-        except (OSError, ValueError) as error:
-            print(f"--themes {self.path}: {error}", file=sys.stderr, flush=True)
-        return self.themes
+        with self.lock:
+            try:
+                stat = os.stat(self.path)
+                seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+                if seen != self.seen:
+                    with open(self.path, encoding="utf-8") as file:
+                        themes = json.load(file)
+                    if not isinstance(themes, dict):
+                        raise ValueError("must be an object of themes by name")
+                    self.seen, self.themes, self.told = seen, themes, None
+            except (OSError, ValueError, RecursionError) as error:
+                if str(error) != self.told:
+                    print(f"--themes {self.path}: {error}", file=sys.stderr, flush=True)
+                self.told = str(error)
+            return self.themes
 
 
 # === the server ===
