@@ -1,6 +1,7 @@
 //! Small stores and what the collector makes of them; golden texts are from kube-apiserver 1.36.3.
 
 use ringmaster_core::key::{ApiVersion, Resource};
+use serde_json::json;
 
 use super::*;
 use crate::registry::Source;

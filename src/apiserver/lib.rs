@@ -47,6 +47,7 @@ mod shape;
 pub mod store;
 mod stream;
 pub mod table;
+mod terminating;
 pub mod tls;
 
 #[cfg(test)]
