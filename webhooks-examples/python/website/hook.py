@@ -439,7 +439,9 @@ def main() -> int:
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
     host, port = server.server_address[:2]
     print(f"listening on {f'[{host}]' if ':' in host else host}:{port}", file=sys.stderr, flush=True)
-    stop.wait()
+    # In steps: Python runs a signal's handler in this thread, but the kernel may wake another one for it.
+    while not stop.wait(0.1):
+        pass
     server.stop()
     return 0
 
