@@ -1,4 +1,4 @@
-//! A server's objects as text, and back: a line that tells what it is, then a line an object.
+//! A server's objects as text, and back: a line that tells what it is, then a line an object, with its plural name.
 //!
 //! Never keeps history: whoever watched before starts anew, as after a compaction. Not a backup format: it is read by the
 //! version that wrote it, and by later ones as long as the first line says so.
@@ -19,14 +19,22 @@ use crate::store::{KindKey, Limits};
 
 /// What [`Head::format`] says.
 const FORMAT: &str = "ringmaster-objects/1";
-/// Longest line, in bytes: no object is larger.
-const MAX_LINE_BYTES: u64 = 8 << 20;
+/// Longest line, in bytes: more than an object may have.
+const MAX_LINE_BYTES: u64 = 2 * MAX_OBJECT_BYTES as u64;
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
 struct Head {
     format: String,
     revision: u64,
+}
+
+/// A line of an object. The plural name tells the kind even where its version isn't served any more.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    plural: Cow<'a, str>,
+    #[serde(borrow)]
+    object: &'a RawValue,
 }
 
 /// Why objects can't be read back.
@@ -64,14 +72,19 @@ impl ApiServer {
             // What they define is read after them.
             kinds.sort_by_key(|kind| (*kind != crds, kind.clone()));
             let all = |kind: &KindKey| state.store.list(kind, None, (None, None), None, |_| true);
-            let objects: Vec<Arc<Object>> =
-                kinds.iter().filter_map(|kind| all(kind).ok()).flat_map(|page| page.objects).collect();
+            let objects: Vec<(Arc<str>, Arc<Object>)> = kinds
+                .iter()
+                .filter_map(|kind| Some((kind, all(kind).ok()?)))
+                .flat_map(|(kind, page)| page.objects.into_iter().map(|object| (Arc::clone(&kind.plural), object)))
+                .collect();
             (state.store.revision(), objects)
         };
         serde_json::to_writer(&mut *out, &Head { format: FORMAT.to_owned(), revision })?;
         out.write_all(b"\n")?;
-        for object in objects {
-            out.write_all(object.json())?;
+        for (plural, object) in objects {
+            let text = std::str::from_utf8(object.json()).map_err(io::Error::other)?;
+            let object = serde_json::from_str(text)?;
+            serde_json::to_writer(&mut *out, &Line { plural: Cow::Borrowed(&*plural), object })?;
             out.write_all(b"\n")?;
         }
         out.flush()
@@ -97,6 +110,8 @@ impl ApiServer {
         let state = &mut *state;
         let mut text = String::new();
         let mut revision = None;
+        // Also those that are served in no version now.
+        let mut defined = HashSet::new();
         for line in 1.. {
             text.clear();
             let read = io::Read::take(&mut *saved, MAX_LINE_BYTES).read_line(&mut text);
@@ -116,18 +131,33 @@ impl ApiServer {
                 revision = Some(head.revision);
                 continue;
             }
-            let value: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-            let definition = find(&state.registry, &value)
-                .ok_or_else(|| bad(format!("no kind {} in {}", value["kind"], value["apiVersion"])))?;
-            let object = Object::of(&value, &definition.resource).map_err(|error| bad(error.to_string()))?;
+            let parsed: Line<'_> = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+            let value: Value = serde_json::from_str(parsed.object.get()).map_err(|error| bad(error.to_string()))?;
+            let said = |field: &str| value[field].as_str().unwrap_or_default();
+            let api_version = ApiVersion::new(said("apiVersion"));
+            let key = kind_key(&api_version, &parsed.plural);
+            if state.registry.of(&key).is_none() && !defined.contains(&key) {
+                return Err(bad(format!("{} in {api_version} is no kind of this server", parsed.plural)));
+            }
+            let resource = Resource {
+                api_version,
+                plural: (&*parsed.plural).into(),
+                kind: said("kind").into(),
+                namespaced: value["metadata"]["namespace"].is_string(),
+                status: false,
+            };
+            let object = Object::of(&value, &resource).map_err(|error| bad(error.to_string()))?;
             if object.version() > Version(revision.unwrap_or_default()) {
                 return Err(bad("the object is newer than the file".to_owned()));
             }
-            if definition.key == crds() {
+            if key == crds() {
+                let (group, names) = (value["spec"]["group"].as_str(), &value["spec"]["names"]);
+                let plural = names["plural"].as_str().unwrap_or_default();
+                defined.insert(KindKey { group: group.unwrap_or_default().into(), plural: plural.into() });
                 let kinds = of_crd(&value, revision.unwrap_or_default());
                 kinds.into_iter().filter(|_| is_served(&value)).for_each(|kind| state.registry.insert(kind));
             }
-            state.store.restore(&definition.key, Arc::new(object));
+            state.store.restore(&key, Arc::new(object));
         }
         let empty = || Error::Format { line: 1, why: "the file is empty".to_owned() };
         let revision = revision.ok_or_else(empty)?;
@@ -145,14 +175,6 @@ impl ApiServer {
         }
         Ok(())
     }
-}
-
-fn find(registry: &Registry, value: &Value) -> Option<Arc<crate::registry::Definition>> {
-    let (api_version, kind) = (value["apiVersion"].as_str()?, value["kind"].as_str()?);
-    let is = |resource: &ringmaster_core::key::Resource| {
-        resource.api_version.as_str() == api_version && &*resource.kind == kind
-    };
-    registry.iter().find(|definition| is(&definition.resource)).cloned()
 }
 
 #[cfg(test)]
@@ -202,7 +224,7 @@ mod tests {
             ("{}\n".to_owned(), "line 1: this is no file of saved objects"),
             (later, "line 1: the format is \"ringmaster-objects/9\""),
             (good.trim_end().to_owned(), "it has no end"),
-            (good.replace("\"Namespace\"", "\"Nonsense\""), "no kind \"Nonsense\" in \"v1\""),
+            (good.replace("\"namespaces\"", "\"nonsenses\""), "nonsenses in v1 is no kind of this server"),
             (good.replacen("\"revision\":", "\"revision\":0,\"was\":", 1), "line 2: the object is newer than the file"),
         ];
         for (text, want) in cases {

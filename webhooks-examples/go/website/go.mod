@@ -1,0 +1,3 @@
+module ringmaster.dev/webhooks-examples/website
+
+go 1.26
