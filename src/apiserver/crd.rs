@@ -16,7 +16,7 @@ use crate::meta::Now;
 use crate::ownership::{SERVER, Writer, follow};
 use crate::registry::{Definition, Registry, of_crd};
 use crate::schema::Schema;
-use crate::store::{KindKey, Raced, Store};
+use crate::store::{KindKey, NotStored, Store};
 
 /// Finalizer of a CRD that is deleted until its objects are gone.
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -166,7 +166,7 @@ pub(crate) fn mark(
     definition: &Definition,
     crd: &Arc<Object>,
     now: &Now,
-) -> Result<Arc<Object>, Raced> {
+) -> Result<Arc<Object>, NotStored> {
     let mut value = crd.value();
     value["metadata"]["deletionTimestamp"] = now.time.as_str().into();
     if !value["metadata"]["finalizers"].is_array() {
@@ -188,7 +188,7 @@ pub(crate) fn empty(store: &mut Store, registry: &mut Registry, name: &str, now:
     try_empty(store, registry, name, now).unwrap_or_default()
 }
 
-fn try_empty(store: &mut Store, registry: &mut Registry, name: &str, now: &Now) -> Result<Vec<Work>, Raced> {
+fn try_empty(store: &mut Store, registry: &mut Registry, name: &str, now: &Now) -> Result<Vec<Work>, NotStored> {
     let key = ObjectKey::new("", name);
     let (Some(crd), Some(definition)) = (store.get(&crds(), &key), registry.of(&crds())) else {
         return Ok(Vec::new());

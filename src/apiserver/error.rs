@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::field_error::{FieldError, go_quote};
+use crate::store::NotStored;
 
 /// An answer that isn't a success.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,6 +140,15 @@ impl Error {
     pub fn invalid_patch(shown: &str, why: &str) -> Self {
         let fault = FieldError::invalid("patch", go_quote(shown), why);
         Self::invalid(About { group: "", plural: "", kind: "", name: "" }, &[fault])
+    }
+
+    /// Why the store refused an object; `raced` if somebody else was faster. The words are etcd's.
+    #[must_use]
+    pub fn not_stored(why: NotStored, raced: Self) -> Self {
+        match why {
+            NotStored::Raced => raced,
+            NotStored::TooLarge => Self::new(500, "", "etcdserver: request is too large"),
+        }
     }
 
     /// 410.

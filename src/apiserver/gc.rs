@@ -15,7 +15,7 @@ use crate::grace::{self, Grace};
 use crate::meta::Now;
 use crate::ownership::{CONTROLLERS, Writer, follow};
 use crate::registry::{Definition, Registry};
-use crate::store::{KindKey, Raced, Store};
+use crate::store::{KindKey, NotStored, Store};
 use crate::terminating::set_conditions;
 
 /// Finalizer of an object that waits until the dependents that block it are deleted.
@@ -64,7 +64,7 @@ pub fn delete_now(
     now: &Now,
     extra_finalizer: Option<&str>,
     grace: Option<i64>,
-) -> Result<Deleted, Raced> {
+) -> Result<Deleted, NotStored> {
     let mut finalizers = finalizers(object);
     if let Some(extra) = extra_finalizer {
         finalizers.retain(|finalizer| finalizer == extra || !matches!(finalizer.as_str(), FOREGROUND | ORPHAN));
@@ -85,7 +85,7 @@ pub fn delete_in_background(
     object: &Arc<Object>,
     now: &Now,
     grace: Option<i64>,
-) -> Result<Deleted, Raced> {
+) -> Result<Deleted, NotStored> {
     let mut finalizers = finalizers(object);
     finalizers.retain(|finalizer| !matches!(finalizer.as_str(), FOREGROUND | ORPHAN));
     delete(store, definition, object, now, finalizers, grace)
@@ -102,7 +102,7 @@ pub fn finish_if_free(
     definition: &Definition,
     seen: &Arc<Object>,
     value: &Value,
-) -> Result<Option<Arc<Object>>, Raced> {
+) -> Result<Option<Arc<Object>>, NotStored> {
     let none = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
     let metadata = &value["metadata"];
     let graceful = metadata["deletionGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds != 0);
@@ -215,7 +215,7 @@ fn check(
     kind: &KindKey,
     key: &ObjectKey,
     now: &Now,
-) -> Result<Vec<Work>, Raced> {
+) -> Result<Vec<Work>, NotStored> {
     let (Some(mut object), Some(definition)) = (store.get(kind, key), registry.of(kind)) else {
         return Ok(Vec::new());
     };
@@ -279,7 +279,7 @@ fn deleting(
     kind: &KindKey,
     key: &ObjectKey,
     now: &Now,
-) -> Result<Vec<Work>, Raced> {
+) -> Result<Vec<Work>, NotStored> {
     let (Some(object), Some(definition)) = (store.get(kind, key), registry.of(kind)) else {
         return Ok(Vec::new());
     };
@@ -319,7 +319,7 @@ fn deleting(
 }
 
 /// The namespace controller: deletes what is in a namespace, says what remains, lets the namespace go.
-fn empty(store: &mut Store, registry: &Registry, name: &str, now: &Now) -> Result<Vec<Work>, Raced> {
+fn empty(store: &mut Store, registry: &Registry, name: &str, now: &Now) -> Result<Vec<Work>, NotStored> {
     let key = ObjectKey::new("", name);
     let (Some(namespace), Some(definition)) = (store.get(&namespaces(), &key), registry.of(&namespaces())) else {
         return Ok(Vec::new());
@@ -397,10 +397,10 @@ fn delete(
     now: &Now,
     finalizers: Vec<String>,
     grace: Option<i64>,
-) -> Result<Deleted, Raced> {
+) -> Result<Deleted, NotStored> {
     let stored = store.get(&definition.key, object.key());
     if !stored.is_some_and(|stored| stored.uid() == object.uid() && stored.version() == object.version()) {
-        return Err(Raced);
+        return Err(NotStored::Raced);
     }
     let mut value = object.value();
     if is_pods(&definition.key) {
@@ -474,7 +474,7 @@ fn update(
     old: &Arc<Object>,
     (mut value, subresource): (Value, &str),
     now: &Now,
-) -> Result<Vec<Work>, Raced> {
+) -> Result<Vec<Work>, NotStored> {
     if value == old.value() {
         return Ok(Vec::new());
     }

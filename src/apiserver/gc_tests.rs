@@ -236,7 +236,7 @@ fn marks_as_the_real_server_does() {
     let Deleted::Marked(same) = server.delete("configmaps", "a", None) else { panic!("gone") };
     assert_eq!(same.finalizers(), ["f"], "no dependents, so the finalizer went");
     let stale = delete_now(&mut server.store, &definition, &marked, &now(), None, None);
-    assert!(matches!(stale, Err(Raced)));
+    assert!(matches!(stale, Err(NotStored::Raced)));
     // The last state of a freed object is the one before the update, at the deletion's revision.
     let seen = server.get("configmaps", "a").unwrap();
     let mut free = seen.value();

@@ -3,19 +3,22 @@
 //! Never keeps history: whoever watched before starts anew, as after a compaction. Not a backup format: it is read by the
 //! version that wrote it, and by later ones as long as the first line says so.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
-use ringmaster_core::key::Version;
+use ringmaster_core::key::{ApiVersion, Resource, Version};
 use ringmaster_core::object::Object;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::crd::{crds, is_served};
 use crate::gc::consequences;
-use crate::registry::{Registry, of_crd};
+use crate::registry::of_crd;
 use crate::server::{ApiServer, Clock};
-use crate::store::{KindKey, Limits};
+use crate::store::{KindKey, Limits, MAX_OBJECT_BYTES, kind_key};
 
 /// What [`Head::format`] says.
 const FORMAT: &str = "ringmaster-objects/1";
@@ -179,10 +182,11 @@ impl ApiServer {
 
 #[cfg(test)]
 mod tests {
+    use ::http::Method;
     use serde_json::json;
 
     use super::*;
-    use crate::tests::{THINGS, get, post, thing, with_things};
+    use crate::tests::{THINGS, get, post, send, thing, with_things};
 
     #[tokio::test]
     async fn objects_come_back_under_their_uids_and_versions() {
@@ -210,6 +214,47 @@ mod tests {
         assert!(code == 410 || gone["object"]["code"] == 410, "{code} {gone}");
         let (_, namespaces) = get(&front, "/api/v1/namespaces").await;
         assert_eq!(namespaces["items"].as_array().unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn objects_of_versions_that_are_served_no_more_are_kept() {
+        let front = with_things(Limits::default()).await;
+        assert_eq!(post(&front, THINGS, thing("a", 1)).await.0, 201);
+        let crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.x.y";
+        let (_, mut now) = get(&front, crd).await;
+        let mut next = now["spec"]["versions"][0].clone();
+        next["name"] = "v2".into();
+        now["spec"]["versions"][0]["served"] = false.into();
+        now["spec"]["versions"][0]["storage"] = false.into();
+        now["spec"]["versions"].as_array_mut().unwrap().push(next);
+        assert_eq!(send(&front, Method::PUT, crd, "application/json", now).await.0, 200);
+        let shown = THINGS.replace("/v1/", "/v2/");
+        let (_, before) = get(&front, &shown).await;
+        assert_eq!(before["items"].as_array().unwrap().len(), 1);
+        let mut saved = Vec::new();
+        front.server().save(&mut saved).unwrap();
+
+        let clock = Arc::clone(&front.server().clock);
+        let (server, work) = ApiServer::load(&mut saved.as_slice(), Limits::default(), clock).unwrap();
+        tokio::spawn(work);
+        let front = crate::http::Front::new(server, crate::auth::Users::default(), None);
+        assert_eq!(get(&front, &shown).await.1, before);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_back_is_not_taken() {
+        let front = with_things(Limits::default()).await;
+        let with = |text: &str| {
+            let mut thing = thing("a", 1);
+            thing["metadata"]["annotations"]["x"] = text.into();
+            thing["spec"]["color"] = "y".repeat(1_400_000).into();
+            thing
+        };
+        assert_eq!(post(&front, THINGS, with("")).await.0, 201);
+        let patch = json!({ "spec": { "size": 2 }, "metadata": { "annotations": { "x": "z".repeat(200_000) } } });
+        let (code, why) =
+            send(&front, Method::PATCH, &format!("{THINGS}/a"), "application/merge-patch+json", patch).await;
+        assert_eq!((code, &why["message"]), (500, &json!("etcdserver: request is too large")));
     }
 
     #[tokio::test]

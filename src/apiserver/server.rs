@@ -177,7 +177,7 @@ impl ApiServer {
         let object = state
             .store
             .put(&definition.key, &definition.resource, None, shape::stored(definition, body))
-            .map_err(|_| Error::already_exists(about(definition, &name)))?;
+            .map_err(|why| Error::not_stored(why, Error::already_exists(about(definition, &name))))?;
         self.after_write(state, definition, None, &object, now);
         Ok(Answer { code: 201, body: shape::shown(definition, &object), warnings })
     }
@@ -317,7 +317,7 @@ impl ApiServer {
             }
             return Ok(Answer { code: 200, body, warnings });
         }
-        let raced = |_| Error::modified(about);
+        let raced = |why| Error::not_stored(why, Error::modified(about));
         if let Some(last) = finish_if_free(&mut state.store, definition, seen, &body).map_err(raced)? {
             self.after_removal(state, definition, &last, now);
             body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();

@@ -59,9 +59,17 @@ impl Event {
 /// The events of a kind as they happen.
 pub type Live = broadcast::Receiver<Arc<Event>>;
 
-/// Why a commit was refused: somebody else was faster.
+/// Largest object, in bytes of JSON: etcd's default for a request (`--max-request-bytes`).
+pub const MAX_OBJECT_BYTES: usize = 3 << 19;
+
+/// Why a commit was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Raced;
+pub enum NotStored {
+    /// Somebody else was faster.
+    Raced,
+    /// The object has more than [`MAX_OBJECT_BYTES`].
+    TooLarge,
+}
 
 /// A revision that the history no longer reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,22 +132,25 @@ impl Store {
     /// Puts an object in place of `seen` (`None` for a new one), with the next revision as its resource version.
     ///
     /// # Errors
-    /// If what is there isn't `seen`.
+    /// If what is there isn't `seen`, or the object is too large.
     pub fn put(
         &mut self,
         kind: &KindKey,
         resource: &Resource,
         seen: Option<&Arc<Object>>,
         mut value: Value,
-    ) -> Result<Arc<Object>, Raced> {
+    ) -> Result<Arc<Object>, NotStored> {
         let revision = self.revision + 1;
         value["metadata"]["resourceVersion"] = revision.to_string().into();
         // What the server makes is an object; a value that isn't one was refused before.
-        let new = Arc::new(Object::of(&value, resource).map_err(|_| Raced)?);
+        let new = Arc::new(Object::of(&value, resource).map_err(|_| NotStored::Raced)?);
+        if new.json().len() > MAX_OBJECT_BYTES {
+            return Err(NotStored::TooLarge);
+        }
         let known = self.kind(kind);
         let old = known.objects.get(new.key()).cloned();
         if !same(old.as_ref(), seen) {
-            return Err(Raced);
+            return Err(NotStored::Raced);
         }
         known.objects.insert(new.key().clone(), Arc::clone(&new));
         self.index(kind, old.as_deref(), Some(&new));
@@ -151,11 +162,16 @@ impl Store {
     ///
     /// # Errors
     /// If what is there isn't `seen`.
-    pub fn remove(&mut self, kind: &KindKey, resource: &Resource, seen: &Arc<Object>) -> Result<Arc<Object>, Raced> {
+    pub fn remove(
+        &mut self,
+        kind: &KindKey,
+        resource: &Resource,
+        seen: &Arc<Object>,
+    ) -> Result<Arc<Object>, NotStored> {
         let revision = self.revision + 1;
         let known = self.kind(kind);
         if !same(known.objects.get(seen.key()), Some(seen)) {
-            return Err(Raced);
+            return Err(NotStored::Raced);
         }
         known.objects.remove(seen.key());
         let mut value = seen.value();
