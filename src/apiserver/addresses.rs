@@ -17,6 +17,19 @@ impl Free<'_> {
     }
 }
 
+/// For kinds that have none.
+pub(crate) struct Nowhere;
+
+impl crate::kinds::Addresses for Nowhere {
+    fn cluster_ip(&mut self, _: Option<&str>) -> Result<String, String> {
+        Err("only Services have addresses".to_owned())
+    }
+
+    fn node_port(&mut self, _: Option<i64>) -> Result<i64, String> {
+        Err("only Services have ports".to_owned())
+    }
+}
+
 impl crate::kinds::Addresses for Free<'_> {
     fn cluster_ip(&mut self, wanted: Option<&str>) -> Result<String, String> {
         let taken = |ip: &str| self.taken(|spec| spec["clusterIP"] == ip);

@@ -2,11 +2,10 @@
 //!
 //! Never decides who manages what (`apply`), and writes as every other verb does (`server`).
 
-use std::sync::Arc;
-
 use ringmaster_core::key::ObjectKey;
 use serde_json::Value;
 
+use crate::answer::Answer;
 use crate::apply::named;
 use crate::body::Written;
 use crate::error::Error;
@@ -15,7 +14,7 @@ use crate::meta;
 use crate::ownership::{Writer, configured};
 use crate::registry::Definition;
 use crate::request::Request;
-use crate::server::{Answer, ApiServer, PATCH_TRIES, about, check_place};
+use crate::server::{ApiServer, PATCH_TRIES, about, check_place};
 use crate::shape::{self, Managers};
 
 impl ApiServer {
@@ -40,16 +39,19 @@ impl ApiServer {
             let body = shape::decode(&definition, Written::of(body), None, request)?
                 .map_err(|why| unconvertible(&definition, &named, why))?;
             check_applied(&definition, request, &body.0, seen.is_some())?;
-            let mut state = self.state.lock();
-            match (&seen, state.store.get(&definition.key, &key)) {
-                (Some(seen), Some(still)) if Arc::ptr_eq(&still, seen) => {
-                    return self.replace(&mut state, &definition, request, seen, body, true);
+            match &seen {
+                Some(seen) => {
+                    if let Some(answer) = self.replace(&definition, request, seen, body, true)? {
+                        return Ok(answer);
+                    }
                 }
-                (None, None) if request.subresource.is_empty() => {
-                    return self.insert(&mut state, &definition, request, body, Managers::Applied);
+                None if request.subresource.is_empty() => {
+                    match self.insert(&definition, request, body, Managers::Applied) {
+                        Err(error) if error.reason == "AlreadyExists" => {}
+                        other => return other,
+                    }
                 }
-                (None, None) => return Err(Error::not_found(about(&definition, &request.name))),
-                _ => {}
+                None => return Err(Error::not_found(about(&definition, &request.name))),
             }
         }
         Err(Error::modified(about(&definition, &request.name)))

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::answer::Answer;
 use crate::audit::{Audit, Record};
 use crate::auth::{
     User, Users, authorize, authorize_path, check_review, impersonated, impersonates, review, rules_review, self_review,
@@ -26,7 +27,7 @@ use crate::patch::{json_patch, merge_body, merge_patch, strategic, strategic_bod
 use crate::read::Listed;
 use crate::registry::{Definition, Source};
 use crate::request::{Refused, Request, Verb};
-use crate::server::{Answer, ApiServer};
+use crate::server::ApiServer;
 use crate::table::{
     Accepted, Client, Columns, Encoding, Endpoint, Form, Include, ListMeta, NotAcceptable, TableOptions, metadata,
     metadata_list, negotiate, refusal as refused_form, table,
@@ -414,7 +415,13 @@ impl View {
     }
 
     fn finished(&self, answer: Answer) -> Result<Response, Error> {
-        self.one(answer.code, &answer.body, &answer.warnings)
+        let plain_json =
+            matches!((self.accepted.form, self.accepted.encoding), (Form::Full, Encoding::Json { pretty: false }));
+        match answer.body.json().filter(|_| plain_json) {
+            // It is JSON already.
+            Some(json) => Ok(warned(plain(answer.code, "application/json", json.to_vec().into()), &answer.warnings)),
+            None => self.one(answer.code, &answer.body.tree(), &answer.warnings),
+        }
     }
 
     fn many(&self, listed: &Listed) -> Result<Response, Error> {
@@ -552,14 +559,17 @@ fn refusal(asked: &Asked<'_>, error: &Error) -> Response {
 
 fn write(encoding: Encoding, code: u16, value: &Value, warnings: &[String]) -> Result<Response, Error> {
     let body = encoding.write(value).map_err(|error| Error::new(500, "InternalError", error.to_string()))?;
-    let mut response = plain(code, encoding.content_type(), body.into());
+    Ok(warned(plain(code, encoding.content_type(), body.into()), warnings))
+}
+
+fn warned(mut response: Response, warnings: &[String]) -> Response {
     for warning in warnings {
         let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
         if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().append(WARNING, value);
         }
     }
-    Ok(response)
+    response
 }
 
 fn plain(code: u16, kind: &str, body: Cow<'static, [u8]>) -> Response {

@@ -15,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod addresses;
+pub mod answer;
 pub mod apply;
 pub mod audit;
 pub mod auth;
@@ -22,6 +23,7 @@ pub mod body;
 pub mod clock;
 mod configuration;
 mod crd;
+mod deletion;
 pub mod discovery;
 pub mod error;
 pub mod field_error;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::answer::Answer;
 use crate::body::Written;
 use crate::error::{About, Error};
 use crate::field_error::{FieldError, go_text};
@@ -14,7 +15,7 @@ use crate::kinds;
 use crate::meta;
 use crate::registry::{Definition, Source};
 use crate::request::Request;
-use crate::server::{Answer, ApiServer, about, check_place, other_uid};
+use crate::server::{ApiServer, about, check_place, other_uid};
 use crate::shape;
 use crate::table::selector;
 
@@ -333,8 +334,8 @@ fn whole(request: &Request) -> Request {
 
 /// An answer with an object as one with its Scale.
 fn finished(definition: &Definition, answer: Answer, warnings: Vec<String>) -> Result<Answer, Error> {
-    let (body, _) = scale(definition, &answer.body)?;
-    Ok(Answer { code: answer.code, body, warnings })
+    let (body, _) = scale(definition, &answer.body.tree())?;
+    Ok(Answer { code: answer.code, body: body.into(), warnings })
 }
 
 #[cfg(test)]

@@ -10,27 +10,22 @@ use ringmaster_core::object::Object;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::addresses::Free;
+use crate::addresses::{Free, Nowhere};
+use crate::answer::{Answer, Shown};
 use crate::apply::same_but_times;
 use crate::body::Written;
 use crate::error::{About, Error};
 use crate::field_error::FieldError;
-use crate::gc::{Deleted, FOREGROUND, ORPHAN, Work, consequences, delete_in_background, delete_now, finish_if_free};
+use crate::gc::{Work, consequences, finish_if_free};
 use crate::meta::{self, Now};
-use crate::read::Listed;
 use crate::registry::{Definition, Registry, Source};
 use crate::request::{Request, Verb};
 use crate::shape::Managers;
-use crate::store::{KindKey, Limits, Store};
+use crate::store::{KindKey, Limits, Store, draft};
 use crate::{crd, kinds, shape};
 
 /// A write that somebody else was faster at is repeated so often when the client named no version (as the real server).
 pub(crate) const PATCH_TRIES: usize = 5;
-
-/// Namespaces that stay (the NamespaceLifecycle admission plugin).
-const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
-/// What who deletes a Job without saying more is told.
-const ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
 /// Where the time and random bits come from.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
@@ -48,17 +43,6 @@ pub struct ApiServer {
 pub struct State {
     pub(crate) store: Store,
     pub(crate) registry: Registry,
-}
-
-/// An answer with one object or a Status.
-#[derive(Debug)]
-pub struct Answer {
-    /// HTTP code.
-    pub code: u16,
-    /// The body.
-    pub body: Value,
-    /// `Warning` headers: what was ignored.
-    pub warnings: Vec<String>,
 }
 
 pub(crate) fn about<'a>(definition: &'a Definition, name: &'a str) -> About<'a> {
@@ -140,12 +124,12 @@ impl ApiServer {
         let definition = self.definition(request)?;
         let (body, warnings) = shape::decode(&definition, body.into(), None, request)??;
         check_namespace(&definition, request, &body)?;
-        self.insert(&mut self.state.lock(), &definition, request, (body, warnings), Managers::Track(&Value::Null))
+        self.insert(&definition, request, (body, warnings), Managers::Track(&Value::Null))
     }
 
+    /// Makes an object of a decoded body. Most of the work is done without the lock.
     pub(crate) fn insert(
         &self,
-        state: &mut State,
         definition: &Arc<Definition>,
         request: &Request,
         (mut body, warnings): (Value, Vec<String>),
@@ -155,14 +139,29 @@ impl ApiServer {
         let given = meta::text(&body, "name").to_owned();
         meta::create(&mut body, &request.namespace, definition.generation, now, about(definition, &given))?;
         let name = meta::text(&body, "name").to_owned();
-        state.check_home(definition, &request.namespace, &name)?;
-        if matches!(definition.source, Source::Crd { .. }) && crd::is_ending(&state.store, &definition.key) {
-            let why = "create not allowed while custom resource definition is terminating";
-            return Err(Error::forbidden(about(definition, &name), why));
-        }
-        let free = &mut Free(&state.store);
-        let managed = shape::prepare(definition, &mut body, None, request, (free, &now.time), managers)?;
+        let state = self.state.lock();
+        state.check_room(definition, &request.namespace, &name)?;
+        let likely = state.store.revision() + 1;
+        // What a Service takes must be taken before another one looks.
+        let held = shape::takes_addresses(definition).then_some(state);
+        let managed = match &held {
+            Some(state) => {
+                let free = &mut Free(&state.store);
+                shape::prepare(definition, &mut body, None, request, (free, &now.time), managers)?
+            }
+            None => shape::prepare(definition, &mut body, None, request, (&mut Nowhere, &now.time), managers)?,
+        };
         meta::set_managed(&mut body, managed.unwrap_or_default());
+        let not_stored = |why| Error::not_stored(why, Error::already_exists(about(definition, &name)));
+        let dry = request.query.get("dryRun") == Some("All");
+        let drafted = if dry {
+            None
+        } else {
+            let mut stored = shape::stored(definition, std::mem::take(&mut body));
+            Some(draft(likely, &mut stored, &definition.resource))
+        };
+        let mut state = held.unwrap_or_else(|| self.state.lock());
+        state.check_room(definition, &request.namespace, &name)?;
         let key = ObjectKey::new(&request.namespace, &name);
         if let Some(there) = state.store.get(&definition.key, &key) {
             let mut error = Error::already_exists(about(definition, &name));
@@ -171,15 +170,12 @@ impl ApiServer {
             }
             return Err(error);
         }
-        if request.query.get("dryRun") == Some("All") {
-            return Ok(Answer { code: 201, body, warnings });
-        }
-        let object = state
-            .store
-            .put(&definition.key, &definition.resource, None, shape::stored(definition, body))
-            .map_err(|why| Error::not_stored(why, Error::already_exists(about(definition, &name))))?;
-        self.after_write(state, definition, None, &object, now);
-        Ok(Answer { code: 201, body: shape::shown(definition, &object), warnings })
+        let Some(drafted) = drafted else { return Ok(Answer { code: 201, body: body.into(), warnings }) };
+        let drafted = drafted.map_err(not_stored)?;
+        let object = state.store.commit(&definition.key, &definition.resource, None, drafted).map_err(not_stored)?;
+        self.after_write(&mut state, definition, None, &object, now);
+        drop(state);
+        Ok(Answer { code: 201, body: Shown::Stored(Arc::clone(definition), object), warnings })
     }
 
     /// Replaces an object, or its status.
@@ -191,27 +187,38 @@ impl ApiServer {
         if request.subresource == "scale" {
             return self.update_scale(&definition, request, &body.into().value);
         }
-        let kept =
-            self.state.lock().seen(&definition, request).ok().and_then(|seen| meta::take_managed(&mut seen.value()));
-        let (mut body, warnings) = shape::decode(&definition, body.into(), kept.as_ref(), request)??;
+        let body = body.into();
+        let claims = !body.value["metadata"]["managedFields"].is_null();
+        let seen = claims.then(|| self.state.lock().seen(&definition, request).ok()).flatten();
+        let kept = seen.and_then(|seen| meta::take_managed(&mut seen.value()));
+        let (mut body, warnings) = shape::decode(&definition, body, kept.as_ref(), request)??;
         check_place(&definition, request, &body)?;
-        let mut state = self.state.lock();
         let key = ObjectKey::new(&request.namespace, &request.name);
-        let there = state.store.get(&definition.key, &key);
-        let created = there.is_none() && shape::is_created_by_update(&definition, request);
-        let uid = there.as_ref().map(|there| there.uid().to_string()).unwrap_or_default();
-        let wanted = meta::text(&body, "uid");
-        if !wanted.is_empty() && wanted != uid && (there.is_some() || created) {
-            // The storage compares it before anything else.
-            return Err(other_uid(&definition, &key, wanted, &uid));
+        for _ in 0..PATCH_TRIES {
+            let there = self.state.lock().store.get(&definition.key, &key);
+            let created = there.is_none() && shape::is_created_by_update(&definition, request);
+            let uid = there.as_ref().map(|there| there.uid().to_string()).unwrap_or_default();
+            let wanted = meta::text(&body, "uid");
+            if !wanted.is_empty() && wanted != uid && (there.is_some() || created) {
+                // The storage compares it before anything else.
+                return Err(other_uid(&definition, &key, wanted, &uid));
+            }
+            if created {
+                meta::metadata(&mut body)?.remove("resourceVersion");
+                return self.insert(&definition, request, (body, warnings), Managers::Track(&Value::Null));
+            }
+            let seen = there.ok_or_else(|| Error::not_found(about(&definition, &request.name)))?;
+            // Who names a version has lost once somebody else was faster.
+            let again = meta::text(&body, "resourceVersion").is_empty().then(|| body.clone());
+            if let Some(answer) = self.replace(&definition, request, &seen, (body, warnings.clone()), false)? {
+                return Ok(answer);
+            }
+            match again {
+                Some(again) => body = again,
+                None => break,
+            }
         }
-        if created {
-            meta::metadata(&mut body)?.remove("resourceVersion");
-            let managers = Managers::Track(&Value::Null);
-            return self.insert(&mut state, &definition, request, (body, warnings), managers);
-        }
-        let seen = there.ok_or_else(|| Error::not_found(about(&definition, &request.name)))?;
-        self.replace(&mut state, &definition, request, &seen, (body, warnings), false)
+        Err(Error::modified(about(&definition, &request.name)))
     }
 
     /// Changes an object, or its status, by what `change` makes of it.
@@ -252,24 +259,23 @@ impl ApiServer {
             let seen = self.state.lock().seen(definition, request)?;
             // Without the lock: a patch may be large, and somebody else's turn is cheap.
             let body = make(&seen)?;
-            let mut state = self.state.lock();
-            let still = state.seen(definition, request)?;
-            if Arc::ptr_eq(&still, &seen) {
-                return self.replace(&mut state, definition, request, &seen, body, false);
+            if let Some(answer) = self.replace(definition, request, &seen, body, false)? {
+                return Ok(answer);
             }
         }
         Err(Error::modified(about(definition, &request.name)))
     }
 
+    /// Puts a decoded body in the place of what was seen; `None` if that isn't there any more. Most of the work is done
+    /// without the lock.
     pub(crate) fn replace(
         &self,
-        state: &mut State,
         definition: &Arc<Definition>,
         request: &Request,
         seen: &Arc<Object>,
         (mut body, warnings): (Value, Vec<String>),
         applied: bool,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Option<Answer>, Error> {
         let now = &(self.clock)();
         let about = about(definition, &request.name);
         let mut old = shape::shown(definition, seen);
@@ -297,9 +303,15 @@ impl ApiServer {
             _ => {}
         }
         meta::set_managed(&mut body, given.unwrap_or_default());
-        let free = &mut Free(&state.store);
         let managers = if applied { Managers::Applied } else { Managers::Track(&before) };
-        let managed = shape::prepare(definition, &mut body, Some(&old), request, (free, &now.time), managers)?;
+        let held = shape::takes_addresses(definition).then(|| self.state.lock());
+        let managed = match &held {
+            Some(state) => {
+                let free = &mut Free(&state.store);
+                shape::prepare(definition, &mut body, Some(&old), request, (free, &now.time), managers)?
+            }
+            None => shape::prepare(definition, &mut body, Some(&old), request, (&mut Nowhere, &now.time), managers)?,
+        };
         // Built-in kinds count by rules of their own.
         let custom = matches!(definition.source, crate::registry::Source::Crd { .. });
         if custom && meta::spec_differs(&body, &old) {
@@ -315,113 +327,40 @@ impl ApiServer {
             if body["metadata"]["resourceVersion"].is_null() {
                 body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
             }
-            return Ok(Answer { code: 200, body, warnings });
+            return Ok(Some(Answer { code: 200, body: body.into(), warnings }));
         }
         let raced = |why| Error::not_stored(why, Error::modified(about));
-        if let Some(last) = finish_if_free(&mut state.store, definition, seen, &body).map_err(raced)? {
-            self.after_removal(state, definition, &last, now);
-            body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-            return Ok(Answer { code: 200, body, warnings });
-        }
-        let object = state
-            .store
-            .put(&definition.key, &definition.resource, Some(seen), shape::stored(definition, body))
-            .map_err(raced)?;
-        self.after_write(state, definition, Some(seen), &object, now);
-        Ok(Answer { code: 200, body: shape::shown(definition, &object), warnings })
-    }
-
-    /// Deletes an object.
-    ///
-    /// # Errors
-    /// If it isn't there, or isn't the one that the preconditions name.
-    pub fn delete(&self, request: &Request, options: &Value) -> Result<Answer, Error> {
-        let definition = self.definition(request)?;
-        let about = about(&definition, &request.name);
-        let now = (self.clock)();
-        let mut state = self.state.lock();
-        let seen = state.seen(&definition, request)?;
-        let preconditions = &options["preconditions"];
-        let differs = |field: &str, is: &str| preconditions[field].as_str().filter(|wanted| *wanted != is);
-        let (uid, version) = (seen.uid().to_string(), seen.version().to_string());
-        // The real server names the kind where it means the resource.
-        let kind = About { plural: about.kind, ..about };
-        if let Some(wanted) = differs("uid", &uid) {
-            let why = format!(
-                "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
-            );
-            return Err(Error::conflict(kind, &why));
-        }
-        if let Some(wanted) = differs("resourceVersion", &version) {
-            let why = format!(
-                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
-            );
-            return Err(Error::conflict(kind, &why));
-        }
-        if definition.key.plural.as_ref() == "namespaces" && IMMORTAL.contains(&request.name.as_str()) {
-            return Err(Error::forbidden(about, "this namespace may not be deleted"));
-        }
-        let orphans = shape::orphans_by_default(&definition);
-        let unsaid = options["propagationPolicy"].is_null() && options["orphanDependents"].is_null();
-        let warnings = if orphans && unsaid { vec![ORPHANS.to_owned()] } else { Vec::new() };
-        if options["dryRun"].as_array().is_some_and(|dry| dry.iter().any(|value| value == "All")) {
-            return Ok(deleted(&definition, &seen, warnings));
-        }
-        let held = seen.finalizers().iter().any(|finalizer| finalizer == FOREGROUND || finalizer == ORPHAN);
-        let grace = options["gracePeriodSeconds"].as_i64();
-        let policy = match (options["propagationPolicy"].as_str(), options["orphanDependents"].as_bool()) {
-            (None, Some(true)) => Some("Orphan"),
-            (None, Some(false)) => Some("Background"),
-            (None, None) if orphans && !held => Some("Orphan"),
-            (policy, _) => policy,
+        let drafted = if seen.is_deleting() {
+            // The write may be its last.
+            None
+        } else {
+            let mut stored = shape::stored(definition, std::mem::take(&mut body));
+            Some(draft(seen.version().0 + 1, &mut stored, &definition.resource).map_err(raced)?)
         };
-        let store = &mut state.store;
-        let outcome = match policy {
-            _ if definition.key == crd::crds() && !seen.is_deleting() => {
-                crd::mark(store, &definition, &seen, &now).map(Deleted::Marked)
+        let mut state = held.unwrap_or_else(|| self.state.lock());
+        let key = ObjectKey::new(&request.namespace, &request.name);
+        if state.store.get(&definition.key, &key).is_none_or(|still| !Arc::ptr_eq(&still, seen)) {
+            return Ok(None);
+        }
+        let object = match drafted {
+            Some(drafted) => state.store.commit(&definition.key, &definition.resource, Some(seen), drafted),
+            None => {
+                if let Some(last) = finish_if_free(&mut state.store, definition, seen, &body).map_err(raced)? {
+                    self.after_removal(&mut state, definition, &last, now);
+                    body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
+                    return Ok(Some(Answer { code: 200, body: body.into(), warnings }));
+                }
+                let stored = shape::stored(definition, body);
+                state.store.put(&definition.key, &definition.resource, Some(seen), stored)
             }
-            Some("Foreground") => delete_now(store, &definition, &seen, &now, Some(FOREGROUND), grace),
-            Some("Orphan") => delete_now(store, &definition, &seen, &now, Some(ORPHAN), grace),
-            Some(_) => delete_in_background(store, &definition, &seen, &now, grace),
-            None => delete_now(store, &definition, &seen, &now, None, grace),
         };
-        match outcome.map_err(|_| Error::modified(about))? {
-            Deleted::Gone(last) => {
-                self.after_removal(&mut state, &definition, &last, &now);
-                Ok(deleted(&definition, &last, warnings))
-            }
-            Deleted::Marked(object) => {
-                self.after_write(&mut state, &definition, Some(&seen), &object, &now);
-                // Clients of old are told that there is more to come, if they said what.
-                let code = if options["orphanDependents"] == false { 202 } else { 200 };
-                Ok(Answer { code, body: shape::shown(&definition, &object), warnings })
-            }
-        }
+        let object = object.map_err(raced)?;
+        self.after_write(&mut state, definition, Some(seen), &object, now);
+        drop(state);
+        Ok(Some(Answer { code: 200, body: Shown::Stored(Arc::clone(definition), object), warnings }))
     }
 
-    /// Deletes all objects that a list would show.
-    ///
-    /// # Errors
-    /// If the list can't be made, or an object can't be deleted.
-    pub fn delete_collection(&self, request: &Request, options: &Value) -> Result<Listed, Error> {
-        let listed = self.list(request)?;
-        for object in &listed.objects {
-            let one = Request {
-                name: object.key().name().to_owned(),
-                namespace: object.key().namespace().to_owned(),
-                ..request.clone()
-            };
-            match self.delete(&one, options) {
-                Ok(_) => {}
-                // Somebody else was faster.
-                Err(error) if error.code == 404 => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(listed)
-    }
-
-    fn after_write(
+    pub(crate) fn after_write(
         &self,
         state: &mut State,
         definition: &Arc<Definition>,
@@ -442,7 +381,7 @@ impl ApiServer {
         }
     }
 
-    fn after_removal(&self, state: &mut State, definition: &Arc<Definition>, last: &Arc<Object>, now: &Now) {
+    pub(crate) fn after_removal(&self, state: &mut State, definition: &Arc<Definition>, last: &Arc<Object>, now: &Now) {
         self.follow_up(state, definition, Some(last), None);
         if definition.key == crd::crds() {
             crd::withdraw(&mut state.store, &mut state.registry, definition, last, now);
@@ -451,9 +390,19 @@ impl ApiServer {
 }
 
 impl State {
-    fn seen(&self, definition: &Definition, request: &Request) -> Result<Arc<Object>, Error> {
+    pub(crate) fn seen(&self, definition: &Definition, request: &Request) -> Result<Arc<Object>, Error> {
         let key = ObjectKey::new(&request.namespace, &request.name);
         self.store.get(&definition.key, &key).ok_or_else(|| Error::not_found(about(definition, &request.name)))
+    }
+
+    /// Whether there is room for a new object: its namespace stays, and so does its kind.
+    fn check_room(&self, definition: &Definition, namespace: &str, name: &str) -> Result<(), Error> {
+        self.check_home(definition, namespace, name)?;
+        if matches!(definition.source, Source::Crd { .. }) && crd::is_ending(&self.store, &definition.key) {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Error::forbidden(about(definition, name), why));
+        }
+        Ok(())
     }
 
     /// Objects are made in namespaces that are there and stay (the NamespaceLifecycle admission plugin).
@@ -559,19 +508,6 @@ fn check_version(definition: &Definition, about: About<'_>, body: &Value, seen: 
             Err(Error::new(500, "", format!("strconv.ParseUint: parsing {text}: invalid syntax")))
         }
     }
-}
-
-fn deleted(definition: &Definition, last: &Object, warnings: Vec<String>) -> Answer {
-    if shape::is_shown_when_deleted(definition) {
-        return Answer { code: 200, body: shape::shown(definition, last), warnings };
-    }
-    let resource = &definition.resource;
-    let mut details = json!({ "name": last.key().name(), "kind": &*resource.plural, "uid": last.uid().to_string() });
-    if !resource.api_version.group().is_empty() {
-        details["group"] = resource.api_version.group().into();
-    }
-    let body = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details });
-    Answer { code: 200, body, warnings }
 }
 
 /// Does what follows from deletions, until the server is gone.

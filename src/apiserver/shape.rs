@@ -138,13 +138,25 @@ fn is_older(object: &Object, since: u64) -> bool {
     object.version().0 <= since
 }
 
+/// Whether an object's JSON is what this version shows.
+pub(crate) fn is_shown_as_stored(definition: &Definition, object: &Object) -> bool {
+    let older = matches!(definition.source, Source::Crd { since, .. } if is_older(object, since));
+    // `serde_json` writes members sorted, so this one comes first.
+    let rest = object.json().strip_prefix(br#"{"apiVersion":""#);
+    let rest = rest.and_then(|rest| rest.strip_prefix(definition.resource.api_version.as_str().as_bytes()));
+    !older && rest.is_some_and(|rest| rest.starts_with(br#"","#))
+}
+
+/// Whether objects of a kind take addresses that no other has.
+pub(crate) fn takes_addresses(definition: &Definition) -> bool {
+    definition.is_built_in() && &*definition.resource.plural == "services"
+}
+
 /// Writes an object as an item of a list. Those of built-in kinds don't say what they are: Go's typed lists do.
 pub(crate) fn write_item(definition: &Definition, object: &Object, out: &mut Vec<u8>) {
-    let head = format!("{{\"apiVersion\":\"{}\",", definition.resource.api_version);
     let typed = matches!(definition.source, Source::BuiltIn);
-    // `serde_json` writes members sorted, so this one comes first.
-    let older = matches!(definition.source, Source::Crd { since, .. } if is_older(object, since));
-    let as_stored = object.json().strip_prefix(head.as_bytes()).filter(|_| !older);
+    let head = r#"{"apiVersion":"","#.len() + definition.resource.api_version.as_str().len();
+    let as_stored = is_shown_as_stored(definition, object).then(|| &object.json()[head..]);
     match as_stored.filter(|_| typed).and_then(|rest| Some((rest, kind_member(rest)?))) {
         Some((rest, kind)) => {
             out.push(b'{');

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, Uid};
+use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, Uid, Version};
 use ringmaster_core::object::Object;
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -140,13 +140,26 @@ impl Store {
         seen: Option<&Arc<Object>>,
         mut value: Value,
     ) -> Result<Arc<Object>, NotStored> {
+        let draft = draft(self.revision + 1, &mut value, resource)?;
+        self.commit(kind, resource, seen, draft)
+    }
+
+    /// As [`Self::put`], of an object that was made before: see [`draft`].
+    ///
+    /// # Errors
+    /// If what is there isn't `seen`.
+    pub fn commit(
+        &mut self,
+        kind: &KindKey,
+        resource: &Resource,
+        seen: Option<&Arc<Object>>,
+        mut new: Object,
+    ) -> Result<Arc<Object>, NotStored> {
         let revision = self.revision + 1;
-        value["metadata"]["resourceVersion"] = revision.to_string().into();
-        // What the server makes is an object; a value that isn't one was refused before.
-        let new = Arc::new(Object::of(&value, resource).map_err(|_| NotStored::Raced)?);
-        if new.json().len() > MAX_OBJECT_BYTES {
-            return Err(NotStored::TooLarge);
+        if !new.renumber(Version(revision)) {
+            new = draft(revision, &mut new.value(), resource)?;
         }
+        let new = Arc::new(new);
         let known = self.kind(kind);
         let old = known.objects.get(new.key()).cloned();
         if !same(old.as_ref(), seen) {
@@ -346,6 +359,17 @@ fn same(a: Option<&Arc<Object>>, b: Option<&Arc<Object>>) -> bool {
         (Some(a), Some(b)) => Arc::ptr_eq(a, b) || (a.uid() == b.uid() && a.version() == b.version()),
         _ => false,
     }
+}
+
+/// An object as it is to be stored, with a version that is likely: made where nobody waits for it.
+///
+/// # Errors
+/// If it is too large.
+pub fn draft(revision: u64, value: &mut Value, resource: &Resource) -> Result<Object, NotStored> {
+    value["metadata"]["resourceVersion"] = revision.to_string().into();
+    // What the server makes is an object; a value that isn't one was refused before.
+    let object = Object::of(value, resource).map_err(|_| NotStored::Raced)?;
+    if object.json().len() > MAX_OBJECT_BYTES { Err(NotStored::TooLarge) } else { Ok(object) }
 }
 
 /// The key of a kind.

@@ -60,6 +60,8 @@ pub struct Object {
     finalizers: Span,
     controller: Option<Uid>,
     deleting: bool,
+    /// Where the text of the resource version begins in `json`; 0 where there is none.
+    version_at: u32,
     settled: AtomicU64,
 }
 
@@ -151,8 +153,22 @@ impl Object {
             finalizers: meta.finalizers,
             controller: meta.controller,
             deleting: meta.deleting,
+            version_at: meta.version_at,
             settled: AtomicU64::new(0),
         })
+    }
+
+    /// Gives it another resource version, if that has as many digits as the one that it has; tells whether it could.
+    #[must_use]
+    pub fn renumber(&mut self, version: Version) -> bool {
+        let (old, new) = (self.version.0.to_string(), version.0.to_string());
+        let start = self.version_at as usize;
+        let Some(place) = self.json.get_mut(start..start + new.len()).filter(|place| **place == *old.as_bytes()) else {
+            return false;
+        };
+        place.copy_from_slice(new.as_bytes());
+        self.version = version;
+        true
     }
 
     /// Namespace and name.
@@ -332,6 +348,7 @@ struct Meta {
     finalizers: Span,
     controller: Option<Uid>,
     deleting: bool,
+    version_at: u32,
 }
 
 impl Meta {
@@ -374,7 +391,10 @@ impl Meta {
             "name" => self.name = Some(serde_json::from_slice(json)?),
             "namespace" => self.namespace = serde_json::from_slice(json)?,
             "uid" => self.uid = serde_json::from_slice(json)?,
-            "resourceVersion" => self.version = Version::new(&serde_json::from_slice::<Text<'_>>(json)?.0),
+            "resourceVersion" => {
+                self.version = Version::new(&serde_json::from_slice::<Text<'_>>(json)?.0);
+                self.version_at = span.start + 1;
+            }
             "generation" => self.generation = serde_json::from_slice(json)?,
             "deletionTimestamp" => self.deleting = json != b"null",
             "labels" => self.labels = span,
