@@ -251,7 +251,11 @@ impl Executor<'_> {
                     |owner| format!("belongs to {} {} (name the child otherwise)", owner.kind, owner.name),
                 ))
             }
-            None if found.is_deleting() || self.selector.matches(&found.labels()) => None,
+            None if found.is_deleting() => Some(match &*found.finalizers() {
+                [] => "is being deleted (the child is made once it is gone)".to_owned(),
+                [first, ..] => format!("is being deleted, which waits for its finalizer {first}"),
+            }),
+            None if self.selector.matches(&found.labels()) => None,
             None => Some(format!(
                 "isn't the parent's (delete it, name the child otherwise, or label it {} to have it adopted)",
                 self.selector

@@ -68,6 +68,16 @@ pub(crate) struct Note {
     pub(crate) unknown: BTreeSet<(Option<usize>, ObjectKey)>,
     /// The parent that the hook refused for good; no call until it changes.
     pub(crate) terminal: Option<Arc<Object>>,
+    /// How often in a row the hook asked to be called later.
+    postponed: u32,
+    /// The parent for which the hook's answers change something at every call, and how many of them did so far.
+    restless: Option<(Arc<Object>, u32)>,
+}
+
+impl Note {
+    fn is_empty(&self) -> bool {
+        self.unknown.is_empty() && self.terminal.is_none() && self.postponed == 0 && self.restless.is_none()
+    }
 }
 
 impl Hosted {
@@ -128,22 +138,56 @@ impl Hosted {
         let mut notes = self.notes.lock();
         if let Some(note) = notes.get_mut(parent) {
             note.unknown.remove(&(kind, object.clone()));
-            if note.unknown.is_empty() && note.terminal.is_none() {
+            if note.is_empty() {
                 notes.remove(parent);
             }
         }
     }
 
-    /// The hook refused the parent for good, or (`None`) no longer does.
-    pub(crate) fn set_terminal(&self, key: &ObjectKey, parent: Option<Arc<Object>>) {
+    /// The hook refused the parent for good.
+    pub(crate) fn refused(&self, parent: Arc<Object>) {
+        let key = parent.key().clone();
+        self.notes.lock().entry(key).or_default().terminal = Some(parent);
+    }
+
+    /// The hook asked to be called later; says how often in a row.
+    pub(crate) fn postponed(&self, parent: &ObjectKey) -> u32 {
         let mut notes = self.notes.lock();
-        if parent.is_none() && !notes.contains_key(key) {
-            return;
+        let note = notes.entry(parent.clone()).or_default();
+        note.postponed = note.postponed.saturating_add(1);
+        note.postponed
+    }
+
+    /// The hook answered: it neither refuses the parent nor asks for time.
+    pub(crate) fn answered(&self, parent: &ObjectKey) {
+        let mut notes = self.notes.lock();
+        if let Some(note) = notes.get_mut(parent) {
+            (note.terminal, note.postponed) = (None, 0);
+            if note.is_empty() {
+                notes.remove(parent);
+            }
         }
-        let note = notes.entry(key.clone()).or_default();
-        note.terminal = parent;
-        if note.unknown.is_empty() && note.terminal.is_none() {
-            notes.remove(key);
+    }
+
+    /// One more sync in a row wrote something, although the last ones already did; says how many have since the parent
+    /// itself changed last.
+    pub(crate) fn restless(&self, parent: &Arc<Object>) -> u32 {
+        let mut notes = self.notes.lock();
+        let note = notes.entry(parent.key().clone()).or_default();
+        let known = note.restless.take().filter(|(known, _)| parent.differs_in_status_only(known));
+        let count = known.map_or(0, |(_, count)| count).saturating_add(1);
+        note.restless = Some((Arc::clone(parent), count));
+        count
+    }
+
+    /// A sync found all as it shall be.
+    pub(crate) fn at_rest(&self, parent: &ObjectKey) {
+        let mut notes = self.notes.lock();
+        if let Some(note) = notes.get_mut(parent) {
+            note.restless = None;
+            if note.is_empty() {
+                notes.remove(parent);
+            }
         }
     }
 

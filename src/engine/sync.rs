@@ -16,8 +16,8 @@ use ringmaster_core::hook::{Limits, Observed, SyncReply, sync_request};
 use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Input, Kind, plan};
-use ringmaster_core::plan::{Claims, adopt_patch, claim, parent_selector, release_patch};
-use ringmaster_core::queue::{Outcome, Popped, Priority};
+use ringmaster_core::plan::{Claims, adopt_patch, claim, describe, parent_selector, release_patch};
+use ringmaster_core::queue::{FREE_REPEATS, Outcome, Popped, Priority};
 use ringmaster_core::selector::Selector;
 use ringmaster_hooks::Hooks;
 
@@ -70,13 +70,14 @@ impl Syncer {
         if hosted.is_terminal(&parent) {
             return Outcome::Success { resync_after: None, again: None };
         }
-        match self.attempt(hosted, key, popped.attempt).await {
+        match self.attempt(hosted, popped).await {
             Ok(done) => {
                 hosted.board.not_failing(&key.parent);
                 Outcome::Success { resync_after: done.resync_after, again: done.again.then_some(Priority::Child) }
             }
             Err(Problem::Gone) => Outcome::Dropped,
             Err(Problem::Later(after)) => {
+                self.tell.postponed(hosted, &parent, after);
                 // Without a time it is a failure like any other: short at first, then longer.
                 after.map_or(Outcome::Failure, Outcome::RetryAfter)
             }
@@ -84,7 +85,7 @@ impl Syncer {
                 self.tell.problem(hosted, &parent, popped.attempt, &problem);
                 if let Problem::Terminal(_) = problem {
                     hosted.metrics.refused();
-                    hosted.set_terminal(&key.parent, Some(parent));
+                    hosted.refused(parent);
                     return Outcome::Success { resync_after: None, again: None };
                 }
                 Outcome::Failure
@@ -92,13 +93,14 @@ impl Syncer {
         }
     }
 
-    async fn attempt(&self, hosted: &Hosted, key: &SyncKey, attempt: u32) -> Result<Done, Problem> {
+    async fn attempt(&self, hosted: &Hosted, popped: &Popped) -> Result<Done, Problem> {
+        let key = &popped.key;
         self.resolve_unknown(hosted, key).await?;
         let parent = hosted.parents.store().get(&key.parent).cloned().ok_or(Problem::Gone)?;
         let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
         let kinds = self.claimed(hosted, key, &parent, &selector).await?;
-        let reply = self.call(hosted, &parent, &kinds, attempt).await?;
-        hosted.set_terminal(&key.parent, None);
+        let reply = self.call(hosted, &parent, &kinds, popped.attempt).await?;
+        hosted.answered(&key.parent);
         for remark in &reply.remarks {
             self.tell.remark(hosted, &parent, remark);
         }
@@ -113,10 +115,15 @@ impl Syncer {
         let plan = plan(&input).map_err(|error| Problem::Reply(error.to_string()))?;
         let resync_after = reply.resync_after;
         if plan.is_empty() {
+            hosted.at_rest(&key.parent);
             return Ok(Done { resync_after, again: false });
         }
         let wrote_children = !plan.writes_no_children();
         let status_changes = plan.status.is_some();
+        // The first few in a row are what every new parent needs.
+        if popped.repeats >= FREE_REPEATS {
+            self.tell.restless(hosted, &parent, || describe(&plan, &input));
+        }
         let executor = Executor { client: &self.client, hosted, key, parent: &parent, selector: &selector };
         let failures = executor.execute(plan).await;
         failures.into_result().map_err(Problem::Write)?;

@@ -2,12 +2,14 @@
 //!
 //! Never decides what follows; the queue does. A failing hook is one line per change of its health, not one per parent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmaster_cluster::{Event, Events, Subject};
 use ringmaster_core::condition::HookHealth;
 use ringmaster_core::key::Resource;
 use ringmaster_core::object::Object;
+use ringmaster_core::queue::FREE_REPEATS;
 use tracing::{debug, info, warn};
 
 use crate::execute::Failures;
@@ -15,6 +17,12 @@ use crate::hosted::Hosted;
 
 /// Our picture may be old this often in a row before anybody is told.
 const QUIET_ATTEMPTS: u32 = 5;
+
+/// A hook may ask so often in a row to be called later before anybody is told.
+const QUIET_POSTPONEMENTS: u32 = 4;
+
+/// So many syncs in a row that change something, beyond those that are free, are told.
+const RESTLESS_SYNCS: u32 = 4;
 
 /// How much of a reply that can't be read is logged.
 const EXCERPT_BYTES: usize = 512;
@@ -122,6 +130,43 @@ impl Tell {
         if due {
             self.event(subject(&hosted.parent, parent), true, "SyncError", format!("{controller}: {text}"));
         }
+    }
+
+    /// The hook asks to be called later: its good right, until it never does anything else.
+    pub(crate) fn postponed(&self, hosted: &Hosted, parent: &Object, after: Option<Duration>) {
+        let times = hosted.postponed(parent.key());
+        if times < QUIET_POSTPONEMENTS {
+            return;
+        }
+        let (controller, url) = (&hosted.model.name, &hosted.target.uri);
+        let next = after.map_or_else(
+            || "without a Retry-After that says when".to_owned(),
+            |after| format!("the last time in {}s", after.as_secs()),
+        );
+        let text = format!("POST {url}: the hook asked {times} times in a row to be called later (429), {next}");
+        hosted.board.failing(parent.key(), &text);
+        if times.is_power_of_two() {
+            warn!(%controller, parent = %parent.key(), times, "sync is put off: {text}");
+            self.event(subject(&hosted.parent, parent), true, "SyncPostponed", format!("{controller}: {text}"));
+        }
+    }
+
+    /// The hook's answers change something at every call: see [`Hosted::restless`]. `change` says what, in a few words.
+    pub(crate) fn restless(&self, hosted: &Hosted, parent: &Arc<Object>, change: impl FnOnce() -> String) {
+        let times = hosted.restless(parent);
+        if times < RESTLESS_SYNCS || !times.is_power_of_two() {
+            return;
+        }
+        let (controller, url) = (&hosted.model.name, &hosted.target.uri);
+        let text = format!(
+            "POST {url}: the hook's answers for this object change at every call, {} times in a row, although the object \
+             doesn't; the last change: {}. The same request must get the same answer: no times, no random values, no \
+             order of a map. Calls are slowed down until they agree",
+            times.saturating_add(FREE_REPEATS),
+            change()
+        );
+        warn!(%controller, parent = %parent.key(), "the hook never comes to rest: {text}");
+        self.event(subject(&hosted.parent, parent), true, "AnswersDiffer", format!("{controller}: {text}"));
     }
 
     /// The beginning of a reply that can't be read, for whoever looks at the log.

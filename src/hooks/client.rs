@@ -18,6 +18,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::resolve::resolve;
 use crate::{Error, Overrides, Policy};
@@ -28,10 +29,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of an error reply is read and kept for the log, in bytes.
 const EXCERPT_BYTES: usize = 512;
+/// How long that may take: the code has come, and the rest only helps.
+const EXCERPT_WAIT: Duration = Duration::from_secs(1);
+/// How much of a Content-Encoding is repeated, in characters.
+const ENCODING_CHARS: usize = 64;
+/// A reply is read up to this size whatever else is being read.
+const SMALL_REPLY_BYTES: usize = 128 << 10;
+/// Replies that are larger than that and are read, or held, at once; others wait, within their deadlines. It is what
+/// bounds the memory of a hook that sends without end to every worker.
+const LARGE_REPLIES_AT_ONCE: usize = 4;
 /// A 429 can put a call off for at most this long.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// A reply's headers are at most this large.
 const MAX_HEADER_BYTES: usize = 64 << 10;
+/// A reply has at most so many headers: hyper's own limit.
+const MAX_HEADERS: usize = 100;
 
 /// Where a call goes.
 #[derive(Clone, Debug)]
@@ -49,12 +61,15 @@ pub struct Target {
 pub struct Reply {
     /// The body.
     pub body: Bytes,
+    /// Its place among the large ones; others wait for it until this is dropped.
+    _large: Option<OwnedSemaphorePermit>,
 }
 
 /// The hook client of a process; cheap to clone.
 #[derive(Clone)]
 pub struct Hooks {
     client: Client<HttpsConnector<Connector>, Full<Bytes>>,
+    large: Arc<Semaphore>,
 }
 
 impl Hooks {
@@ -76,7 +91,7 @@ impl Hooks {
             .pool_timer(TokioTimer::new())
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(https);
-        Ok(Self { client })
+        Ok(Self { client, large: Arc::new(Semaphore::new(LARGE_REPLIES_AT_ONCE)) })
     }
 
     /// Posts `body` and reads the reply.
@@ -106,54 +121,70 @@ impl Hooks {
             }
             code if code.is_redirection() => return Err(Error::Redirect { code: code.as_u16() }),
             code => {
-                let excerpt = read(body, EXCERPT_BYTES).await.unwrap_or_else(|partial| partial.0);
-                let excerpt = String::from_utf8_lossy(&excerpt).chars().filter(|c| !c.is_control()).collect();
-                return Err(Error::Code { code: code.as_u16(), excerpt });
+                return Err(Error::Code { code: code.as_u16(), excerpt: excerpt(body).await });
             }
         }
         if let Some(encoding) = head.headers.get(CONTENT_ENCODING)
             && encoding != "identity"
         {
-            return Err(Error::Encoding(String::from_utf8_lossy(encoding.as_bytes()).into_owned()));
+            let encoding = String::from_utf8_lossy(encoding.as_bytes());
+            return Err(Error::Encoding(encoding.chars().take(ENCODING_CHARS).collect()));
         }
         let limit = target.reply_limit_bytes;
         let announced = hyper::body::Body::size_hint(&body).lower();
         if announced > limit as u64 {
             return Err(Error::TooLarge { limit });
         }
-        match read(body, limit).await {
-            Ok(body) => Ok(Reply { body }),
-            Err((_, Some(error))) => Err(Error::Broken(chain(&error))),
-            Err((_, None)) => Err(Error::TooLarge { limit }),
+        self.read(body, limit).await
+    }
+
+    /// Reads a body up to a limit.
+    async fn read(&self, mut body: Incoming, limit: usize) -> Result<Reply, Error> {
+        let (mut buffer, mut large) = (BytesMut::new(), None);
+        while let Some(frame) = body.frame().await {
+            let data = frame.map_err(|error| broken(&error))?.into_data().unwrap_or_default();
+            let size = buffer.len() + data.len();
+            if size > limit {
+                return Err(Error::TooLarge { limit });
+            }
+            if size > SMALL_REPLY_BYTES && large.is_none() {
+                // Never closed; and without a place it would only be read as if there were no bound.
+                large = Arc::clone(&self.large).acquire_owned().await.ok();
+                // Room for all of it, so that growing never holds two copies. What isn't used isn't resident.
+                buffer.reserve(limit - buffer.len());
+            }
+            buffer.extend_from_slice(&data);
         }
+        Ok(Reply { body: buffer.freeze(), _large: large })
     }
 }
 
-/// Reads a body up to a limit. What was read by then comes with the error; without a cause, it is too large.
-async fn read(mut body: Incoming, limit: usize) -> Result<Bytes, (Bytes, Option<hyper::Error>)> {
-    let mut buffer = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let data = match frame {
-            Ok(frame) => frame.into_data().unwrap_or_default(),
-            Err(error) => return Err((buffer.freeze(), Some(error))),
-        };
-        let room = limit - buffer.len();
-        buffer.extend_from_slice(&data[..data.len().min(room)]);
-        if data.len() > room {
-            return Err((buffer.freeze(), None));
+/// The beginning of an error's body, or what of it comes soon, on one line.
+async fn excerpt(mut body: Incoming) -> String {
+    let mut text = Vec::with_capacity(EXCERPT_BYTES);
+    let reading = async {
+        while text.len() < EXCERPT_BYTES
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            let data = frame.into_data().unwrap_or_default();
+            text.extend_from_slice(&data[..data.len().min(EXCERPT_BYTES - text.len())]);
         }
-    }
-    Ok(buffer.freeze())
+    };
+    // Either way, what has come is what there is.
+    let _ = tokio::time::timeout(EXCERPT_WAIT, reading).await;
+    String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).collect()
 }
 
-/// Retry-After in seconds or as an HTTP date, at most [`MAX_RETRY_AFTER`].
+/// Retry-After in seconds or as an HTTP date, at most [`MAX_RETRY_AFTER`]. 0 and what is past is no time to wait for: a
+/// hook that is busy for as long as it says so gets ever longer pauses.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let after = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or(Duration::ZERO),
+    let after = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().map_or(MAX_RETRY_AFTER, Duration::from_secs)
+    } else {
+        httpdate::parse_http_date(text).ok()?.duration_since(now).ok()?
     };
-    Some(after.min(MAX_RETRY_AFTER))
+    (!after.is_zero()).then_some(after.min(MAX_RETRY_AFTER))
 }
 
 fn classify(error: hyper_util::client::legacy::Error) -> Error {
@@ -172,9 +203,23 @@ fn classify(error: hyper_util::client::legacy::Error) -> Error {
             }
             source = cause.source();
         }
-        return Error::Connect { problem: chain(&error), refused: false };
+        // The connection was ours to make and is there; TLS is what is left.
+        return Error::Tls(chain(&error));
     }
-    Error::Broken(chain(&error))
+    std::error::Error::source(&error)
+        .and_then(|cause| cause.downcast_ref::<hyper::Error>())
+        .map_or_else(|| Error::Broken(chain(&error)), broken)
+}
+
+/// What went wrong with a connection that had been made.
+fn broken(error: &hyper::Error) -> Error {
+    if error.is_parse_too_large() {
+        return Error::HeadTooLarge { bytes: MAX_HEADER_BYTES, headers: MAX_HEADERS };
+    }
+    let io = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let is_nonsense =
+        io.is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData));
+    if error.is_parse() || is_nonsense { Error::NotHttp(chain(error)) } else { Error::Broken(chain(error)) }
 }
 
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {

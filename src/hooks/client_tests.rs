@@ -79,7 +79,9 @@ async fn failures_have_classes() {
     let encoded = call("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n", 5000, 10).await;
     assert!(matches!(encoded, Err(Error::Encoding(_))));
     let garbage = call("SSH-2.0-x\r\n", 5000, 10).await;
-    assert!(matches!(garbage, Err(Error::Broken(_))), "{garbage:?}");
+    assert!(matches!(garbage, Err(Error::NotHttp(_))), "{garbage:?}");
+    let bad_chunk = call("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 5000, 10).await;
+    assert!(matches!(bad_chunk, Err(Error::NotHttp(_))), "{bad_chunk:?}");
 }
 
 #[tokio::test]
@@ -101,8 +103,64 @@ fn retry_after_is_seconds_or_a_date() {
     };
     assert_eq!(header("12"), Some(Duration::from_secs(12)));
     assert_eq!(header("Sun, 09 Sep 2001 01:46:50 GMT"), Some(Duration::from_secs(10)));
-    assert_eq!(header("Sun, 09 Sep 2001 01:46:30 GMT"), Some(Duration::ZERO));
-    assert_eq!((header("soon"), header("-1")), (None, None));
+    for none in ["Sun, 09 Sep 2001 01:46:30 GMT", "Sun, 09 Sep 2001 01:46:40 GMT", "soon", "-1", "0", "1.5", "", "+3"] {
+        assert_eq!(header(none), None, "{none}");
+    }
+    assert_eq!(header("99999999999999999999999999"), Some(MAX_RETRY_AFTER));
     assert_eq!(header("99999999999"), Some(MAX_RETRY_AFTER));
     assert_eq!(header("Sun, 09 Sep 2091 01:46:50 GMT"), Some(MAX_RETRY_AFTER));
+}
+
+#[tokio::test]
+async fn a_code_is_told_though_its_body_never_ends() {
+    let error = call("HTTP/1.1 500 No\r\nContent-Length: 400\r\n\r\noops", 5000, 10).await.unwrap_err();
+    assert!(matches!(&error, Error::Code { code: 500, excerpt } if excerpt == "oops"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_head_has_limits() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(1 << 20)).as_bytes()).await;
+        }
+    });
+    let error = call_at(address, 5000, 10).await.unwrap_err();
+    assert!(matches!(error, Error::HeadTooLarge { .. }), "{error:?}");
+    task.abort();
+}
+
+#[tokio::test]
+async fn large_replies_wait_for_each_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let size = SMALL_REPLY_BYTES + 1;
+    let task = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(&vec![b' '; size]).await;
+            });
+        }
+    });
+    let hooks = Hooks::new(Policy { allow_loopback: true, api_server: Vec::new() }, Overrides::default(), 4).unwrap();
+    let call = async |timeout_ms| {
+        let uri = format!("http://{address}/sync").parse().unwrap();
+        let target = Target { uri, timeout: Duration::from_millis(timeout_ms), reply_limit_bytes: 1 << 20 };
+        hooks.call(&target, HeaderMap::new(), Bytes::new()).await
+    };
+    let mut held = Vec::new();
+    for _ in 0..LARGE_REPLIES_AT_ONCE {
+        held.push(call(10_000).await.unwrap());
+    }
+    assert!(matches!(call(200).await, Err(Error::Timeout { .. })), "nobody has room");
+    held.pop();
+    assert_eq!(call(10_000).await.unwrap().body.len(), size);
+    task.abort();
 }

@@ -26,9 +26,18 @@ pub enum Error {
         /// Nobody listens there.
         refused: bool,
     },
+    /// A connection, but not one by TLS.
+    #[error(
+        "no TLS connection: {0}; https needs a server that speaks it, with a certificate for the URL's host from an \
+         authority that the system trusts"
+    )]
+    Tls(String),
     /// The connection broke during the call.
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// What came isn't HTTP.
+    #[error("the answer is not HTTP/1.1: {0}; does the URL name the port of the webhook, and its scheme?")]
+    NotHttp(String),
     /// No whole reply in time.
     #[error("no whole reply within {after:?}")]
     Timeout {
@@ -42,7 +51,7 @@ pub enum Error {
         code: u16,
     },
     /// Any other answer than 200.
-    #[error("the hook answered {code}; its own log says why, and Ringmaster's shows the beginning of the answer")]
+    #[error("the hook answered {code}{}", hint(*code))]
     Code {
         /// HTTP code.
         code: u16,
@@ -61,6 +70,14 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// Its head is larger than the limits.
+    #[error("the head of the reply is larger than {bytes} bytes or {headers} headers")]
+    HeadTooLarge {
+        /// The limit of its size.
+        bytes: usize,
+        /// The limit of its headers' number.
+        headers: usize,
+    },
     /// An encoding that wasn't asked for.
     #[error("the reply has Content-Encoding {0}, which was not asked for")]
     Encoding(String),
@@ -75,12 +92,14 @@ impl Error {
             Self::Resolve { .. } => "NameNotResolved",
             Self::Connect { refused: true, .. } => "ConnectionRefused",
             Self::Connect { .. } => "ConnectionFailed",
+            Self::Tls(_) => "TlsFailed",
             Self::Broken(_) => "ConnectionBroken",
+            Self::NotHttp(_) => "NotHttp",
             Self::Timeout { .. } => "Timeout",
             Self::Redirect { .. } => "Redirect",
             Self::Code { .. } => "BadCode",
             Self::Later { .. } => "TooManyRequests",
-            Self::TooLarge { .. } | Self::Encoding(_) => "BadReply",
+            Self::TooLarge { .. } | Self::HeadTooLarge { .. } | Self::Encoding(_) => "BadReply",
         }
     }
 
@@ -89,7 +108,12 @@ impl Error {
     pub fn was_answered(&self) -> bool {
         matches!(
             self,
-            Self::Redirect { .. } | Self::Code { .. } | Self::Later { .. } | Self::TooLarge { .. } | Self::Encoding(_)
+            Self::Redirect { .. }
+                | Self::Code { .. }
+                | Self::Later { .. }
+                | Self::TooLarge { .. }
+                | Self::HeadTooLarge { .. }
+                | Self::Encoding(_)
         )
     }
 
@@ -97,5 +121,15 @@ impl Error {
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         matches!(self, Self::Code { code: 422, .. })
+    }
+}
+
+/// What a code that isn't 200 asks whoever reads of it to do.
+fn hint(code: u16) -> &'static str {
+    match code {
+        100..=299 => ", but only 200 with a JSON object is an answer",
+        401 | 403 => ": it wants credentials, which Ringmaster does not send",
+        404 | 405 => ": is the path of webhook.url right, and does it take POST?",
+        _ => "; its own log says why, and Ringmaster's shows the beginning of the answer",
     }
 }

@@ -12,6 +12,7 @@ mod built;
 mod child;
 mod cluster;
 mod faults;
+mod faulty;
 mod hook;
 mod objects;
 mod process;

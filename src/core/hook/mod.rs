@@ -5,8 +5,10 @@
 
 mod reply;
 mod request;
+mod values;
 
-pub(crate) use reply::{MAX_NAME_CHARS, excerpt};
+pub(crate) use reply::{MAX_NAME_CHARS, MAX_PROBLEM_CHARS, excerpt};
+pub(crate) use values::find;
 
-pub use reply::{Desired, Error, Limits, MAX_RESYNC_AFTER, SyncReply};
+pub use reply::{Desired, Error, Limits, MAX_RESYNC_AFTER, MIN_RESYNC_AFTER, SyncReply};
 pub use request::{Observed, inner_key, sync_request};

@@ -7,9 +7,10 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::values::{check_values, find};
 use crate::hash::xxh;
 
 /// How much a reply may hold.
@@ -32,6 +33,9 @@ impl Default for Limits {
 /// `resyncAfterSeconds` is at most this: a year.
 pub const MAX_RESYNC_AFTER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// A positive `resyncAfterSeconds` is at least this: a tiny one is no wish for a hot loop.
+pub const MIN_RESYNC_AFTER: Duration = Duration::from_millis(100);
+
 /// Why a reply can't be used. Each names the field.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
@@ -41,6 +45,9 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// Nothing at all.
+    #[error("the reply is empty, but a JSON object is expected")]
+    Empty,
     /// Nested deeper than [`Limits::depth`].
     #[error("the reply is nested deeper than {limit} levels")]
     Depth {
@@ -116,8 +123,14 @@ impl SyncReply {
         if body.len() > limits.body_bytes {
             return Err(Error::Body { limit: limits.body_bytes });
         }
+        if body.trim_ascii().is_empty() {
+            return Err(Error::Empty);
+        }
         check_depth(body, limits.depth)?;
-        let text = std::str::from_utf8(body).map_err(|error| shape(format_args!("not UTF-8: {error}")))?;
+        let text = std::str::from_utf8(body).map_err(|error| {
+            let compressed = if body.starts_with(GZIP) { "compressed, which was not asked for, and " } else { "" };
+            shape(format_args!("{compressed}not UTF-8: {error}"))
+        })?;
         let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| shape(format_args!("{error}")))?;
         let mut remarks = Vec::new();
         if strict {
@@ -135,10 +148,14 @@ impl SyncReply {
         if raw_children.len() > limits.children {
             return Err(Error::Children { count: raw_children.len(), limit: limits.children });
         }
-        let children =
-            raw_children.into_iter().enumerate().map(|(index, raw)| desired(index, raw)).collect::<Result<_, _>>()?;
+        let mut children = Vec::with_capacity(raw_children.len());
+        for (index, raw) in raw_children.into_iter().enumerate() {
+            children.push(desired(index, raw, strict)?);
+        }
         let status = wire.status.filter(|raw| raw.get() != "null");
-        status.map_or(Ok(()), check_values).map_err(|error| shape(format_args!("status: {error}")))?;
+        status
+            .map_or(Ok(()), |raw| check_values(raw, strict))
+            .map_err(|error| shape(format_args!("status: {error}")))?;
         Ok(Self {
             status: status.map(ToOwned::to_owned),
             children,
@@ -151,7 +168,7 @@ impl SyncReply {
 fn resync_after(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
     match seconds {
         Some(seconds) if seconds > 0.0 => {
-            let seconds = seconds.min(MAX_RESYNC_AFTER.as_secs_f64());
+            let seconds = seconds.clamp(MIN_RESYNC_AFTER.as_secs_f64(), MAX_RESYNC_AFTER.as_secs_f64());
             Duration::try_from_secs_f64(seconds)
                 .map(Some)
                 .map_err(|error| shape(format_args!("resyncAfterSeconds: {error}")))
@@ -160,87 +177,41 @@ fn resync_after(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
     }
 }
 
-fn desired(index: usize, raw: &RawValue) -> Result<Desired, Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Head {
-        #[serde(default)]
-        api_version: Option<String>,
-        #[serde(default)]
-        kind: Option<String>,
-        #[serde(default)]
-        metadata: Option<Metadata>,
-    }
-    #[derive(Default, Deserialize)]
-    struct Metadata {
-        #[serde(default)]
-        name: Option<String>,
-        #[serde(default)]
-        namespace: Option<String>,
-    }
+fn desired(index: usize, raw: &RawValue, strict: bool) -> Result<Desired, Error> {
     let problem = |problem: String| Error::Child { index, problem };
     if !raw.get().starts_with('{') {
         return Err(problem("must be a JSON object".to_owned()));
     }
-    let head: Head =
-        serde_json::from_str(raw.get()).map_err(|error| problem(excerpt(&error.to_string(), MAX_PROBLEM_CHARS)))?;
-    check_values(raw).map_err(|error| problem(excerpt(&error.to_string(), MAX_PROBLEM_CHARS)))?;
-    let need = |value: Option<String>, field: &str| {
-        value.filter(|text| !text.is_empty()).ok_or_else(|| problem(format!("{field} is missing")))
+    // First, because it names the field that stands twice or can't be held.
+    check_values(raw, strict).map_err(|error| problem(excerpt(&error.to_string(), MAX_PROBLEM_CHARS)))?;
+    let wrong =
+        |field: &str, error: serde_json::Error| problem(excerpt(&format!("{field}: {error}"), MAX_PROBLEM_CHARS));
+    let [api_version, kind, metadata] =
+        find(raw, ["apiVersion", "kind", "metadata"]).map_err(|error| wrong("the object", error))?;
+    let [name, namespace, generate_name] = match metadata.filter(|raw| raw.get() != "null") {
+        Some(raw) => find(raw, ["name", "namespace", "generateName"]).map_err(|error| wrong("metadata", error))?,
+        None => [None; 3],
     };
-    let metadata = head.metadata.unwrap_or_default();
+    let text = |field: &str, raw: Option<&RawValue>| {
+        let text = raw.map_or(Ok(None), |raw| serde_json::from_str::<Option<String>>(raw.get()));
+        text.map(|text| text.filter(|text| !text.is_empty())).map_err(|error| wrong(field, error))
+    };
+    let need = |field: &str, raw: Option<&RawValue>| {
+        let why = if field == "metadata.name" && generate_name.is_some() {
+            "; generateName would make another child at every call"
+        } else {
+            ""
+        };
+        text(field, raw)?.ok_or_else(|| problem(format!("{field} is missing{why}")))
+    };
     Ok(Desired {
-        api_version: need(head.api_version, "apiVersion")?,
-        kind: need(head.kind, "kind")?,
-        name: need(metadata.name, "metadata.name")?,
-        namespace: metadata.namespace.unwrap_or_default(),
+        api_version: need("apiVersion", api_version)?,
+        kind: need("kind", kind)?,
+        name: need("metadata.name", name)?,
+        namespace: text("metadata.namespace", namespace)?.unwrap_or_default(),
         hash: xxh(raw.get().as_bytes()).max(1),
         json: raw.to_owned(),
     })
-}
-
-/// Whether the text can be parsed into a tree later. Text that is only passed over may hold numbers that are out of
-/// range and halves of surrogate pairs, which serde_json's tree can't. Builds nothing.
-fn check_values(raw: &RawValue) -> Result<(), serde_json::Error> {
-    struct Checked;
-    impl<'de> Deserialize<'de> for Checked {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            deserializer.deserialize_any(Self)
-        }
-    }
-    impl<'de> Visitor<'de> for Checked {
-        type Value = Self;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("JSON")
-        }
-        fn visit_unit<E>(self) -> Result<Self, E> {
-            Ok(self)
-        }
-        fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-            Ok(self)
-        }
-        fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-            Ok(self)
-        }
-        fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-            Ok(self)
-        }
-        fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-            Ok(self)
-        }
-        fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-            Ok(self)
-        }
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
-            while items.next_element::<Self>()?.is_some() {}
-            Ok(self)
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
-            while fields.next_entry::<Self, Self>()?.is_some() {}
-            Ok(self)
-        }
-    }
-    serde_json::from_str::<Checked>(raw.get()).map(|_| ())
 }
 
 /// Counts nesting before any parser recurses. Only strings need care: brackets inside them don't count.
@@ -323,13 +294,15 @@ impl<'de> Deserialize<'de> for Wire<'de> {
     }
 }
 
+/// How gzip begins.
+const GZIP: &[u8] = &[0x1f, 0x8b];
 /// How many unknown fields of a reply are named, and how many duplicate ones.
 const MAX_REMARKS: usize = 8;
 /// How much of a name in a reply is repeated, in characters.
 pub(crate) const MAX_NAME_CHARS: usize = 64;
 
 /// How much of a parser's complaint is repeated, in characters: it may quote the reply.
-const MAX_PROBLEM_CHARS: usize = 200;
+pub(crate) const MAX_PROBLEM_CHARS: usize = 200;
 
 /// The beginning of a text of somebody else's, without control characters.
 pub(crate) fn excerpt(text: &str, chars: usize) -> String {
@@ -374,12 +347,13 @@ mod tests {
             assert!(reply.status.is_none() && reply.children.is_empty() && reply.resync_after.is_none());
         }
         assert_eq!(parse(r#"{"resyncAfterSeconds":1e300}"#, true).unwrap().resync_after, Some(MAX_RESYNC_AFTER));
+        assert_eq!(parse(r#"{"resyncAfterSeconds":1e-9}"#, true).unwrap().resync_after, Some(MIN_RESYNC_AFTER));
         assert_eq!(parse(r#"{"resyncAfterSeconds":-3}"#, true).unwrap().resync_after, None);
     }
 
     #[test]
     fn errors_name_the_field() {
-        assert!(fails("").contains("not JSON"));
+        assert!(fails("").contains("empty") && fails(" \n").contains("empty"));
         assert!(fails("<html>").contains("not JSON"));
         assert!(fails("[]").contains("expected a JSON object"));
         assert!(fails(r#"{"status":[]}"#).contains("status: must be an object"));
@@ -421,6 +395,45 @@ mod tests {
         let reply = parse(r#"{"stauts":{},"status":{"a":1},"status":{"a":2}}"#, false).unwrap();
         assert_eq!(reply.status.unwrap().get(), r#"{"a":2}"#);
         assert_eq!(reply.remarks.len(), 2);
+    }
+
+    #[test]
+    fn fields_of_a_child_are_named_when_they_are_wrong() {
+        let child = |child: &str| fails(&format!(r#"{{"children":[{child}]}}"#));
+        for (bad, field) in [
+            (r#"{"apiVersion":1,"kind":"P","metadata":{"name":"x"}}"#, "apiVersion: invalid type"),
+            (r#"{"apiVersion":"v1","kind":[],"metadata":{"name":"x"}}"#, "kind: invalid type"),
+            (r#"{"apiVersion":"v1","kind":"P","metadata":[]}"#, "metadata: invalid type"),
+            (r#"{"apiVersion":"v1","kind":"P","metadata":{"name":7}}"#, "metadata.name: invalid type"),
+            (
+                r#"{"apiVersion":"v1","kind":"P","metadata":{"name":"x","namespace":{}}}"#,
+                "metadata.namespace: invalid type",
+            ),
+            (r#"{"apiVersion":"v1","kind":"P","metadata":{"name":""}}"#, "metadata.name is missing"),
+            (r#"{"apiVersion":"v1","kind":"P","metadata":{"generateName":"x"}}"#, "generateName"),
+            (r#"{"apiVersion":"v1","kind":"P","metadata":null}"#, "metadata.name is missing"),
+        ] {
+            assert!(
+                child(bad).starts_with(&format!(
+                    "children[0]: {}",
+                    if field == "generateName" { "metadata.name" } else { field }
+                )),
+                "{}",
+                child(bad)
+            );
+            assert!(child(bad).contains(field), "{}", child(bad));
+        }
+    }
+
+    #[test]
+    fn fields_that_stand_twice_anywhere_are_refused_if_strict() {
+        let body = r#"{"children":[{"apiVersion":"v1","kind":"P","metadata":{"name":"x"},"data":{"k":"1","k":"2"}}]}"#;
+        assert!(fails(body).contains("children[0]: k stands twice"), "{}", fails(body));
+        let twice = r#"{"children":[{"apiVersion":"v1","kind":"P","kind":"Q","metadata":{"name":"x"}}]}"#;
+        assert!(fails(twice).contains("children[0]: kind stands twice"), "{}", fails(twice));
+        assert_eq!(parse(twice, false).unwrap().children[0].kind, "Q");
+        assert!(fails(r#"{"status":{"a":[{"b":1,"b":1}]}}"#).contains("status: b stands twice"));
+        assert!(parse(body, false).is_ok());
     }
 
     #[test]

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::claim::{CONTROLLER_UID_LABEL, controller_reference};
 use super::merge;
 use crate::controller::{Controller, UpdateStrategy};
 use crate::hash::xxh;
-use crate::hook::{Desired, MAX_NAME_CHARS, SyncReply, excerpt};
+use crate::hook::{Desired, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, SyncReply, excerpt, find};
 use crate::key::{ObjectKey, Resource};
 use crate::object::Object;
 use crate::selector::Selector;
@@ -251,32 +252,35 @@ fn check_name(field: &str, name: &str) -> Result<(), String> {
 }
 
 fn check_metadata(input: &Input<'_>, child: &Desired) -> Result<(), String> {
-    #[derive(Default, serde::Deserialize)]
-    struct Head {
-        #[serde(default)]
-        metadata: Metadata,
-    }
-    #[derive(Default, serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Metadata {
-        #[serde(default)]
-        labels: Option<BTreeMap<String, Option<String>>>,
-        #[serde(default)]
-        owner_references: Option<Vec<Owner>>,
-    }
     #[derive(serde::Deserialize)]
     struct Owner {
         #[serde(default)]
         controller: Option<bool>,
     }
-    let head: Head = serde_json::from_str(child.json.get()).map_err(|error| format!("metadata: {error}"))?;
-    if head.metadata.owner_references.unwrap_or_default().iter().any(|owner| owner.controller == Some(true)) {
+    type Texts = BTreeMap<String, Option<String>>;
+    /// A field of the metadata, or what is wrong with it; `null` counts as missing.
+    fn field<'a, T: serde::Deserialize<'a>>(name: &str, raw: Option<&'a RawValue>) -> Result<Option<T>, String> {
+        let read = raw.map_or(Ok(None), |raw| serde_json::from_str(raw.get()));
+        read.map_err(|error| excerpt(&format!("metadata.{name}: {error}"), MAX_PROBLEM_CHARS))
+    }
+    let bad = |error: serde_json::Error| excerpt(&format!("metadata: {error}"), MAX_PROBLEM_CHARS);
+    let [metadata] = find(&child.json, ["metadata"]).map_err(bad)?;
+    let [labels, annotations, finalizers, owners] = match metadata {
+        Some(raw) => find(raw, ["labels", "annotations", "finalizers", "ownerReferences"]).map_err(bad)?,
+        None => [None; 4],
+    };
+    // What is of another type would be lost on the way without a word.
+    field::<Texts>("annotations", annotations)?;
+    field::<Vec<Option<String>>>("finalizers", finalizers)?;
+    let owners: Option<Vec<Owner>> = field("ownerReferences", owners)?;
+    if owners.unwrap_or_default().iter().any(|owner| owner.controller == Some(true)) {
         return Err(
             "metadata.ownerReferences names a controller; leave it out, the parent is set as the owner".to_owned()
         );
     }
+    let labels: Option<Texts> = field("labels", labels)?;
     let mut labels: BTreeMap<String, String> =
-        head.metadata.labels.unwrap_or_default().into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
+        labels.unwrap_or_default().into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
     if input.controller.generate_selector {
         labels.entry(CONTROLLER_UID_LABEL.to_owned()).or_insert_with(|| input.parent.uid().to_string());
     }

@@ -408,7 +408,7 @@ fn owners_of_its_own() {
         with(config_map("a"), "metadata.ownerReferences", json!([owner]))
     };
     assert!(world.refused(&owner(json!(true))).contains("metadata.ownerReferences names a controller"));
-    assert!(world.refused(&owner(json!("yes"))).starts_with("metadata: "));
+    assert!(world.refused(&owner(json!("yes"))).starts_with("metadata.ownerReferences: "));
     for plain in [json!(false), json!(null)] {
         let child = owner(plain);
         let owners = &tree(&world.plan(std::slice::from_ref(&child)).creates[0].body)["metadata"]["ownerReferences"];
@@ -432,7 +432,17 @@ fn labels_match_the_selector() {
         assert!(problem.contains("don't match the parent's selector (app=x)"), "{labels}: {problem}");
     }
     for labels in [json!({"app": 1}), json!([]), json!("app=x")] {
-        assert!(world.refused(&labelled(labels)).starts_with("metadata: "));
+        assert!(world.refused(&labelled(labels)).starts_with("metadata.labels: "));
+    }
+    for (field, bad) in [
+        ("metadata.annotations", json!([])),
+        ("metadata.annotations", json!({"a": 1})),
+        ("metadata.finalizers", json!("a")),
+        ("metadata.ownerReferences", json!({})),
+        ("metadata.ownerReferences", json!([{"controller": "yes"}])),
+    ] {
+        let problem = world.refused(&with(config_map("a"), field, bad.clone()));
+        assert!(problem.starts_with(&format!("{field}: ")), "{bad}: {problem}");
     }
     for labels in [json!({"app": "x"}), json!({"app": "x", "tier": "y", "none": null})] {
         world.check(&[labelled(labels)], "+shop/a");

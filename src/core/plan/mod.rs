@@ -2,8 +2,10 @@
 //!
 //! Never does any of it; see the engine for that.
 
+mod change;
 mod claim;
 pub mod composite;
 pub mod merge;
 
+pub use change::describe;
 pub use claim::{CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, parent_selector, release_patch};

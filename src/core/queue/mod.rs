@@ -14,7 +14,8 @@
 //! # Rules
 //!
 //! - A key waits at most once and runs at most once. What is added while it runs makes it *dirty*: it is queued again
-//!   when it is done, whatever the outcome. Fresh news beats a backoff.
+//!   when it is done, whatever the outcome. Fresh news beats a backoff. A key whose syncs change something every time is
+//!   slowed down, and then only [`Priority::Fresh`] beats the pause: its own changes come back to it as events.
 //! - Higher priorities first, but a lower level that has keys gets one pop in [`BACKGROUND_SHARE`]. Inside a level the
 //!   controllers take turns; inside a controller's line keys leave in the order in which they came.
 //! - No controller takes all workers while another one is registered. See `fairness.rs`.

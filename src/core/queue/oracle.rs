@@ -116,7 +116,8 @@ impl Model {
         self.rotation[level as usize].retain(|id| *id != controller);
         self.rotate();
         let attempt = self.failures.iter().find(|(failed, _)| *failed == key).map_or(0, |(_, count)| *count);
-        Some(Popped { key, priority, attempt, waited: now - since })
+        let repeats = self.repeats.iter().find(|(again, _)| *again == key).map_or(0, |(_, count)| *count);
+        Some(Popped { key, priority, attempt, repeats, waited: now - since })
     }
 
     fn done(&mut self, key: &SyncKey, outcome: Outcome, now: Duration, random: u64) {
@@ -132,7 +133,8 @@ impl Model {
         if outcome == Outcome::Dropped {
             self.timers.retain(|(timer, _, _)| timer != key);
         }
-        if let Some(priority) = dirty {
+        let slowed = matches!(outcome, Outcome::Success { again: Some(_), .. }) && repeats >= 4;
+        if let Some(priority) = dirty.filter(|dirty| !slowed || *dirty == Fresh) {
             self.add(key, priority, now);
         }
         match outcome {
@@ -143,7 +145,11 @@ impl Model {
                 repeats = if again.is_some() { repeats + 1 } else { 0 };
                 match again {
                     Some(priority) if repeats <= 4 => self.add(key, priority, now),
-                    Some(priority) => self.add_after(key, priority, backoff(repeats - 4, random), now),
+                    Some(priority) => {
+                        let dirty = dirty.filter(|dirty| *dirty != Fresh);
+                        let priority = dirty.map_or(priority, |dirty| dirty.min(priority));
+                        self.add_after(key, priority, backoff(repeats - 4, random), now);
+                    }
                     None => {}
                 }
             }

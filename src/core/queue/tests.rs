@@ -395,6 +395,28 @@ fn a_key_that_never_settles_is_slowed_down() {
 }
 
 #[test]
+fn a_key_that_is_slowed_down_is_woken_by_fresh_news_only() {
+    for (news, comes_at_once) in [(Fresh, true), (Child, false), (Background, false)] {
+        let mut queue = queue(1, 1);
+        queue.add(key(0, "a"), Fresh, T0);
+        let mut now = T0;
+        for round in 0..=FREE_REPEATS {
+            let popped = queue.pop(now).unwrap();
+            assert_eq!(popped.repeats, round);
+            if round == FREE_REPEATS {
+                queue.add(key(0, "a"), news, now);
+            }
+            queue.done(&popped.key, Outcome::Success { resync_after: None, again: Some(Child) }, now, 0);
+        }
+        assert_eq!(queue.pop(now).is_some(), comes_at_once, "{news:?}");
+        if !comes_at_once {
+            now = queue.next_due().unwrap();
+            assert_eq!(queue.pop(now).unwrap().priority, Child, "{news:?}");
+        }
+    }
+}
+
+#[test]
 fn a_controller_that_comes_back_keeps_one_worker_a_key() {
     let mut queue = queue(4, 1);
     queue.add(key(0, "a"), Fresh, T0);

@@ -34,6 +34,8 @@ pub struct Popped {
     pub priority: Priority,
     /// How many of its syncs failed in a row until now.
     pub attempt: u32,
+    /// How many of its syncs in a row asked for another at once until now: see [`Outcome::Success`].
+    pub repeats: u32,
     /// How long it was ready. A key that was raised to a higher priority counts from when it first became ready.
     pub waited: Duration,
 }
@@ -46,7 +48,8 @@ pub enum Outcome {
         /// Sync again after this long, at [`Priority::Background`].
         resync_after: Option<Duration>,
         /// Sync again at once; after [`FREE_REPEATS`] in a row with a growing pause, because what changes something at
-        /// every sync would do so for ever.
+        /// every sync would do so for ever. What was asked for while it ran waits for that pause too, unless it is
+        /// [`Priority::Fresh`].
         again: Option<Priority>,
     },
     /// It failed: sync again after [`backoff`], at [`Priority::Child`].
@@ -207,8 +210,9 @@ impl Queue {
             let moved = self.tick(now);
             if let Some(turn) = self.turns.start() {
                 let key = SyncKey { controller: turn.controller, parent: turn.parent };
-                let attempt = self.started(&key);
-                return Some(Popped { key, priority: turn.priority, attempt, waited: now.saturating_sub(turn.since) });
+                let (attempt, repeats) = self.started(&key);
+                let waited = now.saturating_sub(turn.since);
+                return Some(Popped { key, priority: turn.priority, attempt, repeats, waited });
             }
             if moved < TIMERS_AT_ONCE {
                 return None;
@@ -218,7 +222,8 @@ impl Queue {
 
     /// Tells how the sync of a popped key ended, and frees its worker. `random` spreads the backoff.
     ///
-    /// A key that became dirty meanwhile is queued again at once, after any outcome. A timer that was set while it ran
+    /// A key that became dirty meanwhile is queued again at once, after any outcome but one that has a pause before it
+    /// (see [`Outcome::Success`]). A timer that was set while it ran
     /// stays (the earliest wins) unless the key was dropped. Without effect for a key that isn't running.
     pub fn done(&mut self, key: &SyncKey, outcome: Outcome, now: Duration, random: u64) {
         let Some(controller) = self.controllers.get_mut(&key.controller) else { return };
@@ -244,7 +249,13 @@ impl Queue {
                 later = resync_after.map(|delay| (Priority::Background, delay));
                 match again.filter(|_| entry.repeats > FREE_REPEATS) {
                     None => soon = dirty.into_iter().chain(again).min(),
-                    Some(priority) => repeat = Some((priority, backoff(entry.repeats - FREE_REPEATS, random))),
+                    Some(priority) => {
+                        // Its own writes may have shown as changes of its children before they were answered.
+                        let (fresh, own) = (Priority::Fresh, dirty.unwrap_or(priority).min(priority));
+                        soon = dirty.filter(|dirty| *dirty == fresh);
+                        let priority = if soon.is_some() { priority } else { own };
+                        repeat = Some((priority, backoff(entry.repeats - FREE_REPEATS, random)));
+                    }
                 }
             }
             Outcome::Failure => {
@@ -327,12 +338,12 @@ impl Queue {
         Depth { ready, waiting: self.controllers.get(&controller).map_or(0, |known| known.waiting), running }
     }
 
-    /// Marks a key as running, clears its timer and returns its failures.
-    fn started(&mut self, key: &SyncKey) -> u32 {
+    /// Marks a key as running, clears its timer and returns its failures and repeats.
+    fn started(&mut self, key: &SyncKey) -> (u32, u32) {
         self.clear_timer(key);
-        let Some(entry) = self.entry(key) else { return 0 };
+        let Some(entry) = self.entry(key) else { return (0, 0) };
         entry.state = State::Running { dirty: None };
-        entry.failures
+        (entry.failures, entry.repeats)
     }
 
     fn entry(&mut self, key: &SyncKey) -> Option<&mut Entry> {

@@ -31,7 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Fails if a thing or a ConfigMap was written since, or is within a while. Events aren't counted.
-async fn nothing_written(scene: &Scene, since: Mark) -> anyhow::Result<()> {
+pub(super) async fn nothing_written(scene: &Scene, since: Mark) -> anyhow::Result<()> {
     let group = scene.ctx.group();
     wait::stays("nothing is written", NEVER, async || {
         let mut writes = scene.ctx.requests(since)?;

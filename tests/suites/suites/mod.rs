@@ -12,6 +12,9 @@ mod dev;
 mod errors;
 mod errors_reply;
 mod errors_setting;
+mod faults_children;
+mod faults_hook;
+mod faults_reply;
 mod kubectl;
 mod main_job;
 mod metacontroller;
@@ -43,6 +46,9 @@ pub(crate) fn all() -> Vec<Case> {
         errors::cases(),
         errors_reply::cases(),
         errors_setting::cases(),
+        faults_children::cases(),
+        faults_hook::cases(),
+        faults_reply::cases(),
         watchers::cases(),
         kubectl::cases(),
     ]

@@ -1,0 +1,110 @@
+//! What a plan changes, in a few words: for people whose webhook never comes to rest.
+//!
+//! Never repeats a value: names of fields are what helps, and values may be secret.
+
+use serde_json::Value;
+
+use super::composite::{Input, Plan};
+use super::merge;
+use crate::hook::excerpt;
+
+/// How much of a field's path is told, in characters.
+const MAX_PATH_CHARS: usize = 120;
+
+/// The first thing that a plan changes, and how many more there are; empty for a plan that changes nothing.
+///
+/// `ConfigMap shop/a: data.time`, `ConfigMap shop/a is created, and 2 more`.
+#[must_use]
+pub fn describe(plan: &Plan, input: &Input<'_>) -> String {
+    let kind = |index: usize| input.kinds.get(index).map_or("", |kind| &*kind.resource.kind);
+    let first = if let Some(update) = plan.updates.first() {
+        let path = serde_json::from_slice(&update.body).ok().and_then(|wanted: Value| {
+            let (mut wanted, mut observed) = (wanted, update.object.value());
+            // It follows from the rest, and would come first.
+            for object in [&mut wanted, &mut observed] {
+                if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+                    annotations.remove(input.controller.dialect.last_applied);
+                }
+            }
+            difference(&observed, &wanted)
+        });
+        format!("{} {}: {}", kind(update.kind), update.object.key(), path.unwrap_or_default())
+    } else if let Some(create) = plan.creates.first() {
+        format!("{} {} is created", kind(create.kind), create.key)
+    } else if let Some(delete) = plan.deletes.first() {
+        let why = if delete.recreate { "is deleted to be made anew" } else { "is deleted" };
+        format!("{} {} {why}", kind(delete.kind), delete.object.key())
+    } else if let Some(patch) = &plan.status {
+        let patch: Value = serde_json::from_slice(patch).unwrap_or_default();
+        let present: Value = input.parent.section("status").unwrap_or_default();
+        format!("status: {}", difference(&present, &patch[1]["value"]).unwrap_or_default())
+    } else {
+        return String::new();
+    };
+    let status = usize::from(plan.status.is_some() && !plan.writes_no_children());
+    match plan.updates.len() + plan.creates.len() + plan.deletes.len() + status {
+        0 | 1 => first,
+        count => format!("{first}, and {} more", count - 1),
+    }
+}
+
+/// The path of the first field that differs, with dots, items of lists by number; `None` if none does.
+fn difference(old: &Value, new: &Value) -> Option<String> {
+    let mut path = String::new();
+    let (mut old, mut new) = (old, new);
+    if merge::same(old, new) {
+        return None;
+    }
+    loop {
+        let next = match (old, new) {
+            (Value::Object(a), Value::Object(b)) => {
+                let mut names = a.keys().chain(b.keys().filter(|name| !a.contains_key(*name)));
+                let name = names.find(|name| match (a.get(*name), b.get(*name)) {
+                    (Some(a), Some(b)) => !merge::same(a, b),
+                    _ => true,
+                });
+                name.map(|name| (name.clone(), a.get(name), b.get(name)))
+            }
+            (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+                let at = a.iter().zip(b).position(|(a, b)| !merge::same(a, b));
+                at.map(|at| (at.to_string(), a.get(at), b.get(at)))
+            }
+            _ => None,
+        };
+        let Some((name, a, b)) = next else { break };
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(&name);
+        let (Some(a), Some(b)) = (a, b) else { break };
+        (old, new) = (a, b);
+    }
+    Some(excerpt(&path, MAX_PATH_CHARS))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_first_difference_is_named_by_its_path() {
+        let base = json!({"a": 1, "data": {"k": "1", "list": [{"x": 1}, {"x": 2}]}});
+        let differs = |new: Value| difference(&base, &new);
+        assert_eq!(differs(base.clone()), None);
+        let with = |pointer: &str, value: Value| {
+            let mut new = base.clone();
+            *new.pointer_mut(pointer).unwrap() = value;
+            differs(new).unwrap()
+        };
+        assert_eq!(with("/data/k", json!("2")), "data.k");
+        assert_eq!(with("/data/list/1/x", json!(3)), "data.list.1.x");
+        assert_eq!(with("/data/list", json!([])), "data.list");
+        assert_eq!(with("/data", json!(null)), "data");
+        assert_eq!(differs(json!({"a": 1})).unwrap(), "data");
+        assert_eq!(difference(&json!({}), &json!({"b": {"c": 1}})).unwrap(), "b");
+        let long = json!({ ("x".repeat(1000)): 1 });
+        assert!(difference(&json!({}), &long).unwrap().chars().count() <= MAX_PATH_CHARS + 1);
+    }
+}
