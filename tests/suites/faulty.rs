@@ -203,6 +203,22 @@ pub(crate) const FAULTS: &[Fault] = &[
     }),
 ];
 
+/// Answers that can be read, and that no hook should give: for trials that only want to see the end of it all.
+pub(crate) const WHIMS: &[Fault] = &[
+    fault("answers_422", &[], |to| to.whole("422 Never", "", b"")),
+    fault("answers_429", &[], |to| to.whole("429 Later", "", b"")),
+    fault("answers_429_at_once", &[], |to| to.whole("429 Later", "Retry-After: 0\r\n", b"")),
+    fault("answers_429_in_a_second", &[], |to| to.whole("429 Later", "Retry-After: 1\r\n", b"")),
+    fault("answers_429_in_an_hour", &[], |to| to.whole("429 Later", "Retry-After: 3600\r\n", b"")),
+    fault("wants_nothing", &[], |to| to.whole("200 OK", "", b"{}")),
+    fault("wants_a_bad_child", &[], |to| to.whole("200 OK", "", br#"{"children":[{"kind":"ConfigMap"}]}"#)),
+    fault("wants_a_refused_child", &[], |to| {
+        let child = br#"{"children":[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"No Name"}}]}"#;
+        to.whole("200 OK", "", child)
+    }),
+    fault("comes_back_at_once", &[], |to| to.whole("200 OK", "", br#"{"resyncAfterSeconds":1e-9}"#)),
+];
+
 /// What a call of a parent (`namespace/name`) gets; `None` is what the parent asks for.
 type Choice = dyn Fn(&str) -> Option<Fault> + Send + Sync;
 

@@ -9,7 +9,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 
 use super::errors_reply::nothing_written;
-use super::faults_hook::conditions_say;
+use super::faults_hook::{conditions_say, well};
 use super::scene::{LATER, NEVER, Scene, config_map};
 use crate::cluster::{Context, Scope};
 use crate::objects::Resource;
@@ -133,7 +133,7 @@ async fn refused_whole(ctx: Context, bad: &'static Bad) -> anyhow::Result<()> {
     scene.wants("p", json!({ "children": [good, child("bad")] })).await?;
     scene.map("good", "is made once the answer is right", |_| Ok(())).await?;
     scene.map("bad", "is made once the answer is right", |_| Ok(())).await?;
-    conditions_say(&scene, "c", &[]).await?;
+    well(&scene.ctx, "c").await?;
     ensure!(!scene.ringmaster.log()?.contains("panicked"), "a sync panicked");
     Ok(())
 }
@@ -192,7 +192,7 @@ async fn invalid_by_its_schema(ctx: Context) -> anyhow::Result<()> {
     ensure!(scene.calls("p") < 20, "{} calls: it is no hot loop", scene.calls("p"));
     scene.wants("p", json!({ "children": [sprocket(&sprockets, "bad", 1)] })).await?;
     is_there(&scene, &sprockets, "bad").await?;
-    conditions_say(&scene, "c", &[]).await
+    well(&scene.ctx, "c").await
 }
 
 async fn immutable_field(ctx: Context) -> anyhow::Result<()> {
@@ -221,7 +221,7 @@ async fn immutable_field(ctx: Context) -> anyhow::Result<()> {
         Ok(())
     };
     scene.map("fixed", "is made anew", check).await?;
-    conditions_say(&scene, "c", &[]).await
+    well(&scene.ctx, "c").await
 }
 
 async fn forbidden_to_write(ctx: Context) -> anyhow::Result<()> {
@@ -235,7 +235,7 @@ async fn forbidden_to_write(ctx: Context) -> anyhow::Result<()> {
     ensure!(calls < 20, "{calls} calls: it is no hot loop");
     scene.ctx.grant(&Context::rules_for(&[&sprockets])).await?;
     is_there(&scene, &sprockets, "s").await?;
-    conditions_say(&scene, "c", &[]).await
+    well(&scene.ctx, "c").await
 }
 
 async fn two_megabytes(ctx: Context) -> anyhow::Result<()> {
@@ -269,7 +269,7 @@ async fn two_megabytes(ctx: Context) -> anyhow::Result<()> {
     scene.ctx.admin.patch_merge(&scene.things, "p", &json!({ "spec": { "large": false } })).await?;
     scene.synced("p").await?;
     scene.no_map("small", LATER).await?;
-    conditions_say(&scene, "c", &[]).await
+    well(&scene.ctx, "c").await
 }
 
 async fn annotation_too_large(ctx: Context) -> anyhow::Result<()> {

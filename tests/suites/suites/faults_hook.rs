@@ -58,24 +58,38 @@ pub(super) async fn thing_of(scene: &Scene, hook: &str, name: &str) -> anyhow::R
     scene.ctx.admin.create(&scene.things, body).await
 }
 
-/// Waits until a condition of a controller says all `words`, or, without words, until all of them say that all is well.
+/// Waits until a condition of a controller says all `words`.
 pub(super) async fn conditions_say(scene: &Scene, controller: &str, words: &[&str]) -> anyhow::Result<()> {
-    let name = scene.ctx.controller_name(controller);
+    let says = |condition: &Value| {
+        let message = condition["message"].as_str().unwrap_or_default();
+        words.iter().all(|word| message.contains(word))
+    };
+    let check = |conditions: &[Value]| conditions.iter().any(says);
+    conditions(&scene.ctx, controller, &format!("the conditions say {words:?}"), check).await
+}
+
+/// Waits until all conditions of a controller say that nothing is wrong.
+pub(super) async fn well(ctx: &Context, controller: &str) -> anyhow::Result<()> {
+    let is_well = |c: &Value| c["status"] == "True" && !c["message"].to_string().contains("failed");
+    let check = |conditions: &[Value]| conditions.len() == 3 && conditions.iter().all(is_well);
+    conditions(ctx, controller, "the conditions say that all is well", check).await
+}
+
+async fn conditions(
+    ctx: &Context,
+    controller: &str,
+    what: &str,
+    check: impl Fn(&[Value]) -> bool,
+) -> anyhow::Result<()> {
+    let name = ctx.controller_name(controller);
     let ask = async || {
-        let object = scene.ctx.admin.get(&Context::controllers(), &name).await?;
+        let object = ctx.admin.get(&Context::controllers(), &name).await?;
+        ensure!(!object.to_string().contains(SECRET), "a reply's text is for the log only: {}", object["status"]);
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        ensure!(!object.to_string().contains(SECRET), "a reply's text is for the log only: {conditions:?}");
-        let says = |condition: &Value| {
-            let message = condition["message"].as_str().unwrap_or_default();
-            words.iter().all(|word| message.contains(word))
-        };
-        let well =
-            |condition: &Value| condition["status"] == "True" && !condition["message"].to_string().contains("failed");
-        let is_so = if words.is_empty() { conditions.iter().all(well) } else { conditions.iter().any(says) };
-        ensure!(is_so && conditions.len() == 3, "{conditions:?}");
+        ensure!(check(&conditions), "{conditions:?}");
         Ok(())
     };
-    scene.ctx.wait(&format!("the conditions say {words:?}"), LATER, ask).await
+    ctx.wait(what, LATER, ask).await
 }
 
 /// Fails unless retries waited at least as long as the backoff's lower bound: 50 ms, doubled each time.
@@ -120,7 +134,7 @@ async fn survives(ctx: Context, fault: &'static Fault) -> anyhow::Result<()> {
     on.store(false, Ordering::SeqCst);
     scene.map("bad", "is made once the fault has gone", |_| Ok(())).await?;
     scene.synced("bad").await?;
-    conditions_say(&scene, "faulty", &[]).await?;
+    well(&scene.ctx, "faulty").await?;
     ensure!(!scene.ringmaster.log()?.contains("panicked"), "a sync panicked");
     scene.ringmaster.check()
 }
@@ -156,7 +170,7 @@ async fn nowhere(ctx: Context, url: &str, reason: &str, words: &[&str]) -> anyho
     let name = scene.ctx.controller_name("faulty");
     scene.ctx.admin.patch_merge(&Context::controllers(), &name, &patch).await?;
     scene.map("bad", "is made once the URL is right", |_| Ok(())).await?;
-    conditions_say(&scene, "faulty", &[]).await
+    well(&scene.ctx, "faulty").await
 }
 
 async fn name_that_does_not_resolve(ctx: Context) -> anyhow::Result<()> {
@@ -222,5 +236,5 @@ async fn bodies_without_end(ctx: Context) -> anyhow::Result<()> {
         let ask = async || scene.ctx.admin.get(&scene.maps, &format!("p{number}")).await.map(drop);
         scene.ctx.wait(&format!("p{number} is made"), SOON, ask).await?;
     }
-    conditions_say(&scene, "faulty", &[]).await
+    well(&scene.ctx, "faulty").await
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use super::errors_reply::nothing_written;
-use super::faults_hook::conditions_say;
+use super::faults_hook::{conditions_say, well};
 use super::scene::{LATER, SOON, Scene, config_map, obey};
 use crate::cluster::Context;
 use crate::hook::{Call, CallInfo, Reply};
@@ -100,7 +100,7 @@ async fn later_in_every_form(ctx: Context) -> anyhow::Result<()> {
         scene.wants(name, json!({ "status": { "x": 1 } })).await?;
         scene.map(name, "is made once its parent changes", |_| Ok(())).await?;
     }
-    conditions_say(&scene, "c", &[]).await
+    well(&scene.ctx, "c").await
 }
 
 async fn wrong_types(ctx: Context) -> anyhow::Result<()> {
@@ -239,7 +239,7 @@ async fn flips(
     scene.ctx.wait("it is called again", LATER, rested).await?;
     scene.quiet().await?;
     scene.no_call("it rests").await?;
-    conditions_say(scene, "c", &[]).await
+    well(&scene.ctx, "c").await
 }
 
 async fn child_field_flips(ctx: Context) -> anyhow::Result<()> {

@@ -23,6 +23,7 @@ mod readme;
 mod scale;
 mod scene;
 mod smoke;
+mod soak;
 mod watchers;
 
 use crate::trial::Case;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults_children::cases(),
         faults_hook::cases(),
         faults_reply::cases(),
+        soak::cases(),
         watchers::cases(),
         kubectl::cases(),
     ]
