@@ -8,16 +8,19 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 
-use super::errors_reply::nothing_written;
 use super::faults_hook::{conditions_say, well};
-use super::scene::{LATER, NEVER, Scene, config_map};
+use super::faults_reply::nothing_written;
+use super::scene::{LATER, NEVER, SOON, Scene, config_map};
 use crate::cluster::{Context, Scope};
+use crate::hook::Reply;
 use crate::objects::Resource;
 use crate::trial::Case;
 use crate::wait;
 
 /// What Ringmaster may grow by because of one child of [`LARGE_BYTES`].
 const GROWTH_KIB: u64 = 64 << 10;
+/// The most children that are taken.
+const CHILDREN_MAX: usize = 10_000;
 /// A child that no API server takes, in bytes.
 const LARGE_BYTES: usize = 2 << 20;
 
@@ -84,6 +87,9 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("faults_children", "status_of_a_child_is_not_written", status_is_not_written),
         Case::new("faults_children", "second_owner_is_kept", second_owner_is_kept),
         Case::new("faults_children", "name_of_a_dying_stranger", name_of_a_dying_stranger),
+        Case::new("faults_children", "name_of_a_stranger", name_taken),
+        Case::new("faults_children", "name_that_the_api_server_refuses", refused_child),
+        Case::new("faults_children", "too_many", too_many_children),
     ];
     each.chain(more).collect()
 }
@@ -130,7 +136,10 @@ async fn refused_whole(ctx: Context, bad: &'static Bad) -> anyhow::Result<()> {
     other["metadata"]["labels"]["more"] = "1".into();
     selecting_thing(&scene, "q", json!([other])).await?;
     scene.map("other", "another parent is served", |_| Ok(())).await?;
-    scene.wants("p", json!({ "children": [good, child("bad")] })).await?;
+    // Its own namespace may be named.
+    let mut right = child("bad");
+    right["metadata"]["namespace"] = scene.ctx.namespace.clone().into();
+    scene.wants("p", json!({ "children": [good, right] })).await?;
     scene.map("good", "is made once the answer is right", |_| Ok(())).await?;
     scene.map("bad", "is made once the answer is right", |_| Ok(())).await?;
     well(&scene.ctx, "c").await?;
@@ -247,7 +256,7 @@ async fn two_megabytes(ctx: Context) -> anyhow::Result<()> {
     let children = json!([large, config_map("large", json!({ "x": text })), config_map("small", json!({}))]);
     let reply = json!({ "children": children });
     scene.hook.set(move |request, info| match &request["parent"]["spec"]["large"] {
-        Value::Bool(true) => crate::hook::Reply::json(&reply),
+        Value::Bool(true) => Reply::json(&reply),
         _ => super::scene::obey(request, info),
     });
     scene.thing("first", json!({ "children": [config_map("first", json!({}))] })).await?;
@@ -346,4 +355,71 @@ async fn name_of_a_dying_stranger(ctx: Context) -> anyhow::Result<()> {
         Ok(())
     };
     scene.map("taken", "is made once the name is free", check).await.map(drop)
+}
+
+async fn too_many_children(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    let children: Vec<Value> = (0..=CHILDREN_MAX).map(|n| config_map(&format!("a{n}"), json!({}))).collect();
+    let many = Reply::json(&json!({ "children": children }));
+    scene.hook.set(move |_, _| many.clone());
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let mark = scene.ctx.mark()?;
+    let thing = scene.thing("p", json!({})).await?;
+    scene.event(&thing, "SyncError", &["children", &CHILDREN_MAX.to_string()]).await?;
+    nothing_written(&scene, mark).await?;
+    ensure!(scene.ctx.admin.list(&scene.maps, "limit=5").await?.is_empty());
+    Ok(())
+}
+
+async fn name_taken(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let foreign = scene.ctx.admin.create(&scene.maps, config_map("taken", json!({ "x": "theirs" }))).await?;
+    let owner = scene.ctx.admin.create(&scene.maps, config_map("owner", json!({}))).await?;
+    let mut owned = config_map("owned", json!({ "x": "theirs" }));
+    owned["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"], "controller": true,
+    }]);
+    let owned = scene.ctx.admin.create(&scene.maps, owned).await?;
+    let wanted = ["taken", "owned", "fine"].map(|name| config_map(name, json!({ "x": "ours" })));
+    let thing = scene.thing("p", json!({ "children": wanted })).await?;
+    scene.event(&thing, "SyncError", &["taken", "owned", "ConfigMap owner"]).await?;
+    let fine = scene.map("fine", "is made all the same", |_| Ok(())).await?;
+    let untouched = async || {
+        for before in [&foreign, &owned, &fine] {
+            let name = before["metadata"]["name"].as_str().unwrap_or_default();
+            let now = scene.ctx.admin.get(&scene.maps, name).await?;
+            ensure!(now["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], "{name}: {now}");
+        }
+        Ok(())
+    };
+    wait::stays("they are left alone", NEVER, untouched).await?;
+    // Strangers aren't deleted when they are wanted no more.
+    scene.wants("p", json!({ "children": [wanted[0]] })).await?;
+    scene.no_map("fine", SOON).await?;
+    ensure!(scene.ctx.admin.find(&scene.maps, "owned").await?.is_some(), "a stranger was deleted");
+    // And the name is used once it is free.
+    ensure!(scene.ctx.admin.delete(&scene.maps, "taken").await?);
+    let check = |map: &Value| {
+        ensure!(map["data"]["x"] == "ours", "{}", map["data"]);
+        Ok(())
+    };
+    scene.map("taken", "is made once the name is free", check).await.map(drop)
+}
+
+async fn refused_child(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let children = ["a", "Upper", "b"].map(|name| config_map(name, json!({})));
+    let thing = scene.thing("p", json!({ "status": { "x": 1 }, "children": children })).await?;
+    scene.event(&thing, "SyncError", &["Upper"]).await?;
+    for name in ["a", "b"] {
+        scene.map(name, "is made all the same", |_| Ok(())).await?;
+    }
+    // The status is written too: it says what the hook thinks, not whether all is well.
+    let status = scene.synced("p").await?["status"].clone();
+    ensure!(status["x"] == 1, "{status}");
+    let calls = scene.hook.calls_for(&scene.key("p"));
+    ensure!(calls.len() < 20, "{} calls: it is no hot loop", calls.len());
+    Ok(())
 }

@@ -10,18 +10,24 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
-use super::errors_reply::nothing_written;
 use super::faults_hook::{conditions_say, well};
-use super::scene::{LATER, SOON, Scene, config_map, obey};
+use super::scene::{LATER, NEVER, SOON, Scene, config_map, obey};
 use crate::cluster::Context;
 use crate::hook::{Call, CallInfo, Reply};
+use crate::server::audit::Mark;
 use crate::trial::Case;
+use crate::wait;
+
+/// The largest reply that is taken, in bytes.
+const REPLY_MAX: usize = 8 << 20;
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("faults_reply", "429_in_every_form", later_in_every_form),
         Case::new("faults_reply", "wrong_types_in_every_field", wrong_types),
+        Case::new("faults_reply", "loose_takes_what_strict_refuses", loose_takes_what_strict_refuses),
+        Case::new("faults_reply", "largest_and_too_large", reply_too_large),
         Case::new("faults_reply", "status_null_empty_and_missing", status_null_empty_and_missing),
         Case::new("faults_reply", "resync_after_next_to_nothing", resync_after_next_to_nothing),
         Case::new("faults_reply", "child_field_flips", child_field_flips),
@@ -29,6 +35,18 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("faults_reply", "child_comes_and_goes", child_comes_and_goes),
         Case::new("faults_reply", "status_flips", status_flips),
     ]
+}
+
+/// Fails if a thing or a ConfigMap was written since, or is within a while. Events aren't counted.
+pub(super) async fn nothing_written(scene: &Scene, since: Mark) -> anyhow::Result<()> {
+    let group = scene.ctx.group();
+    wait::stays("nothing is written", NEVER, async || {
+        let mut writes = scene.ctx.requests(since)?;
+        writes.retain(|r| r.is_write() && (r.group == group || r.group.is_empty()) && r.resource != "events");
+        ensure!(writes.is_empty(), "{writes:?}");
+        Ok(())
+    })
+    .await
 }
 
 fn gaps(calls: &[Call]) -> Vec<Duration> {
@@ -280,4 +298,52 @@ async fn status_flips(ctx: Context) -> anyhow::Result<()> {
     spec["parentResource"]["ignoreStatusChanges"] = false.into();
     let status = |number: usize| json!({ "status": { "a": 1, "last": { "call": number } } });
     flips(&scene, spec, &["status: last.call"], status).await.context("ignoreStatusChanges: false")
+}
+
+async fn reply_too_large(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    // JSON of a given size: blanks count.
+    scene.hook.set(|request, _| {
+        let size = request["parent"]["spec"]["size"].as_u64().and_then(|size| usize::try_from(size).ok());
+        let mut body = br#"{"status":{"x":1}}"#.to_vec();
+        body.resize(size.unwrap_or_default().max(body.len()), b' ');
+        Reply::status(200).body(body)
+    });
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let mark = scene.ctx.mark()?;
+    let body = |name: &str, size: usize| json!({ "metadata": { "name": name }, "spec": { "size": size } });
+    let thing = scene.ctx.admin.create(&scene.things, body("more", REPLY_MAX + 1)).await?;
+    scene.event(&thing, "SyncError", &["larger than", &REPLY_MAX.to_string()]).await?;
+    nothing_written(&scene, mark).await?;
+    scene.ctx.admin.create(&scene.things, body("just", REPLY_MAX)).await?;
+    scene.synced("just").await.map(drop)
+}
+
+async fn loose_takes_what_strict_refuses(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(|request, _| {
+        Reply::status(200).body(request["parent"]["spec"]["text"].as_str().unwrap_or_default().to_owned())
+    });
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let twice = r#"{"childs":[],"children":[],"children":[{"apiVersion":"v1","kind":"Secret","kind":"ConfigMap",
+        "metadata":{"name":"a"},"data":{"x":"1","x":"2"}}]}"#;
+    let mark = scene.ctx.mark()?;
+    let thing = scene
+        .ctx
+        .admin
+        .create(&scene.things, json!({ "metadata": { "name": "p" }, "spec": { "text": twice } }))
+        .await?;
+    scene.event(&thing, "SyncError", &["childs: unknown field", "responseUnMarshallMode: loose"]).await?;
+    nothing_written(&scene, mark).await?;
+    let message = scene.condition("c", ["HookReachable", "False", "BadReply"]).await?;
+    ensure!(message.contains(&scene.hook.url("/sync")), "{message}");
+    let name = scene.ctx.controller_name("c");
+    let patch = json!({ "spec": { "hooks": { "sync": { "webhook": { "responseUnMarshallMode": "loose" } } } } });
+    scene.ctx.admin.patch_merge(&Context::controllers(), &name, &patch).await?;
+    let check = |map: &Value| {
+        ensure!(map["data"]["x"] == "2", "{}", map["data"]);
+        Ok(())
+    };
+    scene.map("a", "is made as it stands last", check).await?;
+    well(&scene.ctx, "c").await
 }

@@ -9,12 +9,11 @@ mod children_when;
 mod command;
 mod conformance;
 mod dev;
-mod errors;
-mod errors_reply;
 mod errors_setting;
 mod faults_children;
 mod faults_hook;
 mod faults_reply;
+mod faults_retry;
 mod kubectl;
 mod main_job;
 mod metacontroller;
@@ -44,12 +43,11 @@ pub(crate) fn all() -> Vec<Case> {
         children::cases(),
         children_claim::cases(),
         children_when::cases(),
-        errors::cases(),
-        errors_reply::cases(),
         errors_setting::cases(),
         faults_children::cases(),
         faults_hook::cases(),
         faults_reply::cases(),
+        faults_retry::cases(),
         soak::cases(),
         watchers::cases(),
         kubectl::cases(),

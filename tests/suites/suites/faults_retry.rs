@@ -1,13 +1,13 @@
 //! A hook that is down, slow, failing, or asks to be called later: told, retried in ever longer steps, and forgiven.
 //!
-//! Never about what a reply holds: see `errors_reply`.
+//! Never about what else an answer can be: see `faults_hook` and `faults_reply`.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use super::scene::{SOON, Scene, config_map, obey, spec};
+use super::scene::{Scene, config_map, obey, spec};
 use crate::cluster::{Context, Scope};
 use crate::hook::{Call, Hook, Reply, refusing_address};
 use crate::trial::Case;
@@ -22,14 +22,13 @@ const HANGING: usize = 100;
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("errors", "hook_down_then_up", hook_down_then_up),
-        Case::new("errors", "hook_too_slow", hook_too_slow),
-        Case::new("errors", "slow_hook_holds_nobody_else_up", slow_hook_holds_nobody_else_up),
-        Case::new("errors", "hook_answers_500", hook_answers_500),
-        Case::new("errors", "redirects_are_refused", redirects_are_refused),
-        Case::new("errors", "422_is_terminal", terminal),
-        Case::new("errors", "429_with_retry_after", retry_after),
-        Case::new("errors", "429_without_retry_after", later_without_a_time),
+        Case::new("faults_retry", "hook_down_then_up", hook_down_then_up),
+        Case::new("faults_retry", "hook_too_slow", hook_too_slow),
+        Case::new("faults_retry", "slow_hook_holds_nobody_else_up", slow_hook_holds_nobody_else_up),
+        Case::new("faults_retry", "hook_answers_500", hook_answers_500),
+        Case::new("faults_retry", "redirects_are_refused", redirects_are_refused),
+        Case::new("faults_retry", "422_is_terminal", terminal),
+        Case::new("faults_retry", "429_with_retry_after", retry_after),
     ]
 }
 
@@ -199,18 +198,4 @@ async fn retry_after(ctx: Context) -> anyhow::Result<()> {
     }
     // A busy hook is there.
     scene.condition("c", ["HookReachable", "True", "Answered"]).await.map(drop)
-}
-
-async fn later_without_a_time(ctx: Context) -> anyhow::Result<()> {
-    let scene = Scene::new(ctx).await?;
-    scene.hook.set(|_, _| Reply::status(429));
-    scene.ctx.controller("c", scene.spec("InPlace")).await?;
-    scene.thing("p", json!({ "children": [config_map("a", json!({}))] })).await?;
-    scene.called("p", 5).await?;
-    let calls = scene.hook.calls_for(&scene.key("p"));
-    backs_off(&calls[..5])?;
-    let took = calls[4].started - calls[0].started;
-    ensure!(took < SOON, "short at first, but five calls took {took:?}");
-    scene.hook.set(obey);
-    scene.map("a", "is made once the hook answers", |_| Ok(())).await.map(drop)
 }
