@@ -100,7 +100,9 @@ impl Board {
             }
             HookHealth::Failing(reason, message) => {
                 let recent = noted.last_success.is_some_and(|at| now.saturating_sub(at) < FAILING_AFTER);
-                if recent && matches!(reason, "BadCode" | "BadReply" | "Timeout" | "ConnectionBroken" | "NotHttp") {
+                if recent
+                    && matches!(reason, "BadCode" | "BadReply" | "Timeout" | "ConnectionBroken" | "NotHttp" | "NoRoom")
+                {
                     return false;
                 }
                 HookHealth::Failing(reason, message)

@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -99,12 +100,22 @@ impl Hooks {
     /// # Errors
     /// If there is no whole reply with code 200 within the target's limits.
     pub async fn call(&self, target: &Target, headers: HeaderMap, body: Bytes) -> Result<Reply, Error> {
-        tokio::time::timeout(target.timeout, self.exchange(target, headers, body))
-            .await
-            .unwrap_or(Err(Error::Timeout { after: target.timeout }))
+        let (after, waits) = (target.timeout, AtomicBool::new(false));
+        let exchange = self.exchange(target, headers, body, &waits);
+        tokio::time::timeout(after, exchange).await.unwrap_or_else(|_| {
+            let is_ours = waits.load(Ordering::Relaxed);
+            Err(if is_ours { Error::NoRoom { after, bytes: SMALL_REPLY_BYTES } } else { Error::Timeout { after } })
+        })
     }
 
-    async fn exchange(&self, target: &Target, headers: HeaderMap, body: Bytes) -> Result<Reply, Error> {
+    /// The call without its deadline; `waits` while it does so for others, and not for the hook.
+    async fn exchange(
+        &self,
+        target: &Target,
+        headers: HeaderMap,
+        body: Bytes,
+        waits: &AtomicBool,
+    ) -> Result<Reply, Error> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = target.uri.clone();
@@ -135,11 +146,11 @@ impl Hooks {
         if announced > limit as u64 {
             return Err(Error::TooLarge { limit });
         }
-        self.read(body, limit).await
+        self.read(body, limit, waits).await
     }
 
     /// Reads a body up to a limit.
-    async fn read(&self, mut body: Incoming, limit: usize) -> Result<Reply, Error> {
+    async fn read(&self, mut body: Incoming, limit: usize, waits: &AtomicBool) -> Result<Reply, Error> {
         let (mut buffer, mut large) = (BytesMut::new(), None);
         while let Some(frame) = body.frame().await {
             let data = frame.map_err(|error| broken(&error))?.into_data().unwrap_or_default();
@@ -148,8 +159,10 @@ impl Hooks {
                 return Err(Error::TooLarge { limit });
             }
             if size > SMALL_REPLY_BYTES && large.is_none() {
+                waits.store(true, Ordering::Relaxed);
                 // Never closed; and without a place it would only be read as if there were no bound.
                 large = Arc::clone(&self.large).acquire_owned().await.ok();
+                waits.store(false, Ordering::Relaxed);
                 // Room for all of it, so that growing never holds two copies. What isn't used isn't resident.
                 buffer.reserve(limit - buffer.len());
             }

@@ -44,6 +44,17 @@ pub enum Error {
         /// The limit.
         after: Duration,
     },
+    /// The reply is large, and others that are held the room for it.
+    #[error(
+        "no room within {after:?} for a reply above {bytes} bytes: as many as are held at once were being read; large \
+         replies that come slowly are the cause"
+    )]
+    NoRoom {
+        /// The limit of the call.
+        after: Duration,
+        /// From where on a reply is large.
+        bytes: usize,
+    },
     /// A redirect, which is never followed.
     #[error("the hook answered with a redirect ({code}), which is not followed; name the final URL")]
     Redirect {
@@ -96,6 +107,7 @@ impl Error {
             Self::Broken(_) => "ConnectionBroken",
             Self::NotHttp(_) => "NotHttp",
             Self::Timeout { .. } => "Timeout",
+            Self::NoRoom { .. } => "NoRoom",
             Self::Redirect { .. } => "Redirect",
             Self::Code { .. } => "BadCode",
             Self::Later { .. } => "TooManyRequests",
@@ -111,6 +123,7 @@ impl Error {
             Self::Redirect { .. }
                 | Self::Code { .. }
                 | Self::Later { .. }
+                | Self::NoRoom { .. }
                 | Self::TooLarge { .. }
                 | Self::HeadTooLarge { .. }
                 | Self::Encoding(_)

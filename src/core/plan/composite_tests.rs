@@ -107,10 +107,14 @@ impl World {
     }
 
     fn sync(&self, reply: &Value) -> Result<Plan, Error> {
+        self.input(reply, plan)
+    }
+
+    fn input<T>(&self, reply: &Value, of: impl FnOnce(&Input<'_>) -> T) -> T {
         let strict = self.controller.sync.webhook.strict;
         let reply = SyncReply::parse(reply.to_string().as_bytes(), Limits::default(), strict).unwrap();
         let selector = parent_selector(&self.controller, &self.parent).unwrap();
-        plan(&Input {
+        of(&Input {
             controller: &self.controller,
             resource: &self.resource,
             parent: &self.parent,
@@ -956,4 +960,24 @@ proptest! {
         expected["observedGeneration"] = 3.into();
         prop_assert!(merge::same(&world.parent.section("status").unwrap_or_default(), &expected));
     }
+}
+
+#[test]
+fn what_a_plan_changes_is_told_in_a_few_words() {
+    let world = World::new(&RINGMASTER).having(&[config_map("a"), config_map("b")]);
+    let told = |reply: Value| world.input(&reply, |input| crate::plan::describe(&plan(input).unwrap(), input));
+    let status = json!({"observedGeneration": 3});
+    let changed = with(config_map("a"), "data.k", json!("other"));
+    let secret = json!("not to be told");
+    assert_eq!(told(json!({"status": status, "children": [config_map("a"), config_map("b")]})), "");
+    assert_eq!(told(json!({"children": [changed, config_map("b")]})), "ConfigMap shop/a: data.k");
+    assert_eq!(
+        told(json!({"children": [with(config_map("a"), "data.k", secret)]})),
+        "ConfigMap shop/a: data.k, and 1 more"
+    );
+    let three = [config_map("a"), config_map("b"), config_map("c")];
+    assert_eq!(told(json!({"children": three})), "ConfigMap shop/c is created");
+    assert_eq!(told(json!({"children": [config_map("a")]})), "ConfigMap shop/b is deleted");
+    let both = json!({"status": {"x": {"y": 1}}, "children": [config_map("a"), config_map("b")]});
+    assert_eq!(told(both), "status: x");
 }
