@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::ServiceExt;
 use axum::body::{Body, to_bytes};
 use axum::response::Response;
 use axum::serve::Listener;
@@ -15,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Shown};
 use crate::audit::{Audit, Record};
 use crate::auth::{
     User, Users, authorize, authorize_path, check_review, impersonated, impersonates, review, rules_review, self_review,
@@ -27,7 +28,8 @@ use crate::patch::{json_patch, merge_body, merge_patch, strategic, strategic_bod
 use crate::read::Listed;
 use crate::registry::{Definition, Source};
 use crate::request::{Refused, Request, Verb};
-use crate::server::ApiServer;
+use crate::server::{ApiServer, Clock};
+use crate::service::OverSocket;
 use crate::table::{
     Accepted, Client, Columns, Encoding, Endpoint, Form, Include, ListMeta, NotAcceptable, TableOptions, metadata,
     metadata_list, negotiate, refusal as refused_form, table,
@@ -84,10 +86,7 @@ impl Front {
         L: Listener,
         L::Addr: std::fmt::Debug,
     {
-        let app = axum::Router::new().fallback(move |request: http::Request<Body>| {
-            let front = self.clone();
-            async move { front.answer(request).await }
-        });
+        let app = ServiceExt::<http::Request<Body>>::into_make_service(OverSocket(self));
         // Watches have no end of their own: connections are dropped with the server, not drained.
         tokio::select! {
             served = axum::serve(listener, app).into_future() => Ok(served?),
@@ -246,20 +245,22 @@ impl Front {
         }
         let view = View {
             accepted,
-            columns: columns(&definition, request),
+            definition: Arc::clone(&definition),
+            scale: request.subresource == "scale",
             include: Include::parse(request.query.get("includeObject"))
                 .map_err(|error| Error::bad_request(error.to_string()))?,
-            now: unix_seconds(&(self.server.clock)().time),
+            clock: Arc::clone(&self.server.clock),
         };
         options::check_write(request.verb, content_type(asked) == APPLY, &request.query)?;
         match request.verb {
             Verb::Get => {
                 let (definition, object) = self.server.get(request)?;
-                let mut shown = shape::shown(&definition, &object);
-                if request.subresource == "scale" {
-                    shown = scale::shown(&definition, &shown)?;
-                }
-                view.one(200, &shown, &[])
+                let body = if request.subresource == "scale" {
+                    scale::shown(&definition, &shape::shown(&definition, &object))?.into()
+                } else {
+                    Shown::Stored(definition, object)
+                };
+                view.finished(Answer { code: 200, body, warnings: Vec::new() })
             }
             Verb::List => view.many(&self.server.list(request)?),
             Verb::DeleteCollection => {
@@ -393,18 +394,30 @@ impl Front {
 /// How answers are shown to one client.
 struct View {
     accepted: Accepted,
-    columns: Arc<Columns>,
+    definition: Arc<Definition>,
+    /// Whether it is a Scale that is shown.
+    scale: bool,
     include: Include,
-    now: i64,
+    clock: Clock,
 }
 
 impl View {
+    /// Of a table; most answers are none.
+    fn columns(&self) -> Columns {
+        columns(&self.definition, self.scale)
+    }
+
+    /// Seconds since 1970, for ages in a table.
+    fn now(&self) -> i64 {
+        unix_seconds(&(self.clock)().time)
+    }
+
     fn one(&self, code: u16, object: &Value, warnings: &[String]) -> Result<Response, Error> {
         let options = |version| TableOptions { version, include: self.include, headers: true };
         let shown = match self.accepted.form {
             // A Status is itself in every form.
             Form::Table(version) if object["kind"] != "Status" => {
-                Cow::Owned(table(&self.columns, ListMeta::of(object), [object], self.now, &options(version)))
+                Cow::Owned(table(&self.columns(), ListMeta::of(object), [object], self.now(), &options(version)))
             }
             Form::Metadata(version) | Form::MetadataList(version) if object["kind"] != "Status" => {
                 Cow::Owned(metadata(object, version))
@@ -441,7 +454,7 @@ impl View {
             Form::Full => serde_json::from_slice(&full_list(listed, &meta)).unwrap_or_default(),
             Form::Table(version) => {
                 let options = TableOptions { version, include: self.include, headers: true };
-                table(&self.columns, meta, &objects, self.now, &options)
+                table(&self.columns(), meta, &objects, self.now(), &options)
             }
             Form::Metadata(version) | Form::MetadataList(version) => metadata_list(meta, &objects, version),
         };
@@ -451,11 +464,12 @@ impl View {
     /// How a watch shows an object.
     fn show(self) -> stream::Show {
         let mut headers = true;
+        let (columns, now) = (self.columns(), self.now());
         Box::new(move |object: Value| match self.accepted.form {
             Form::Full => object,
             Form::Table(version) => {
                 let options = TableOptions { version, include: self.include, headers: std::mem::take(&mut headers) };
-                table(&self.columns, ListMeta::of(&object), [&object], self.now, &options)
+                table(&columns, ListMeta::of(&object), [&object], now, &options)
             }
             Form::Metadata(version) | Form::MetadataList(version) => metadata(&object, version),
         })
@@ -492,12 +506,12 @@ fn full_list(listed: &Listed, meta: &ListMeta<'_>) -> Vec<u8> {
     out
 }
 
-fn columns(definition: &Definition, request: &Request) -> Arc<Columns> {
-    Arc::new(match &definition.source {
-        _ if request.subresource == "scale" => Columns::scale(!definition.is_built_in()),
+fn columns(definition: &Definition, scale: bool) -> Columns {
+    match &definition.source {
+        _ if scale => Columns::scale(!definition.is_built_in()),
         Source::BuiltIn => Columns::built_in(definition.resource.api_version.group(), &definition.resource.plural),
         Source::Crd { columns, .. } => Columns::custom(columns),
-    })
+    }
 }
 
 fn client<'a>(asked: &'a Asked<'_>, pretty: Option<&'a str>) -> Client<'a> {

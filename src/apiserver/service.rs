@@ -1,4 +1,4 @@
-//! The server as a tower service: for a client in the same process, such as `kube::Client`.
+//! The server as a tower service: for a client in the same process, such as `kube::Client`, and for a socket.
 //!
 //! Never skips a step that a request over a socket takes, but for asking who it is.
 
@@ -27,6 +27,25 @@ impl InProcess {
     #[must_use]
     pub fn new(front: Front, user: User) -> Self {
         Self { front, user: Arc::new(user) }
+    }
+}
+
+/// A server as whoever connects sees it: each request says who asks.
+#[derive(Clone)]
+pub(crate) struct OverSocket(pub(crate) Front);
+
+impl Service<http::Request<Body>> for OverSocket {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let front = self.0.clone();
+        async move { Ok(front.answer(request).await) }.boxed()
     }
 }
 

@@ -66,8 +66,8 @@ impl ServerKind {
 pub(crate) struct Setup {
     /// How many events of a kind the embedded server remembers, if not as many as by default.
     pub(crate) remembered: Option<usize>,
-    /// The real API server and etcd alone, without audit log and controllers: what a benchmark compares with.
-    pub(crate) bare: bool,
+    /// Without an audit log, which a benchmark's writes shouldn't wait for.
+    pub(crate) unaudited: bool,
 }
 
 /// What a start came to.
@@ -144,7 +144,7 @@ impl Server {
             pki: &pki,
             tokens: &lines,
             controller_token: &tokens["controllers"],
-            audited: !setup.bare,
+            audited: !setup.unaudited,
         };
         let real = Real::start(binaries, &layout)?;
         Ok(Self {
@@ -214,7 +214,6 @@ impl Server {
         match &mut *self.backend() {
             // It collects garbage by itself.
             Backend::Embedded(_) => Ok(()),
-            Backend::Real(_) if self.setup.bare => Ok(()),
             Backend::Real(real) => real.start_controllers(),
         }
     }
