@@ -49,8 +49,8 @@ apiserver: ## A real kube-apiserver with the CRDs, on loopback, until Ctrl-C
 	@echo "  export PATH=\$$PATH:$$(tests/components/build)"
 	cargo test --test suites -- --serve target/apiserver
 
-demo: ## The Website example with 200 objects, live, without a cluster; ARGS=--once ends when all are ready
-	cargo run --release --quiet -- demo $(ARGS)
+demo: ## The Website example with 200 objects, live, without a cluster; HOOK=go, ARGS=--once to end when all are ready
+	cargo run --release --quiet -- demo $(if $(HOOK),--hook $(HOOK)) $(ARGS)
 
 bench: ## Benchmarks beside what they are compared with; WHAT=apiserver runs one, N=10000 a smaller one
 	cargo bench --bench bench -- $(WHAT)

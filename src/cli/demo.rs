@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ringmaster_dev::demo::{self, Options};
+use ringmaster_dev::demo::{self, Language, Options};
 use ringmaster_engine::telemetry;
 
 use crate::run::until_signal;
@@ -26,6 +26,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 200)]
     websites: usize,
 
+    /// What the webhook is written in
+    #[arg(long, value_enum, value_name = "LANGUAGE", default_value = "python")]
+    hook: Hook,
+
     /// Where the API server listens, on loopback; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -33,6 +37,22 @@ pub(crate) struct Arguments {
     /// Write the kubeconfig here; it is removed at the end
     #[arg(long, value_name = "FILE", default_value = "ringmaster-demo.kubeconfig")]
     write_kubeconfig: PathBuf,
+}
+
+/// [`Language`] as clap reads it.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Hook {
+    Python,
+    Go,
+}
+
+impl From<Hook> for Language {
+    fn from(hook: Hook) -> Self {
+        match hook {
+            Hook::Python => Self::Python,
+            Hook::Go => Self::Go,
+        }
+    }
 }
 
 pub(crate) fn main(arguments: Arguments) -> ExitCode {
@@ -47,12 +67,12 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
 }
 
 fn options(arguments: Arguments) -> anyhow::Result<Options> {
-    let Arguments { once, timeout, websites, listen, write_kubeconfig } = arguments;
+    let Arguments { once, timeout, websites, hook, listen, write_kubeconfig } = arguments;
     // A terminal that can't move its cursor gets lines.
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     let live = !once && std::io::stdout().is_terminal() && !dumb;
     let timeout = Duration::from_secs(timeout);
-    let options = Options { once, timeout, websites, listen, kubeconfig: write_kubeconfig, live };
+    let options = Options { once, timeout, websites, listen, kubeconfig: write_kubeconfig, hook: hook.into(), live };
     options.check().map_err(anyhow::Error::msg)?;
     if !live {
         // A drawing and log lines on one terminal would spoil each other.

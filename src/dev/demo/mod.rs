@@ -1,7 +1,7 @@
 //! `ringmaster demo`: the Website example with many objects on the local API server, to look at and to play with.
 //!
 //! ```text
-//!   scene      the objects and the webhook
+//!   scene      the objects and the webhook; language: what that is written in
 //!   changes    what happens to them
 //!   figures    what the engine's metrics say
 //!   view       what is shown
@@ -11,6 +11,7 @@
 
 mod changes;
 mod figures;
+mod language;
 mod scene;
 mod view;
 
@@ -43,6 +44,7 @@ use crate::session;
 use crate::{Stop, quoted};
 use changes::Log;
 use figures::Figures;
+pub use language::Language;
 use view::{NEW, View, short};
 
 /// Fewest and most Websites of a demo.
@@ -54,11 +56,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const LATELY: usize = 20;
 /// Time between two lines without a terminal.
 const LINE: Duration = Duration::from_secs(5);
-/// How long the webhook may take until it listens.
-const HOOK_START: Duration = Duration::from_secs(20);
 /// How often that is tried.
 const HOOK_LOOK: Duration = Duration::from_millis(20);
-/// Syncs at once: as many as one Python process answers without a queue of its own.
+/// Syncs at once: as many as one process answers without a queue of its own.
 const WORKERS: usize = 8;
 /// An answer of `/metrics` within this time, or none.
 const SCRAPE: Duration = Duration::from_secs(2);
@@ -78,6 +78,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where the kubeconfig is written.
     pub kubeconfig: PathBuf,
+    /// What the webhook is written in.
+    pub hook: Language,
     /// Draw on the terminal, or print lines.
     pub live: bool,
 }
@@ -101,15 +103,27 @@ pub enum Error {
     /// The example.
     #[error(transparent)]
     Scene(#[from] scene::Error),
-    /// Nothing runs Python.
-    #[error("python3 doesn't run ({0}): the demo's webhook is written in it; install Python 3.9 or newer")]
-    Python(String),
+    /// Nothing runs the webhook.
+    #[error("{program} doesn't run ({why}): the demo's webhook needs it; {fix}")]
+    Language {
+        /// What doesn't run.
+        program: &'static str,
+        /// Why.
+        why: String,
+        /// What would help.
+        fix: &'static str,
+    },
     /// A folder or a port for the webhook.
     #[error("a place for the webhook")]
     Place(#[source] std::io::Error),
     /// The webhook doesn't listen.
-    #[error("the webhook doesn't listen after {seconds} s; its last lines:{0}", seconds = HOOK_START.as_secs())]
-    Hook(String),
+    #[error("the webhook doesn't listen after {seconds} s; its last lines:{said}")]
+    Hook {
+        /// How long it had.
+        seconds: u64,
+        /// Its last lines, each behind a line break.
+        said: String,
+    },
     /// Not all became ready in time.
     #[error("{0}")]
     NotReady(String),
@@ -140,7 +154,7 @@ impl Options {
 /// # Errors
 /// If something can't start; with [`Options::once`], if not all become ready in time.
 pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
-    python().await?;
+    runs(options.hook).await?;
     let folder = tempfile::Builder::new().prefix("ringmaster-demo-").tempdir().map_err(Error::Place)?;
     let place = Place { listen: options.listen, kubeconfig: options.kubeconfig.clone(), state: None };
     let local = Local::start(place).await?;
@@ -163,13 +177,16 @@ pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
     Ok(stopped?)
 }
 
-async fn python() -> Result<(), Error> {
-    let ran = tokio::process::Command::new("python3").arg("--version").output().await;
-    match ran {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(Error::Python(output.status.to_string())),
-        Err(error) => Err(Error::Python(error.to_string())),
-    }
+/// Whether the language's program runs.
+async fn runs(language: Language) -> Result<(), Error> {
+    let (program, argument, fix) = language.needs();
+    let ran = tokio::process::Command::new(program).arg(argument).output().await;
+    let why = match ran {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => output.status.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::Language { program, why, fix })
 }
 
 /// A port that was free a moment ago.
@@ -191,7 +208,7 @@ struct Stage {
 impl Stage {
     async fn run(&self, options: &Options, local: &Local, stop: &Stop) -> Result<(), Error> {
         let engine = tokio::select! {
-            engine = self.prepare(local) => engine?,
+            engine = self.prepare(options.hook, local) => engine?,
             () = stop.gently.cancelled() => return Ok(()),
         };
         let metrics = engine.metrics_address();
@@ -214,17 +231,17 @@ impl Stage {
     }
 
     /// Everything but the engine's run.
-    async fn prepare(&self, local: &Local) -> Result<Engine, Error> {
+    async fn prepare(&self, language: Language, local: &Local) -> Result<Engine, Error> {
         session::crds(&self.objects).await?;
         scene::set(&self.objects).await?;
         scene::pass_themes(&self.objects, &self.folder).await?;
         let port = free_port().map_err(Error::Place)?;
-        let command = scene::write_hook(&self.folder, port)?;
+        let command = scene::write_hook(language, &self.folder, port)?;
         let guardian = Arc::new(Guardian::start().map_err(Error::Place)?);
         let hook = Hook::new("hook", &command, &self.folder, self.listener(), &guardian);
         self.tasks.spawn(hook.run(self.tasks_stop.clone()));
         self.tasks.spawn(self.pass_themes());
-        self.hook_listens(port).await?;
+        self.hook_listens(language, port).await?;
 
         let resolve = format!("{}=127.0.0.1:{port}", scene::HOOK_HOST);
         let workers = Some(WORKERS.to_string());
@@ -234,14 +251,15 @@ impl Stage {
     }
 
     /// The webhook says so itself: something else may have taken the port.
-    async fn hook_listens(&self, port: u16) -> Result<(), Error> {
+    async fn hook_listens(&self, language: Language, port: u16) -> Result<(), Error> {
         let said = format!("listening on 127.0.0.1:{port}");
         let listens = async {
             while !self.hook_lines.lock().contains(&said) {
                 tokio::time::sleep(HOOK_LOOK).await;
             }
         };
-        tokio::time::timeout(HOOK_START, listens).await.map_err(|_| Error::Hook(self.said()))
+        let late = |_| Error::Hook { seconds: language.start().as_secs(), said: self.said() };
+        tokio::time::timeout(language.start(), listens).await.map_err(late)
     }
 
     /// The webhook's last lines, each on one of its own.
@@ -289,7 +307,7 @@ impl Stage {
             let ((), summary) = tokio::try_join!(populated, eye.until_ready(options.timeout))?;
             return Ok(summary);
         }
-        let introduction = introduction(local, options.websites);
+        let introduction = introduction(local, options.websites, options.hook);
         let changed = async {
             populated.await?;
             changes::run(&self.objects, options.websites, &self.log).await;
@@ -494,7 +512,7 @@ fn summary(view: &View) -> String {
     )
 }
 
-fn introduction(local: &Local, websites: usize) -> String {
+fn introduction(local: &Local, websites: usize, language: Language) -> String {
     let (namespace, site) = (scene::NAMESPACE, scene::name(0));
     let lines = [
         format!("kubectl get rcc,websites -n {namespace}"),
@@ -504,8 +522,9 @@ fn introduction(local: &Local, websites: usize) -> String {
         format!("kubectl patch theme {} --type merge -p '{{\"spec\":{{\"color\":\"gold\"}}}}'", scene::FICKLE),
     ];
     format!(
-        "{}: {websites} Websites, each with a ConfigMap, a Service and a Deployment, by a Python webhook.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\nCtrl-C ends it.",
+        "{}: {websites} Websites, each with a ConfigMap, a Service and a Deployment, by a webhook in {}.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\nCtrl-C ends it.",
         style("Ringmaster demo").bold(),
+        language.name(),
         quoted(local.kubeconfig()),
         lines.join("\n  "),
     )

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::language::Language;
 use crate::objects::{self, Objects};
 
 /// The namespace of the Websites.
@@ -17,7 +18,6 @@ pub(crate) const FICKLE: &str = "solarized";
 /// Every Website is looked at again this often, so that a theme's coming and going is noticed.
 const RESYNC_SECONDS: u64 = 5;
 
-const HOOK: &str = include_str!("../../../webhooks-examples/python/website/hook.py");
 const CRDS: &str = include_str!("../../../webhooks-examples/python/website/manifests/crds.yaml");
 const CONTROLLER: &str = include_str!("../../../webhooks-examples/python/website/manifests/controller.yaml");
 const SAMPLES: &str = include_str!("../../../webhooks-examples/python/website/manifests/samples.yaml");
@@ -76,11 +76,13 @@ pub(crate) fn name(number: usize) -> String {
 }
 
 /// The webhook, written into a folder; its command line, with `port`.
-pub(crate) fn write_hook(folder: &Path, port: u16) -> Result<String, Error> {
-    let path = folder.join("hook.py");
-    std::fs::write(&path, HOOK).map_err(|source| Error::Write { path: path.clone(), source })?;
-    let themes = themes_file(folder);
-    Ok(format!("exec python3 '{}' --listen 127.0.0.1:{port} --themes '{}'", path.display(), themes.display()))
+pub(crate) fn write_hook(language: Language, folder: &Path, port: u16) -> Result<String, Error> {
+    for (name, text) in language.files() {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(|source| Error::Write { path, source })?;
+    }
+    let (command, themes) = (language.command(folder), themes_file(folder));
+    Ok(format!("{command} --listen 127.0.0.1:{port} --themes '{}'", themes.display()))
 }
 
 fn themes_file(folder: &Path) -> PathBuf {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::child::Child;
 use crate::objects::{Objects, Resource, code};
+use crate::server::components;
 use crate::trial::{Case, Scratch};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_ringmaster");
@@ -37,6 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::alone("dev", "killed_leaves_no_webhook", killed_leaves_no_webhook),
         Case::alone("dev", "goes_on_without_a_reader", goes_on_without_a_reader),
         Case::alone("demo", "once_ends_when_all_is_ready", once_ends_when_all_is_ready),
+        Case::alone("demo", "runs_the_webhook_in_go_too", runs_the_webhook_in_go_too).needs(components),
         Case::alone("demo", "once_fails_with_the_reason", once_fails_with_the_reason),
         Case::alone("demo", "goes_on_until_it_is_told", goes_on_until_it_is_told),
     ]
@@ -331,6 +333,12 @@ async fn once_ends_when_all_is_ready(scratch: Scratch) -> anyhow::Result<()> {
         .with_context(|| text.clone())?;
     ensure!(calls >= 400 && text.contains("calls over HTTP") && text.contains(", 0 failed"), "{text}");
     ensure!(!scratch.dir().join("ringmaster-demo.kubeconfig").exists(), "it left its kubeconfig behind");
+    Ok(())
+}
+
+async fn runs_the_webhook_in_go_too(scratch: Scratch) -> anyhow::Result<()> {
+    let (code, text) = run_with(&scratch, "go", &["demo", "--once", "--hook", "go", "--websites", "20"], None).await?;
+    ensure!(code == Some(0) && text.contains("20 of 20 Websites ready after"), "exit {code:?}: {text}");
     Ok(())
 }
 
