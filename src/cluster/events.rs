@@ -20,6 +20,9 @@ use crate::rate::Buckets;
 
 /// Events waiting to be posted.
 pub const MAX_QUEUED_EVENTS: usize = 256;
+/// Posts after which the recorder's memory of what it may count up is given up: it has no limit of its own, and looks at
+/// all of it for each event. An event that comes again then is one object more.
+const MAX_REMEMBERED_POSTS: usize = 2048;
 /// A note is cut at this many bytes; the API allows 1 KiB.
 const MAX_NOTE_BYTES: usize = 1000;
 /// Posting one event may take this long.
@@ -71,7 +74,8 @@ impl Events {
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED_EVENTS);
         let reporter = Reporter { controller: "ringmaster".to_owned(), instance: None };
-        let recorder = Recorder::new(client.kube().clone(), reporter);
+        let kube = client.kube().clone();
+        let recorder = move || Recorder::new(kube.clone(), reporter.clone());
         let work = post(recorder, waiting, Buckets::new(per_second, burst), Arc::clone(&meter), cancel);
         (Self { queue, meter }, work)
     }
@@ -86,7 +90,7 @@ impl Events {
 }
 
 async fn post(
-    recorder: Recorder,
+    recorder: impl Fn() -> Recorder,
     mut waiting: mpsc::Receiver<Event>,
     mut buckets: Buckets,
     meter: Arc<dyn Meter>,
@@ -94,6 +98,7 @@ async fn post(
 ) {
     let start = Instant::now();
     let hasher = RandomState::new();
+    let (new_recorder, mut recorder, mut posts) = (&recorder, recorder(), 0);
     loop {
         let event = tokio::select! {
             () = cancel.cancelled() => return,
@@ -122,6 +127,10 @@ async fn post(
             note: Some(event.note),
             secondary: None,
         };
+        if posts == MAX_REMEMBERED_POSTS {
+            (recorder, posts) = (new_recorder(), 0);
+        }
+        posts += 1;
         match tokio::time::timeout(POST_TIMEOUT, recorder.publish(&event, &reference)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "event was not posted"),
