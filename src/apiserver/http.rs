@@ -25,7 +25,7 @@ use crate::body::{Repeated, Written};
 use crate::error::Error;
 use crate::field_error::go_text;
 use crate::patch::{json_patch, merge_body, merge_patch, strategic, strategic_body};
-use crate::read::Listed;
+use crate::read::{Listed, full_list};
 use crate::registry::{Definition, Source};
 use crate::request::{Refused, Request, Verb};
 use crate::server::{ApiServer, Clock};
@@ -474,36 +474,6 @@ impl View {
             Form::Metadata(version) | Form::MetadataList(version) => metadata(&object, version),
         })
     }
-}
-
-fn full_list(listed: &Listed, meta: &ListMeta<'_>) -> Vec<u8> {
-    let resource = &listed.definition.resource;
-    let mut metadata = json!({ "resourceVersion": meta.resource_version });
-    if matches!(listed.definition.source, Source::Crd { .. }) {
-        // Untyped lists always say it.
-        metadata["continue"] = "".into();
-    }
-    if let Some(token) = meta.continue_token {
-        metadata["continue"] = token.into();
-    }
-    if let Some(count) = meta.remaining_item_count {
-        metadata["remainingItemCount"] = count.into();
-    }
-    let size: usize = listed.objects.iter().map(|object| object.json().len() + 1).sum();
-    let mut out = Vec::with_capacity(size + 256);
-    let head = json!({
-        "kind": listed.definition.list_kind, "apiVersion": resource.api_version.as_str(), "metadata": metadata });
-    let head = head.to_string();
-    out.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
-    out.extend_from_slice(br#","items":["#);
-    for (index, object) in listed.objects.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        shape::write_item(&listed.definition, object, &mut out);
-    }
-    out.extend_from_slice(b"]}");
-    out
 }
 
 fn columns(definition: &Definition, scale: bool) -> Columns {

@@ -12,10 +12,12 @@ use crate::error::Error;
 use crate::fields::FieldSelector;
 use crate::labels::LabelSelector;
 use crate::options;
-use crate::registry::Definition;
+use crate::registry::{Definition, Source};
 use crate::request::Request;
 use crate::server::{ApiServer, State, about};
+use crate::shape;
 use crate::store::{Event, Live};
+use crate::table::ListMeta;
 
 /// An answer with many objects.
 pub struct Listed {
@@ -232,4 +234,35 @@ fn decode_token(token: &str) -> Result<(u64, ObjectKey), Error> {
     let (revision, after) = text.split_once(':').ok_or_else(bad)?;
     let (namespace, name) = after.split_once('/').unwrap_or(("", after));
     Ok((revision.parse().map_err(|_| bad())?, ObjectKey::new(namespace, name)))
+}
+
+/// A list as JSON text: the objects are JSON already.
+pub(crate) fn full_list(listed: &Listed, meta: &ListMeta<'_>) -> Vec<u8> {
+    let resource = &listed.definition.resource;
+    let mut metadata = json!({ "resourceVersion": meta.resource_version });
+    if matches!(listed.definition.source, Source::Crd { .. }) {
+        // Untyped lists always say it.
+        metadata["continue"] = "".into();
+    }
+    if let Some(token) = meta.continue_token {
+        metadata["continue"] = token.into();
+    }
+    if let Some(count) = meta.remaining_item_count {
+        metadata["remainingItemCount"] = count.into();
+    }
+    let size: usize = listed.objects.iter().map(|object| object.json().len() + 1).sum();
+    let mut out = Vec::with_capacity(size + 256);
+    let head = json!({
+        "kind": listed.definition.list_kind, "apiVersion": resource.api_version.as_str(), "metadata": metadata });
+    let head = head.to_string();
+    out.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
+    out.extend_from_slice(br#","items":["#);
+    for (index, object) in listed.objects.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        shape::write_item(&listed.definition, object, &mut out);
+    }
+    out.extend_from_slice(b"]}");
+    out
 }
