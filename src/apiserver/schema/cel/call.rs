@@ -88,31 +88,26 @@ fn overflow() -> Fail {
     Fail::Data("integer overflow".to_owned())
 }
 
+/// Arithmetic of two whole numbers of one type; `None` beyond its bounds.
+macro_rules! checked {
+    ($name:expr, $a:expr, $b:expr) => {
+        match $name {
+            operators::ADD => $a.checked_add(*$b),
+            operators::SUBSTRACT => $a.checked_sub(*$b),
+            operators::MULTIPLY => $a.checked_mul(*$b),
+            operators::DIVIDE if *$b == 0 => return data("division by zero"),
+            operators::DIVIDE => $a.checked_div(*$b),
+            _ if *$b == 0 => return data("modulus by zero"),
+            _ => $a.checked_rem(*$b),
+        }
+    };
+}
+
 fn arithmetic(name: &str, a: &Val, b: &Val) -> Eval {
     match (a, b) {
-        (Val::Int(a), Val::Int(b)) => {
-            let made = match name {
-                operators::ADD => a.checked_add(*b),
-                operators::SUBSTRACT => a.checked_sub(*b),
-                operators::MULTIPLY => a.checked_mul(*b),
-                operators::DIVIDE if *b == 0 => return data("division by zero"),
-                operators::DIVIDE => a.checked_div(*b),
-                _ if *b == 0 => return data("modulus by zero"),
-                _ => a.checked_rem(*b),
-            };
-            made.map(Val::Int).ok_or_else(overflow)
-        }
+        (Val::Int(a), Val::Int(b)) => checked!(name, a, b).map(Val::Int).ok_or_else(overflow),
         (Val::Uint(a), Val::Uint(b)) => {
-            let made = match name {
-                operators::ADD => a.checked_add(*b),
-                operators::SUBSTRACT => a.checked_sub(*b),
-                operators::MULTIPLY => a.checked_mul(*b),
-                operators::DIVIDE if *b == 0 => return data("division by zero"),
-                operators::DIVIDE => a.checked_div(*b),
-                _ if *b == 0 => return data("modulus by zero"),
-                _ => a.checked_rem(*b),
-            };
-            made.map(Val::Uint).ok_or_else(|| Fail::Data("unsigned integer overflow".to_owned()))
+            checked!(name, a, b).map(Val::Uint).ok_or_else(|| Fail::Data("unsigned integer overflow".to_owned()))
         }
         (Val::Double(a), Val::Double(b)) => match name {
             operators::ADD => Ok(Val::Double(a + b)),
