@@ -10,7 +10,7 @@ use ringmaster_core::object::Object;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::addresses::{Free, Nowhere};
+use crate::addresses::Free;
 use crate::answer::{Answer, Shown};
 use crate::apply::same_but_times;
 use crate::body::Written;
@@ -144,13 +144,8 @@ impl ApiServer {
         let likely = state.store.revision() + 1;
         // What a Service takes must be taken before another one looks.
         let held = shape::takes_addresses(definition).then_some(state);
-        let managed = match &held {
-            Some(state) => {
-                let free = &mut Free(&state.store);
-                shape::prepare(definition, &mut body, None, request, (free, &now.time), managers)?
-            }
-            None => shape::prepare(definition, &mut body, None, request, (&mut Nowhere, &now.time), managers)?,
-        };
+        let free = &mut Free(held.as_ref().map(|state| &state.store));
+        let managed = shape::prepare(definition, &mut body, None, request, (free, &now.time), managers)?;
         meta::set_managed(&mut body, managed.unwrap_or_default());
         let not_stored = |why| Error::not_stored(why, Error::already_exists(about(definition, &name)));
         let dry = request.query.get("dryRun") == Some("All");
@@ -304,14 +299,11 @@ impl ApiServer {
         }
         meta::set_managed(&mut body, given.unwrap_or_default());
         let managers = if applied { Managers::Applied } else { Managers::Track(&before) };
-        let held = shape::takes_addresses(definition).then(|| self.state.lock());
-        let managed = match &held {
-            Some(state) => {
-                let free = &mut Free(&state.store);
-                shape::prepare(definition, &mut body, Some(&old), request, (free, &now.time), managers)?
-            }
-            None => shape::prepare(definition, &mut body, Some(&old), request, (&mut Nowhere, &now.time), managers)?,
-        };
+        let state = self.state.lock();
+        let likely = state.store.revision() + 1;
+        let held = shape::takes_addresses(definition).then_some(state);
+        let free = &mut Free(held.as_ref().map(|state| &state.store));
+        let managed = shape::prepare(definition, &mut body, Some(&old), request, (free, &now.time), managers)?;
         // Built-in kinds count by rules of their own.
         let custom = matches!(definition.source, crate::registry::Source::Crd { .. });
         if custom && meta::spec_differs(&body, &old) {
@@ -335,7 +327,7 @@ impl ApiServer {
             None
         } else {
             let mut stored = shape::stored(definition, std::mem::take(&mut body));
-            Some(draft(seen.version().0 + 1, &mut stored, &definition.resource).map_err(raced)?)
+            Some(draft(likely, &mut stored, &definition.resource).map_err(raced)?)
         };
         let mut state = held.unwrap_or_else(|| self.state.lock());
         let key = ObjectKey::new(&request.namespace, &request.name);
