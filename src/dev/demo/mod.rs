@@ -25,6 +25,7 @@ use std::time::Duration;
 use console::{Term, style, truncate_str};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
 use ringmaster_engine::Engine;
@@ -296,6 +297,7 @@ impl Stage {
             stage: self,
             wanted: options.websites,
             metrics,
+            client: Client::builder(TokioExecutor::new()).build_http(),
             start: Instant::now(),
             looks: VecDeque::new(),
             last_error: None,
@@ -324,6 +326,7 @@ struct Eye<'a> {
     stage: &'a Stage,
     wanted: usize,
     metrics: Option<SocketAddr>,
+    client: Client<HttpConnector, Empty<Bytes>>,
     start: Instant,
     /// The last [`LATELY`] figures.
     looks: VecDeque<(Instant, Figures)>,
@@ -382,8 +385,7 @@ impl Eye<'_> {
 
     async fn scrape(&self) -> Option<Figures> {
         let uri = format!("http://{}/metrics", self.metrics?).parse().ok()?;
-        let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let text = async { client.get(uri).await.ok()?.into_body().collect().await.ok() };
+        let text = async { self.client.get(uri).await.ok()?.into_body().collect().await.ok() };
         let text = tokio::time::timeout(SCRAPE, text).await.ok()??.to_bytes();
         Some(Figures::parse(std::str::from_utf8(&text).ok()?))
     }
