@@ -257,8 +257,13 @@ async fn saves_when_the_terminal_goes_or_somebody_is_in_a_hurry(scratch: Scratch
         let start = std::time::Instant::now();
         for signal in signals {
             dev.signal(signal)?;
-            // Two signals of one kind at one moment are one.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            // Two signals of one kind at one moment would be one.
+            let heard = async || {
+                let text = printed(&dev)?;
+                ensure!(text.contains("stopping: running syncs end first"), "{text}");
+                Ok(())
+            };
+            scratch.wait("the signal is heard", SOON, heard).await?;
         }
         scratch.wait("it ends", STOP, async || dev.status()?.context("it still runs")).await?;
         // The webhook has 5 s to end, unless somebody is in a hurry.
