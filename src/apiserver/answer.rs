@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ringmaster_core::object::Object;
 use serde_json::Value;
 
@@ -39,13 +40,24 @@ impl Shown {
         }
     }
 
-    /// As JSON text, if that is there already.
+    /// As JSON text, if that is there already; not a copy of it.
     #[must_use]
-    pub fn json(&self) -> Option<&[u8]> {
+    pub fn json(&self) -> Option<Bytes> {
         match self {
             Self::Tree(_) => None,
-            Self::Stored(definition, object) => shape::is_shown_as_stored(definition, object).then(|| object.json()),
+            Self::Stored(definition, object) => {
+                shape::is_shown_as_stored(definition, object).then(|| Bytes::from_owner(Json(Arc::clone(object))))
+            }
         }
+    }
+}
+
+/// A stored object's text, kept while it is sent.
+struct Json(Arc<Object>);
+
+impl AsRef<[u8]> for Json {
+    fn as_ref(&self) -> &[u8] {
+        self.0.json()
     }
 }
 

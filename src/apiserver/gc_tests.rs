@@ -28,7 +28,7 @@ fn definition(api_version: &str, plural: &str, kind: &str, namespaced: bool) -> 
         short_names: Vec::new(),
         categories: Vec::new(),
         generation: false,
-        source: Source::BuiltIn,
+        source: Source::BuiltIn(crate::kinds::find("", "v1", "configmaps").unwrap()),
         scale: None,
         selectable: Vec::new(),
     }

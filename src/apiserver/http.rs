@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::serve::Listener;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, RETRY_AFTER, USER_AGENT, VARY, WARNING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::field_error::go_text;
 use crate::patch::{json_patch, merge_body, merge_patch, strategic, strategic_body};
 use crate::read::{Listed, full_list};
-use crate::registry::{Definition, Source};
+use crate::registry::{Definition, Registry, Source};
 use crate::request::{Refused, Request, Verb};
 use crate::server::{ApiServer, Clock};
 use crate::service::OverSocket;
@@ -199,14 +199,7 @@ impl Front {
             Some(answer) => answer?,
             None => crate::discovery::not_found(),
         };
-        let mut response = plain(answer.code, answer.content_type, answer.body);
-        if !answer.hash.is_empty()
-            && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", answer.hash))
-        {
-            response.headers_mut().insert(ETAG, tag);
-            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-        }
-        Ok(response)
+        Ok(described(answer))
     }
 
     fn objects(
@@ -216,27 +209,27 @@ impl Front {
         body: &[u8],
         created: &mut String,
     ) -> Result<Response, Error> {
-        authorize(&self.server.state.lock().store, &asked.user, request)?;
+        let state = self.server.state.lock();
+        authorize(&state.store, &asked.user, request)?;
         if matches!(request.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io") {
+            drop(state);
             return self.review(asked, request, body);
         }
-        if !self.server.state.lock().registry.has_version(&request.group, &request.version) {
+        if is_elsewhere(&state.registry, request) {
             return Ok(nowhere());
         }
-        if self.is_elsewhere(request) {
-            return Ok(nowhere());
-        }
-        let definition = self.server.definition(request)?;
+        let definition = state.definition(request)?;
+        drop(state);
         check_method(&definition, request)?;
         let watch = request.verb == Verb::Watch;
         let endpoint = match definition.source {
-            Source::BuiltIn => Endpoint::BuiltIn { collection: request.name.is_empty() },
+            Source::BuiltIn(_) => Endpoint::BuiltIn { collection: request.name.is_empty() },
             Source::Crd { .. } => Endpoint::Custom,
         };
         let accepted = negotiate(client(asked, asked.query().get("pretty")), endpoint, watch)
             .map_err(|error| not_acceptable(&error))?;
         if !watch && request.verb != Verb::Delete {
-            let group = matches!(definition.source, Source::BuiltIn).then(|| request.group.as_str());
+            let group = definition.is_built_in().then_some(request.group.as_str());
             let list = matches!(request.verb, Verb::List | Verb::DeleteCollection);
             let kind = if list { &*definition.list_kind } else { &*definition.resource.kind };
             if let Some(error) = refused_form(accepted.form, group, kind, list) {
@@ -292,20 +285,6 @@ impl Front {
                 let options = options::deletion(&request.query, Written::delete_options(content_type(asked), body)?)?;
                 view.finished(self.server.delete(request, &options)?)
             }
-        }
-    }
-
-    /// Whether a path of a group of custom kinds means none of them: those are asked for one by one.
-    fn is_elsewhere(&self, request: &Request) -> bool {
-        let state = self.server.state.lock();
-        let everywhere = request.namespace.is_empty() && !matches!(request.verb, Verb::List | Verb::Watch);
-        match state.registry.find(&request.group, &request.version, &request.plural) {
-            Some(definition) if matches!(definition.source, Source::BuiltIn) => false,
-            Some(definition) if definition.resource.namespaced => everywhere,
-            Some(_) => !request.namespace.is_empty(),
-            None => state.registry.iter().any(|known| {
-                known.resource.api_version.group() == request.group && matches!(known.source, Source::Crd { .. })
-            }),
         }
     }
 
@@ -431,8 +410,7 @@ impl View {
         let plain_json =
             matches!((self.accepted.form, self.accepted.encoding), (Form::Full, Encoding::Json { pretty: false }));
         match answer.body.json().filter(|_| plain_json) {
-            // It is JSON already.
-            Some(json) => Ok(warned(plain(answer.code, "application/json", json.to_vec().into()), &answer.warnings)),
+            Some(json) => Ok(warned(plain(answer.code, "application/json", Body::from(json)), &answer.warnings)),
             None => self.one(answer.code, &answer.body.tree(), &answer.warnings),
         }
     }
@@ -446,7 +424,7 @@ impl View {
         };
         if let (Form::Full, Encoding::Json { pretty: false }) = (self.accepted.form, self.accepted.encoding) {
             // The objects are JSON already.
-            return Ok(plain(200, "application/json", full_list(listed, &meta).into()));
+            return Ok(plain(200, "application/json", Body::from(full_list(listed, &meta))));
         }
         let objects: Vec<Value> =
             listed.objects.iter().map(|object| shape::shown(&listed.definition, object)).collect();
@@ -476,10 +454,27 @@ impl View {
     }
 }
 
+/// Whether a path means no kind, in a way that the real server finds before it looks at the kinds: a version of a group
+/// that has none, or a group of custom kinds, which are asked for one by one.
+fn is_elsewhere(registry: &Registry, request: &Request) -> bool {
+    let everywhere = request.namespace.is_empty() && !matches!(request.verb, Verb::List | Verb::Watch);
+    match registry.find(&request.group, &request.version, &request.plural) {
+        Some(definition) if definition.is_built_in() => false,
+        Some(definition) if definition.resource.namespaced => everywhere,
+        Some(_) => !request.namespace.is_empty(),
+        None => {
+            !registry.has_version(&request.group, &request.version)
+                || registry.iter().any(|known| {
+                    known.resource.api_version.group() == request.group && matches!(known.source, Source::Crd { .. })
+                })
+        }
+    }
+}
+
 fn columns(definition: &Definition, scale: bool) -> Columns {
     match &definition.source {
         _ if scale => Columns::scale(!definition.is_built_in()),
-        Source::BuiltIn => Columns::built_in(definition.resource.api_version.group(), &definition.resource.plural),
+        Source::BuiltIn(kind) => Columns::built_in(&kind.group, &kind.plural),
         Source::Crd { columns, .. } => Columns::custom(columns),
     }
 }
@@ -503,8 +498,23 @@ fn check_method(definition: &Definition, request: &Request) -> Result<(), Error>
 }
 
 fn nowhere() -> Response {
-    let answer = crate::discovery::not_found();
-    plain(answer.code, answer.content_type, answer.body)
+    described(crate::discovery::not_found())
+}
+
+/// What is served, to whoever discovers it.
+fn described(answer: crate::discovery::Answer) -> Response {
+    let body = match answer.body {
+        Cow::Borrowed(bytes) => Body::from(bytes),
+        Cow::Owned(bytes) => Body::from(bytes),
+    };
+    let mut response = plain(answer.code, answer.content_type, body);
+    if !answer.hash.is_empty()
+        && let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", answer.hash))
+    {
+        response.headers_mut().insert(ETAG, tag);
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    }
+    response
 }
 
 fn not_acceptable(error: &NotAcceptable) -> Error {
@@ -534,7 +544,7 @@ fn refusal(asked: &Asked<'_>, error: &Error) -> Response {
     let encoding = negotiate(client(asked, query.get("pretty")), Endpoint::Status, false)
         .map_or(Encoding::Json { pretty: false }, |accepted| accepted.encoding);
     let mut response = write(encoding, error.code, &error.status(), &[])
-        .unwrap_or_else(|_| plain(500, "text/plain", b"the answer can't be written".to_vec().into()));
+        .unwrap_or_else(|_| plain(500, "text/plain", Body::from("the answer can't be written")));
     if let Some(seconds) = error.details["retryAfterSeconds"].as_u64() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -543,7 +553,7 @@ fn refusal(asked: &Asked<'_>, error: &Error) -> Response {
 
 fn write(encoding: Encoding, code: u16, value: &Value, warnings: &[String]) -> Result<Response, Error> {
     let body = encoding.write(value).map_err(|error| Error::new(500, "InternalError", error.to_string()))?;
-    Ok(warned(plain(code, encoding.content_type(), body.into()), warnings))
+    Ok(warned(plain(code, encoding.content_type(), Body::from(body)), warnings))
 }
 
 fn warned(mut response: Response, warnings: &[String]) -> Response {
@@ -556,18 +566,12 @@ fn warned(mut response: Response, warnings: &[String]) -> Response {
     response
 }
 
-fn plain(code: u16, kind: &str, body: Cow<'static, [u8]>) -> Response {
-    let body = match body {
-        Cow::Borrowed(bytes) => Body::from(bytes),
-        Cow::Owned(bytes) => Body::from(bytes),
-    };
+fn plain(code: u16, kind: &str, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    let mut headers = HeaderMap::new();
     if let Ok(kind) = HeaderValue::from_str(kind) {
-        headers.insert(CONTENT_TYPE, kind);
+        response.headers_mut().insert(CONTENT_TYPE, kind);
     }
-    *response.headers_mut() = headers;
     response
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Never stores, and never judges an object.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -14,7 +15,6 @@ use crate::kinds::{self, Kind};
 use crate::meta;
 use crate::registry::{Definition, Source};
 use crate::request::Request;
-use crate::shape::built_in;
 
 /// As whom the garbage collector and the namespace controller write.
 pub(crate) const CONTROLLERS: &str = "kube-controller-manager";
@@ -51,8 +51,8 @@ impl Versions for Definition {
         match &self.source {
             Source::Crd { fields, .. } => fields.get(version).cloned(),
             // Another group is no version to convert to: what was managed in one group of events is nobody's in the other.
-            Source::BuiltIn if version == self.resource.api_version.as_str() => Schema::built_in(built_in(self)?),
-            Source::BuiltIn => None,
+            Source::BuiltIn(kind) if version == self.resource.api_version.as_str() => Schema::built_in(kind),
+            Source::BuiltIn(_) => None,
         }
     }
 
@@ -68,11 +68,11 @@ impl Versions for Definition {
 fn reset(definition: &Definition, subresource: &str) -> Reset {
     match (&definition.source, subresource, &*definition.resource.plural) {
         (_, "", _) if definition.has_status() => Reset::Status,
-        (Source::BuiltIn, "finalize", _) => Reset::Status,
+        (Source::BuiltIn(_), "finalize", _) => Reset::Status,
         (Source::Crd { .. }, "status", _) => Reset::SpecAndMetadata,
-        (Source::BuiltIn, "status", "deployments") => Reset::SpecAndLabels,
-        (Source::BuiltIn, "status", "pods") => Reset::PodSpec,
-        (Source::BuiltIn, "status", _) => Reset::Spec,
+        (Source::BuiltIn(_), "status", "deployments") => Reset::SpecAndLabels,
+        (Source::BuiltIn(_), "status", "pods") => Reset::PodSpec,
+        (Source::BuiltIn(_), "status", _) => Reset::Spec,
         _ => Reset::Nothing,
     }
 }
@@ -92,14 +92,14 @@ fn write<'a>(definition: &'a Definition, writer: &Writer<'a>) -> Option<Write<'a
 }
 
 /// What a new object of a kind is compared with.
-fn empty(definition: &Definition) -> Value {
+fn empty(definition: &Definition) -> Cow<'static, Value> {
     let resource = &definition.resource;
     let known = match definition.source {
-        Source::BuiltIn => EMPTY.get(&(resource.api_version.group(), &*resource.plural)),
+        Source::BuiltIn(kind) => EMPTY.get(&(kind.group.as_str(), kind.plural.as_str())),
         Source::Crd { .. } => None,
     };
-    let bare = || json!({ "apiVersion": resource.api_version.as_str(), "kind": &*resource.kind });
-    known.cloned().unwrap_or_else(bare)
+    let bare = || Cow::Owned(json!({ "apiVersion": resource.api_version.as_str(), "kind": &*resource.kind }));
+    known.map_or_else(bare, Cow::Borrowed)
 }
 
 /// Tracks a write that isn't an apply. Neither object carries `metadata.managedFields`: those before are `managed`, those
@@ -117,7 +117,7 @@ pub(crate) fn tracked(
         Some(old) => old,
         None => {
             nothing = empty(definition);
-            &nothing
+            &*nothing
         }
     };
     match track(&write, &Update { old: before, new, exists: old.is_some(), managed, given }) {

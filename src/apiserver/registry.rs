@@ -2,6 +2,7 @@
 //!
 //! Never holds objects; a definition is data.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use ringmaster_core::key::{ApiVersion, Resource};
 use serde_json::{Value, json};
 
 use crate::apply::Schema as Fields;
+use crate::kinds::Kind;
 use crate::scale::ScalePaths;
 use crate::schema::Schema;
 use crate::store::{KindKey, kind_key};
@@ -42,7 +44,7 @@ pub struct Definition {
 #[derive(Clone)]
 pub enum Source {
     /// The server itself.
-    BuiltIn,
+    BuiltIn(&'static Kind),
     /// A CRD, with its schema and printer columns.
     Crd {
         /// The schema of this version.
@@ -68,7 +70,7 @@ impl Definition {
     /// Whether the server itself brings it.
     #[must_use]
     pub fn is_built_in(&self) -> bool {
-        matches!(self.source, Source::BuiltIn)
+        matches!(self.source, Source::BuiltIn(_))
     }
 
     /// The kind as discovery lists it, with its verbs.
@@ -94,46 +96,61 @@ pub const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "li
 /// The served kinds by group version and plural name.
 #[derive(Default)]
 pub struct Registry {
-    kinds: BTreeMap<(String, String), Arc<Definition>>,
+    /// Sorted by group version and plural name.
+    kinds: Vec<Arc<Definition>>,
 }
 
 impl Registry {
     /// Serves a kind, in place of what was served under its name.
     pub fn insert(&mut self, definition: Definition) {
-        let resource = &definition.resource;
-        let key = (resource.api_version.as_str().to_owned(), resource.plural.to_string());
-        self.kinds.insert(key, Arc::new(definition));
+        let version = &definition.resource.api_version;
+        match self.place(version.group(), version.version(), &definition.resource.plural) {
+            Ok(at) => self.kinds[at] = Arc::new(definition),
+            Err(at) => self.kinds.insert(at, Arc::new(definition)),
+        }
+    }
+
+    /// Where a kind is, or would be.
+    fn place(&self, group: &str, version: &str, plural: &str) -> Result<usize, usize> {
+        self.kinds.binary_search_by(|known| {
+            let known = &known.resource;
+            order(&known.api_version, group, version).then_with(|| (*known.plural).cmp(plural))
+        })
     }
 
     /// Serves all versions of a kind no longer.
     pub fn remove(&mut self, group: &str, plural: &str) {
-        self.kinds.retain(|(version, name), _| !(ApiVersion::new(version).group() == group && name == plural));
+        self.kinds.retain(|known| !(known.resource.api_version.group() == group && &*known.resource.plural == plural));
     }
 
     /// Whether anything is served in this version of a group.
     #[must_use]
     pub fn has_version(&self, group: &str, version: &str) -> bool {
-        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-        self.kinds.range((api_version.clone(), String::new())..).next().is_some_and(|(key, _)| key.0 == api_version)
+        self.kinds.binary_search_by(|known| order(&known.resource.api_version, group, version)).is_ok()
     }
 
     /// One kind.
     #[must_use]
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Definition>> {
-        let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-        self.kinds.get(&(api_version, plural.to_owned())).cloned()
+        self.place(group, version, plural).ok().map(|at| Arc::clone(&self.kinds[at]))
     }
 
     /// Any version of a stored kind.
     #[must_use]
     pub fn of(&self, key: &KindKey) -> Option<Arc<Definition>> {
-        self.kinds.values().find(|definition| definition.key == *key).cloned()
+        self.kinds.iter().find(|definition| definition.key == *key).cloned()
     }
 
     /// All kinds, by group version and plural name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Definition>> {
-        self.kinds.values()
+        self.kinds.iter()
     }
+}
+
+/// How an `apiVersion` compares with a group and a version, as text.
+fn order(known: &ApiVersion, group: &str, version: &str) -> Ordering {
+    let slash = if group.is_empty() { "" } else { "/" };
+    known.as_str().bytes().cmp(group.bytes().chain(slash.bytes()).chain(version.bytes()))
 }
 
 /// The definitions of a CRD as of a revision, one for each served version.

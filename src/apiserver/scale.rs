@@ -273,10 +273,10 @@ impl ApiServer {
     ) -> Result<Answer, Error> {
         let (scale, warnings) = decode(body, request).map_err(|Undecodable { said, why }| {
             Error::bad_request(match (&definition.source, said) {
-                (Source::BuiltIn, Some((kind, version))) => {
+                (Source::BuiltIn(_), Some((kind, version))) => {
                     format!("{kind} in version \"{version}\" cannot be handled as a Scale: {why}")
                 }
-                (Source::BuiltIn, None) => why,
+                (Source::BuiltIn(_), None) => why,
                 // Whatever is wrong with the body, its kind isn't among those that the error can be told in.
                 (Source::Crd { .. }, _) => {
                     "no kind is registered for the type v1.Scale in scheme \"pkg/runtime/scheme.go:111\"".to_owned()

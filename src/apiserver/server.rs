@@ -2,7 +2,7 @@
 //!
 //! Never serves a socket and never waits: what happens later (garbage, namespaces) is handed to one task by a channel.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use ringmaster_core::key::ObjectKey;
@@ -26,6 +26,8 @@ use crate::{crd, kinds, shape};
 
 /// A write that somebody else was faster at is repeated so often when the client named no version (as the real server).
 pub(crate) const PATCH_TRIES: usize = 5;
+
+static NAMESPACES: LazyLock<KindKey> = LazyLock::new(|| KindKey { group: "".into(), plural: "namespaces".into() });
 
 /// Where the time and random bits come from.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
@@ -86,34 +88,7 @@ impl ApiServer {
     }
 
     pub(crate) fn definition(&self, request: &Request) -> Result<Arc<Definition>, Error> {
-        let state = self.state.lock();
-        let found = state.registry.find(&request.group, &request.version, &request.plural);
-        let definition = found.ok_or_else(Error::no_resource)?;
-        if !definition.resource.namespaced && !request.namespace.is_empty() {
-            return Err(Error::no_resource());
-        }
-        let found = match request.subresource.as_str() {
-            "" => Ok(definition),
-            other if kinds::lacks(request.group.as_str(), &definition.resource.plural, other) => {
-                Err(Error::not_implemented(&format!("the subresource {other} of {}", request.plural)))
-            }
-            "status" if definition.has_status() => Ok(definition),
-            "finalize" if definition.key.plural.as_ref() == "namespaces" => Ok(definition),
-            "scale" if definition.scale.is_some() => Ok(definition),
-            _ if definition.is_built_in() => Err(Error::no_resource()),
-            // The real server takes the path for one of the object.
-            _ => Err(Error::not_found(about(&definition, &request.name))),
-        }?;
-        let allowed = match request.subresource.as_str() {
-            "" => true,
-            "finalize" => request.verb == Verb::Update,
-            _ => matches!(request.verb, Verb::Get | Verb::Update | Verb::Patch),
-        };
-        match allowed {
-            true => Ok(found),
-            false if found.is_built_in() => Err(Error::method_not_allowed()),
-            false => Err(Error::not_supported(about(&found, ""), request.verb.name())),
-        }
+        self.state.lock().definition(request)
     }
 
     /// Creates an object.
@@ -157,17 +132,26 @@ impl ApiServer {
         };
         let mut state = held.unwrap_or_else(|| self.state.lock());
         state.check_room(definition, &request.namespace, &name)?;
-        let key = ObjectKey::new(&request.namespace, &name);
-        if let Some(there) = state.store.get(&definition.key, &key) {
-            let mut error = Error::already_exists(about(definition, &name));
-            if there.is_deleting() {
-                error.message = format!("object is being deleted: {}", error.message);
+        let store = &mut state.store;
+        let stored = drafted.map(|drafted| {
+            drafted.and_then(|drafted| store.commit(&definition.key, &definition.resource, None, drafted))
+        });
+        // It is looked for only where nothing was stored: most creates meet nothing.
+        let there = || store.get(&definition.key, &ObjectKey::new(&request.namespace, &name));
+        let object = match stored {
+            Some(Ok(object)) => object,
+            failed => {
+                if let Some(there) = there() {
+                    let mut error = Error::already_exists(about(definition, &name));
+                    if there.is_deleting() {
+                        error.message = format!("object is being deleted: {}", error.message);
+                    }
+                    return Err(error);
+                }
+                failed.transpose().map_err(not_stored)?;
+                return Ok(Answer { code: 201, body: body.into(), warnings });
             }
-            return Err(error);
-        }
-        let Some(drafted) = drafted else { return Ok(Answer { code: 201, body: body.into(), warnings }) };
-        let drafted = drafted.map_err(not_stored)?;
-        let object = state.store.commit(&definition.key, &definition.resource, None, drafted).map_err(not_stored)?;
+        };
         self.after_write(&mut state, definition, None, &object, now);
         drop(state);
         Ok(Answer { code: 201, body: Shown::Stored(Arc::clone(definition), object), warnings })
@@ -284,7 +268,7 @@ impl ApiServer {
                 let (labels, annotations) = (body["metadata"]["labels"].take(), body["metadata"]["annotations"].take());
                 body = old.clone();
                 set(&mut body, "status", status);
-                if matches!(definition.source, crate::registry::Source::BuiltIn) {
+                if definition.is_built_in() {
                     set(&mut body["metadata"], "labels", labels);
                     set(&mut body["metadata"], "annotations", annotations);
                 }
@@ -382,6 +366,37 @@ impl ApiServer {
 }
 
 impl State {
+    /// The kind that a request is about, if it has what the request asks of it.
+    pub(crate) fn definition(&self, request: &Request) -> Result<Arc<Definition>, Error> {
+        let found = self.registry.find(&request.group, &request.version, &request.plural);
+        let definition = found.ok_or_else(Error::no_resource)?;
+        if !definition.resource.namespaced && !request.namespace.is_empty() {
+            return Err(Error::no_resource());
+        }
+        let found = match request.subresource.as_str() {
+            "" => Ok(definition),
+            other if kinds::lacks(request.group.as_str(), &definition.resource.plural, other) => {
+                Err(Error::not_implemented(&format!("the subresource {other} of {}", request.plural)))
+            }
+            "status" if definition.has_status() => Ok(definition),
+            "finalize" if definition.key.plural.as_ref() == "namespaces" => Ok(definition),
+            "scale" if definition.scale.is_some() => Ok(definition),
+            _ if definition.is_built_in() => Err(Error::no_resource()),
+            // The real server takes the path for one of the object.
+            _ => Err(Error::not_found(about(&definition, &request.name))),
+        }?;
+        let allowed = match request.subresource.as_str() {
+            "" => true,
+            "finalize" => request.verb == Verb::Update,
+            _ => matches!(request.verb, Verb::Get | Verb::Update | Verb::Patch),
+        };
+        match allowed {
+            true => Ok(found),
+            false if found.is_built_in() => Err(Error::method_not_allowed()),
+            false => Err(Error::not_supported(about(&found, ""), request.verb.name())),
+        }
+    }
+
     pub(crate) fn seen(&self, definition: &Definition, request: &Request) -> Result<Arc<Object>, Error> {
         let key = ObjectKey::new(&request.namespace, &request.name);
         self.store.get(&definition.key, &key).ok_or_else(|| Error::not_found(about(definition, &request.name)))
@@ -405,8 +420,7 @@ impl State {
         if namespace.is_empty() {
             return Err(Error::bad_request("an empty namespace may not be set during creation"));
         }
-        let namespaces = KindKey { group: "".into(), plural: "namespaces".into() };
-        let home = self.store.get(&namespaces, &ObjectKey::new("", namespace));
+        let home = self.store.get(&NAMESPACES, &ObjectKey::new("", namespace));
         let about_home = About { group: "", plural: "namespaces", kind: "Namespace", name: namespace };
         match home {
             None => Err(Error::not_found(about_home)),

@@ -47,21 +47,23 @@ pub(crate) fn built_ins() -> Vec<Definition> {
                 categories: kind.categories.clone(),
                 generation: kind.generation,
                 scale: kind.has("scale").then(ScalePaths::built_in),
-                source: Source::BuiltIn,
+                source: Source::BuiltIn(kind),
                 selectable: kind.selectable.clone(),
             }
         })
         .collect()
 }
 
-pub(crate) fn built_in(definition: &Definition) -> Option<&'static Kind> {
-    let version = &definition.resource.api_version;
-    kinds::find(version.group(), version.version(), &definition.resource.plural)
+fn built_in(definition: &Definition) -> Option<&'static Kind> {
+    match definition.source {
+        Source::BuiltIn(kind) => Some(kind),
+        Source::Crd { .. } => None,
+    }
 }
 
 /// Where strategic merge patches of a kind, or of its subresource, find merge keys; `None` for custom kinds.
 pub(crate) fn merge_tree(definition: &Definition, subresource: &str) -> Option<Arc<MergeTree>> {
-    let kind = built_in(definition).filter(|_| matches!(definition.source, Source::BuiltIn))?;
+    let kind = built_in(definition)?;
     let schemas = kinds::openapi_v3_parsed(&kind.api_version())?.get("components")?.get("schemas")?;
     let schema = if subresource == "scale" { scale::SCHEMA } else { &kind.schema };
     MergeTree::compile(schemas, schema).ok().map(Arc::new)
@@ -69,33 +71,30 @@ pub(crate) fn merge_tree(definition: &Definition, subresource: &str) -> Option<A
 
 /// Whether an update by PUT must name the version that it replaces.
 pub(crate) fn needs_version(definition: &Definition) -> bool {
-    match definition.source {
-        Source::Crd { .. } => true,
-        Source::BuiltIn => built_in(definition).is_some_and(|kind| kind.conditional_update),
-    }
+    built_in(definition).is_none_or(|kind| kind.conditional_update)
 }
 
 /// Whether a PUT of what isn't there creates it.
 pub(crate) fn is_created_by_update(definition: &Definition, request: &Request) -> bool {
-    let kind = built_in(definition).filter(|_| matches!(definition.source, Source::BuiltIn));
+    let kind = built_in(definition);
     request.subresource.is_empty() && kind.is_some_and(|kind| kind.created_by_update)
 }
 
 /// Whether a kind has this verb; all custom kinds have all.
 pub(crate) fn has_verb(definition: &Definition, verb: Verb) -> bool {
-    let kind = built_in(definition).filter(|_| matches!(definition.source, Source::BuiltIn));
+    let kind = built_in(definition);
     kind.is_none_or(|kind| kind.verbs.iter().any(|known| known == verb.name()))
 }
 
 /// Whether dependents are orphaned by a DELETE that says nothing (GarbageCollectionDeleteStrategy).
 pub(crate) fn orphans_by_default(definition: &Definition) -> bool {
-    matches!(definition.source, Source::BuiltIn) && &*definition.resource.kind == "Job"
+    definition.is_built_in() && &*definition.resource.kind == "Job"
 }
 
 /// Whether the answer to a DELETE is the object, not a Status (ReturnDeletedObject).
 pub(crate) fn is_shown_when_deleted(definition: &Definition) -> bool {
     let shown = ["Namespace", "PersistentVolumeClaim", "Pod", "Service", "ServiceAccount"];
-    matches!(definition.source, Source::BuiltIn) && shown.contains(&&*definition.resource.kind)
+    definition.is_built_in() && shown.contains(&&*definition.resource.kind)
 }
 
 /// An object as its kind in this version shows it.
@@ -113,8 +112,8 @@ pub(crate) fn shown(definition: &Definition, object: &Object) -> Value {
         return value;
     }
     match definition.source {
-        Source::BuiltIn if api_version == "v1" => kinds::event::as_core(&value),
-        Source::BuiltIn => kinds::event::as_events(&value),
+        Source::BuiltIn(_) if api_version == "v1" => kinds::event::as_core(&value),
+        Source::BuiltIn(_) => kinds::event::as_events(&value),
         // The conversion strategy None: only the name of the version differs.
         Source::Crd { .. } => {
             value["apiVersion"] = api_version.into();
@@ -129,7 +128,7 @@ pub(crate) fn stored(definition: &Definition, mut value: Value) -> Value {
         schema.prune(&mut value);
         schema.default(&mut value);
     }
-    let events = definition.key.plural.as_ref() == "events" && matches!(definition.source, Source::BuiltIn);
+    let events = definition.key.plural.as_ref() == "events" && definition.is_built_in();
     if events { kinds::event::as_core(&value) } else { value }
 }
 
@@ -154,7 +153,7 @@ pub(crate) fn takes_addresses(definition: &Definition) -> bool {
 
 /// Writes an object as an item of a list. Those of built-in kinds don't say what they are: Go's typed lists do.
 pub(crate) fn write_item(definition: &Definition, object: &Object, out: &mut Vec<u8>) {
-    let typed = matches!(definition.source, Source::BuiltIn);
+    let typed = definition.is_built_in();
     let head = r#"{"apiVersion":"","#.len() + definition.resource.api_version.as_str().len();
     let as_stored = is_shown_as_stored(definition, object).then(|| &object.json()[head..]);
     match as_stored.filter(|_| typed).and_then(|rest| Some((rest, kind_member(rest)?))) {
@@ -200,7 +199,7 @@ fn kind_member(members: &[u8]) -> Option<std::ops::Range<usize>> {
 /// Where a kind's repeated fields come together.
 pub(crate) fn repeated(definition: &Definition) -> Repeated {
     match definition.source {
-        Source::BuiltIn => Repeated::Merged,
+        Source::BuiltIn(_) => Repeated::Merged,
         Source::Crd { .. } => Repeated::Replaced,
     }
 }
@@ -244,9 +243,7 @@ fn decode_fields(
     let validation = request.query.get("fieldValidation").unwrap_or("Warn");
     let mut complaints = body.repeated;
     let value = match &definition.source {
-        Source::BuiltIn => {
-            let kind =
-                built_in(definition).ok_or_else(|| undecodable(definition, "its kind isn't served".to_owned()))?;
+        Source::BuiltIn(kind) => {
             let decoded = kinds::decode(kind, body.value)?;
             complaints.extend(decoded.strict);
             decoded.object
@@ -334,8 +331,7 @@ pub(crate) fn prepare(
         }
     };
     let errors = match &definition.source {
-        Source::BuiltIn => {
-            let kind = built_in(definition).ok_or_else(Error::no_resource)?;
+        Source::BuiltIn(kind) => {
             kinds::default(kind, body);
             track(body);
             let part = match request.subresource.as_str() {

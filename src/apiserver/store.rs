@@ -3,6 +3,7 @@
 //! A pure state machine but for the channel that wakes watchers: no clock, no I/O. It never judges an object; what is
 //! committed was checked before. Everything is ordered by revision, as etcd orders it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -160,12 +161,19 @@ impl Store {
             new = draft(revision, &mut new.value(), resource)?;
         }
         let new = Arc::new(new);
-        let known = self.kind(kind);
-        let old = known.objects.get(new.key()).cloned();
-        if !same(old.as_ref(), seen) {
-            return Err(NotStored::Raced);
-        }
-        known.objects.insert(new.key().clone(), Arc::clone(&new));
+        let old = match self.kind(kind).objects.entry(new.key().clone()) {
+            Entry::Vacant(_) if seen.is_some() => return Err(NotStored::Raced),
+            Entry::Vacant(place) => {
+                place.insert(Arc::clone(&new));
+                None
+            }
+            Entry::Occupied(mut place) => {
+                if !seen.is_some_and(|seen| same(place.get(), seen)) {
+                    return Err(NotStored::Raced);
+                }
+                Some(place.insert(Arc::clone(&new)))
+            }
+        };
         self.index(kind, old.as_deref(), Some(&new));
         self.record(kind, Event { revision, old, new: Some(Arc::clone(&new)), last: None });
         Ok(new)
@@ -183,10 +191,10 @@ impl Store {
     ) -> Result<Arc<Object>, NotStored> {
         let revision = self.revision + 1;
         let known = self.kind(kind);
-        if !same(known.objects.get(seen.key()), Some(seen)) {
-            return Err(NotStored::Raced);
-        }
-        known.objects.remove(seen.key());
+        match known.objects.entry(seen.key().clone()) {
+            Entry::Occupied(place) if same(place.get(), seen) => place.remove(),
+            _ => return Err(NotStored::Raced),
+        };
         let mut value = seen.value();
         value["metadata"]["resourceVersion"] = revision.to_string().into();
         let last = Object::of(&value, resource).map_or_else(|_| Arc::clone(seen), Arc::new);
@@ -225,8 +233,19 @@ impl Store {
                 then.insert(key, event.old.as_ref());
             }
         }
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let present = objects.range::<ObjectKey, _>((from, Bound::Unbounded)).map(|(key, object)| (key, Some(object)));
+        // The keys of a namespace stand together, from its name and a slash to its name and what follows a slash.
+        let bounded = namespace.filter(|name| !name.is_empty());
+        let (first, end) = bounded.map(|name| (format!("{name}/"), format!("{name}0"))).unzip();
+        let from = after.map(ObjectKey::as_str).map_or(Bound::Unbounded, Bound::Excluded);
+        let from = match (&first, from) {
+            (Some(first), Bound::Unbounded) => Bound::Included(first.as_str()),
+            (Some(first), Bound::Excluded(after)) if after < first.as_str() => Bound::Included(first.as_str()),
+            (_, from) => from,
+        };
+        let present = objects
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|(key, _)| end.as_deref().is_none_or(|end| key.as_str() < end))
+            .map(|(key, object)| (key, Some(object)));
         let mut all: Vec<(&ObjectKey, &Arc<Object>)> = present
             .filter(|(key, _)| !then.contains_key(key))
             .chain(then.iter().filter(|(key, _)| after.is_none_or(|after| **key > after)).map(|(key, o)| (*key, *o)))
@@ -353,12 +372,8 @@ impl Store {
     }
 }
 
-fn same(a: Option<&Arc<Object>>, b: Option<&Arc<Object>>) -> bool {
-    match (a, b) {
-        (None, None) => true,
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b) || (a.uid() == b.uid() && a.version() == b.version()),
-        _ => false,
-    }
+fn same(a: &Arc<Object>, b: &Arc<Object>) -> bool {
+    Arc::ptr_eq(a, b) || (a.uid() == b.uid() && a.version() == b.version())
 }
 
 /// An object as it is to be stored, with a version that is likely: made where nobody waits for it.
@@ -376,4 +391,49 @@ pub fn draft(revision: u64, value: &mut Value, resource: &Resource) -> Result<Ob
 #[must_use]
 pub fn kind_key(api_version: &ApiVersion, plural: &str) -> KindKey {
     KindKey { group: api_version.group().into(), plural: plural.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_listed_alone_and_from_any_place() {
+        let resource = Resource {
+            api_version: ApiVersion::new("v1"),
+            plural: "configmaps".into(),
+            kind: "ConfigMap".into(),
+            namespaced: true,
+            status: false,
+        };
+        let kind = kind_key(&resource.api_version, &resource.plural);
+        let mut store = Store::new(Limits::default());
+        // Names that begin alike, with letters before and behind the slash.
+        let namespaces = ["a", "a-b", "a.b", "a0", "ab", "b", ""];
+        for namespace in namespaces {
+            for name in ["x", "y"] {
+                store
+                    .put(&kind, &resource, None, json!({ "metadata": { "name": name, "namespace": namespace } }))
+                    .unwrap();
+            }
+        }
+        let list = |namespace: Option<&str>, after: Option<&ObjectKey>, limit| {
+            let page = store.list(&kind, namespace, (after, None), limit, |_| true).unwrap();
+            (page.objects.iter().map(|object| object.key().to_string()).collect::<Vec<_>>(), page.remaining)
+        };
+        for namespace in namespaces {
+            let wanted: Vec<_> = ["x", "y"].map(|name| ObjectKey::new(namespace, name).to_string()).into();
+            assert_eq!(list(Some(namespace), None, None), (wanted.clone(), 0), "{namespace:?}");
+            assert_eq!(list(Some(namespace), None, Some(1)), (wanted[..1].to_vec(), 1), "{namespace:?}");
+            let behind = ObjectKey::new(namespace, "x");
+            assert_eq!(list(Some(namespace), Some(&behind), None).0, wanted[1..], "{namespace:?}");
+            // A token of before the namespace, and one of behind it.
+            let (before, behind) = (ObjectKey::new("", "!"), ObjectKey::new("zz", "z"));
+            assert_eq!(list(Some(namespace), Some(&before), None).0, wanted, "{namespace:?}");
+            assert_eq!(list(Some(namespace), Some(&behind), None).0, Vec::<String>::new(), "{namespace:?}");
+        }
+        assert_eq!(list(None, None, None).0.len(), 14);
+    }
 }

@@ -19,7 +19,7 @@ impl ObjectKey {
     /// The key of `name` in `namespace`; an empty namespace means cluster-scoped.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {
-        if namespace.is_empty() { Self(name.into()) } else { Self(format!("{namespace}/{name}").into()) }
+        if namespace.is_empty() { Self(name.into()) } else { Self([namespace, "/", name].concat().into()) }
     }
 
     /// The namespace, empty when cluster-scoped.

@@ -137,16 +137,13 @@ impl Managed {
 
     /// Merges the oldest entries of updates, so that few enough are left.
     pub(super) fn cap(&mut self) {
-        let mut updaters: Vec<(String, String, Id)> = self
-            .0
-            .iter()
-            .filter(|entry| !entry.id.applied)
-            .map(|entry| (entry.time.clone().unwrap_or_default(), entry.id.text(), entry.id.clone()))
-            .collect();
-        let mut count = updaters.len();
+        let updaters = self.0.iter().filter(|entry| !entry.id.applied);
+        let mut count = updaters.clone().count();
         if count <= MAX_UPDATERS {
             return;
         }
+        let mut updaters: Vec<(String, String, Id)> =
+            updaters.map(|entry| (entry.time.clone().unwrap_or_default(), entry.id.text(), entry.id.clone())).collect();
         updaters.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         let mut first: Vec<(String, Id)> = Vec::new();
         for (_, _, id) in updaters {

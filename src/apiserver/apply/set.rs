@@ -121,6 +121,11 @@ impl Set {
         out
     }
 
+    /// What is in either; takes what it can as it is.
+    pub(crate) fn or(self, other: Self) -> Self {
+        if self.members.is_empty() && self.children.is_empty() { other } else { self.union(&other) }
+    }
+
     /// What is in both.
     pub(crate) fn intersection(&self, other: &Self) -> Self {
         let mut out = Self::default();

@@ -177,7 +177,7 @@ impl Write<'_> {
         let comparison = comparison.map_err(failed("compare objects"))?;
         let nothing = comparison.is_empty();
         let Comparison { removed, modified, added } = comparison.without(self.reset.set());
-        Ok(Some(Changes { nothing, removed, set: modified.union(&added) }))
+        Ok(Some(Changes { nothing, removed, set: modified.or(added) }))
     }
 
     /// What a write changes, in the request's version.

@@ -30,7 +30,7 @@ fn built_in(api_version: &str, plural: &str, kind: &str, short: &[&str], status:
         short_names: short.iter().map(|name| (*name).to_owned()).collect(),
         categories: if all { Vec::new() } else { vec!["all".to_owned()] },
         generation: true,
-        source: Source::BuiltIn,
+        source: Source::BuiltIn(crate::kinds::find("", "v1", "configmaps").unwrap()),
         scale: matches!(plural, "deployments" | "replicasets" | "statefulsets").then(ScalePaths::built_in),
         selectable: Vec::new(),
     }
