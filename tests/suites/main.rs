@@ -23,6 +23,7 @@ mod trial;
 mod usage;
 mod wait;
 mod website;
+mod workload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

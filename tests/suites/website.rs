@@ -1,12 +1,13 @@
-//! The Website workload in process: a parent with a ConfigMap, a headless Service and a Deployment of no replicas.
+//! The Website workload in a trial: its kinds, its controller and its hook.
 //!
-//! Never more than a hook needs: the shipped example is tested on its own.
+//! Never what it is made of; see `workload`.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cluster::{Context, Scope};
 use crate::hook::Reply;
 use crate::objects::Resource;
+use crate::workload;
 
 /// The kinds of the workload.
 pub(crate) struct Kinds {
@@ -35,45 +36,16 @@ impl Kinds {
 
     /// A CompositeController's spec, with a hook at `url`.
     pub(crate) fn spec(&self, url: &str) -> Value {
-        json!({
-            "generateSelector": true,
-            "parentResource": { "apiVersion": self.websites.api_version, "resource": "websites" },
-            "childResources": self.children.iter().map(|kind| json!({
-                "apiVersion": kind.api_version, "resource": kind.plural, "updateStrategy": { "method": "InPlace" },
-            })).collect::<Value>(),
-            "hooks": { "sync": { "webhook": { "url": url } } },
-        })
+        workload::controller(&self.websites.api_version, url)
     }
 
     /// A Website as a user writes it.
     pub(crate) fn website(name: &str, title: &str) -> Value {
-        json!({ "metadata": { "name": name }, "spec": { "title": title } })
+        workload::website(name, title)
     }
 }
 
 /// What the hook answers: three children, and Ready once all three are observed.
 pub(crate) fn reply(request: &Value) -> Reply {
-    Reply::json(&answer(request))
-}
-
-/// The same as a value.
-pub(crate) fn answer(request: &Value) -> Value {
-    let parent = &request["parent"];
-    let (name, title) = (&parent["metadata"]["name"], &parent["spec"]["title"]);
-    let observed = request["children"].as_object().into_iter().flat_map(|kinds| kinds.values());
-    let observed: usize = observed.filter_map(Value::as_object).map(serde_json::Map::len).sum();
-    let labels = json!({ "app": name });
-    json!({
-        "status": { "phase": if observed == 3 { "Ready" } else { "Pending" }, "title": title },
-        "children": [
-            { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "labels": labels },
-              "data": { "title": title } },
-            { "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "labels": labels },
-              "spec": { "clusterIP": "None", "selector": labels, "ports": [{ "name": "http", "port": 80 }] } },
-            { "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name, "labels": labels },
-              "spec": { "replicas": 0, "selector": { "matchLabels": labels }, "template": {
-                  "metadata": { "labels": labels },
-                  "spec": { "containers": [{ "name": "web", "image": "nginx", "ports": [{ "containerPort": 80 }] }] } } } },
-        ],
-    })
+    Reply::json(&workload::answer(request))
 }
