@@ -52,7 +52,7 @@ apiserver: ## A real kube-apiserver with the CRDs, on loopback, until Ctrl-C
 demo: ## The Website example with 200 objects, live, without a cluster; HOOK=go, ARGS=--once to end when all are ready
 	cargo run --release --quiet -- demo $(if $(HOOK),--hook $(HOOK)) $(ARGS)
 
-bench: ## Benchmarks beside what they are compared with; WHAT=apiserver runs one, N=10000 a smaller one
+bench: ## Ringmaster beside the raw limit of a kube-apiserver, N=5000 Websites; WHAT=apiserver: the embedded server beside the real one
 	cargo bench --bench bench -- $(WHAT)
 
 prerequisites:

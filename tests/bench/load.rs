@@ -1,15 +1,16 @@
 //! The load on an API server: connections that send one request after the other, in HTTP/1.1 by hand, so that the load
 //! takes little of the CPU that it shares with the server.
 //!
-//! Never pipelines, pools or retries: a request that isn't answered with 2xx ends the benchmark.
+//! Never pipelines, pools or retries: a request that isn't answered with 2xx ends the benchmark. Connections share one thread.
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use futures::future::try_join_all;
 use http::Method;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -79,6 +80,12 @@ pub(crate) struct Call {
     pub(crate) body: String,
 }
 
+impl Call {
+    fn get(path: &str) -> Self {
+        Self { method: Method::GET, path: path.to_owned(), content_type: "application/json", body: String::new() }
+    }
+}
+
 /// A connection that waits for each answer.
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
@@ -109,13 +116,12 @@ impl Connection {
     /// GET: the body, and how long it took until its last byte.
     pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<(&[u8], Duration)> {
         let start = Instant::now();
-        let call =
-            Call { method: Method::GET, path: path.to_owned(), content_type: "application/json", body: String::new() };
-        let body = self.call(&call).await?;
+        let body = self.call(&Call::get(path)).await?;
         Ok((body, start.elapsed()))
     }
 
-    async fn exchange(&mut self, call: &Call) -> anyhow::Result<u16> {
+    /// Sends a request and reads the head of its answer; where that ends in the input.
+    async fn ask(&mut self, call: &Call) -> anyhow::Result<usize> {
         let Call { method, path, content_type, body } = call;
         self.out.clear();
         write!(self.out, "{method} {path} HTTP/1.1\r\n{}\r\ncontent-type: {content_type}\r\n", self.headers)?;
@@ -124,9 +130,13 @@ impl Connection {
         self.stream.flush().await?;
         self.input.clear();
         self.body.clear();
-        let head = self.until(0, b"\r\n\r\n", MAX_HEAD_BYTES).await?;
+        self.until(0, b"\r\n\r\n", MAX_HEAD_BYTES).await
+    }
+
+    async fn exchange(&mut self, call: &Call) -> anyhow::Result<u16> {
+        let head = self.ask(call).await?;
         let text = std::str::from_utf8(&self.input[..head])?;
-        let code = text.split(' ').nth(1).context("no code")?.parse()?;
+        let code = code(text)?;
         match length(text)? {
             Length::Known(length) => {
                 ensure!(length <= MAX_BODY_BYTES, "a body of {length} bytes");
@@ -142,22 +152,49 @@ impl Connection {
 
     /// Reads chunks up to the last, from `at` on; trailers aren't used by either server.
     async fn chunks(&mut self, mut at: usize) -> anyhow::Result<()> {
-        loop {
-            let line = self.until(at, b"\r\n", MAX_HEAD_BYTES).await?;
-            let size = std::str::from_utf8(&self.input[at..line - 2])?;
-            let size = usize::from_str_radix(size, 16).with_context(|| format!("chunk of {size:?}"))?;
-            ensure!(self.body.len() + size <= MAX_BODY_BYTES, "a body of more than {MAX_BODY_BYTES} bytes");
-            while self.input.len() < line + size + 2 {
-                self.read(line + size + 2 - self.input.len()).await?;
-            }
-            if size == 0 {
-                return Ok(());
-            }
-            self.body.extend_from_slice(&self.input[line..line + size]);
-            // What is done with needn't be kept.
-            self.input.drain(..line + size + 2);
+        while self.chunk(at).await? {
+            ensure!(self.body.len() <= MAX_BODY_BYTES, "a body of more than {MAX_BODY_BYTES} bytes");
             at = 0;
         }
+        Ok(())
+    }
+
+    /// Reads one chunk, which begins at `at`, behind the body; whether it wasn't the last.
+    async fn chunk(&mut self, at: usize) -> anyhow::Result<bool> {
+        let line = self.until(at, b"\r\n", MAX_HEAD_BYTES).await?;
+        let size = std::str::from_utf8(&self.input[at..line - 2])?;
+        let size = usize::from_str_radix(size, 16).with_context(|| format!("chunk of {size:?}"))?;
+        ensure!(size <= MAX_BODY_BYTES, "a chunk of more than {MAX_BODY_BYTES} bytes");
+        while self.input.len() < line + size + 2 {
+            self.read(line + size + 2 - self.input.len()).await?;
+        }
+        self.body.extend_from_slice(&self.input[line..line + size]);
+        // What is done with needn't be kept.
+        self.input.drain(..line + size + 2);
+        Ok(size > 0)
+    }
+
+    /// GETs what has no end, such as a watch, and tells `each` of every line.
+    ///
+    /// # Errors
+    /// Always in the end: the server ended it, or `each` did.
+    pub(crate) async fn follow(
+        mut self,
+        path: &str,
+        mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let head = self.ask(&Call::get(path)).await?;
+        let text = std::str::from_utf8(&self.input[..head])?;
+        ensure!(code(text)? == 200 && matches!(length(text)?, Length::Chunked), "GET {path}: {text}");
+        let mut at = head;
+        while self.chunk(at).await? {
+            at = 0;
+            while let Some(end) = self.body.iter().position(|byte| *byte == b'\n') {
+                each(&self.body[..end])?;
+                self.body.drain(..=end);
+            }
+        }
+        bail!("GET {path}: the server ended it")
     }
 
     /// Reads until `end` has come, from `at` on; the place behind it.
@@ -177,6 +214,10 @@ impl Connection {
         ensure!(self.stream.read_buf(&mut self.input).await? > 0, "the server closed the connection");
         Ok(())
     }
+}
+
+fn code(head: &str) -> anyhow::Result<u16> {
+    Ok(head.split(' ').nth(1).context("no code")?.parse()?)
 }
 
 fn length(head: &str) -> anyhow::Result<Length> {
@@ -210,7 +251,17 @@ pub(crate) async fn run(
     target: &Target,
     processes: &[u32],
     count: usize,
-    make: impl Fn(usize) -> Call + Send + Sync + 'static,
+    make: impl Fn(usize) -> Call,
+) -> anyhow::Result<Figures> {
+    drive(target, processes, count, async |connection, number| connection.call(&make(number)).await.map(|_| ())).await
+}
+
+/// Does `count` pieces of work over [`CONNECTIONS`], each on one of them; `processes` are the server's.
+pub(crate) async fn drive(
+    target: &Target,
+    processes: &[u32],
+    count: usize,
+    work: impl AsyncFn(&mut Connection, usize) -> anyhow::Result<()>,
 ) -> anyhow::Result<Figures> {
     ensure!(count > 0, "nothing to do");
     let mut connections = Vec::with_capacity(CONNECTIONS);
@@ -226,25 +277,17 @@ pub(crate) async fn run(
     };
     let (server_before, load_before) = cpu()?;
     let start = Instant::now();
-    let (next, make) = (Arc::new(AtomicUsize::new(0)), Arc::new(make));
-    let workers: Vec<_> = connections
-        .into_iter()
-        .map(|mut connection| {
-            let (next, make) = (Arc::clone(&next), Arc::clone(&make));
-            tokio::spawn(async move {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
-                        return anyhow::Ok(());
-                    }
-                    connection.call(&make(number)).await?;
-                }
-            })
-        })
-        .collect();
-    for worker in workers {
-        worker.await??;
-    }
+    let (next, work) = (Cell::new(0), &work);
+    let workers = connections.into_iter().map(async |mut connection| {
+        loop {
+            let number = next.replace(next.get() + 1);
+            if number >= count {
+                return anyhow::Ok(());
+            }
+            work(&mut connection, number).await?;
+        }
+    });
+    try_join_all(workers).await?;
     let took = start.elapsed();
     let (server_after, load_after) = cpu()?;
     let calls = u32::try_from(count)?;

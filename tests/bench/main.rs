@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, clippy::disallowed_methods)]
 
 mod apiserver;
+mod controllers;
 mod embedded;
 mod load;
 
@@ -14,6 +15,8 @@ mod load;
 mod built;
 #[path = "../suites/child.rs"]
 mod child;
+#[path = "../suites/hook.rs"]
+mod hook;
 #[path = "../suites/objects.rs"]
 mod objects;
 #[path = "../suites/server/mod.rs"]
@@ -22,7 +25,10 @@ mod server;
 mod usage;
 #[path = "../suites/wait.rs"]
 mod wait;
+#[path = "../suites/workload.rs"]
+mod workload;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -47,8 +53,9 @@ fn run() -> anyhow::Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         [embedded::COMMAND, token] => embedded::serve(token),
-        [] | ["apiserver"] => apiserver::run(size()?),
-        other => bail!("{other:?}: there is apiserver"),
+        [] | ["controllers"] => controllers::run(size()?),
+        ["apiserver"] => apiserver::run(size()?),
+        other => bail!("{other:?}: there are controllers and apiserver"),
     }
 }
 
@@ -57,4 +64,14 @@ fn size() -> anyhow::Result<Option<usize>> {
     let text = std::env::var("N").unwrap_or_default();
     let number = (!text.is_empty()).then(|| text.parse().context("N must be a number"));
     number.transpose()
+}
+
+/// Writes figures to `target/bench`, and says where.
+fn save(name: &str, figures: &serde_json::Value) -> anyhow::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    std::fs::create_dir_all(&folder)?;
+    let file = folder.join(format!("{name}.json"));
+    std::fs::write(&file, format!("{figures:#}\n")).with_context(|| file.display().to_string())?;
+    println!("{}", file.display());
+    Ok(())
 }
