@@ -28,6 +28,9 @@ pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// An answer is at most this large: a page of a list holds 500 objects of at most 1.5 MiB, seldom near that.
 pub const MAX_ANSWER_BYTES: usize = 512 << 20;
 
+/// A Retry-After asks for at most this long: an API server that is well again must not be left alone for an hour.
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
+
 /// Who writes, as `managedFields` shows it.
 const FIELD_MANAGER: &str = "ringmaster";
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
@@ -228,7 +231,7 @@ fn parse(method: &Method, path: &str, body: &[u8], resource: &Resource) -> Resul
 
 pub(crate) fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
     let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
 /// The path of a kind's objects, in one namespace or, for an empty one, in all.

@@ -24,6 +24,9 @@ use crate::{Client, Error, MAX_ANSWER_BYTES};
 /// A watch is given up this long after the server should have ended it.
 const SILENCE_MARGIN: Duration = Duration::from_secs(5);
 
+/// The head of a watch's answer comes at once; without it, a watch is given up after this long.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A watch that ends sooner, and without a word, has failed.
 const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 
@@ -114,7 +117,7 @@ impl Shell {
             _ if error.is_expired() => Input::Expired,
             // A server that doesn't know `sendInitialEvents` refuses it by validation.
             Some(400 | 422) if self.listing => Input::NotStreamed,
-            _ => Input::Failed,
+            _ => error.retry_after().map_or(Input::Failed, |pause| Input::Refused { pause }),
         };
         debug!(kind = %self.watch.resource, %error, "watch: request failed");
         self.on(input);
@@ -193,9 +196,9 @@ impl Shell {
         let limit = Duration::from_secs(timeout_secs) + SILENCE_MARGIN;
         let deadline = tokio::time::Instant::now() + limit;
         let silent = || Error::Timeout { call: call.clone(), after: limit };
-        let response = tokio::time::timeout_at(deadline, self.client.send(Method::GET, path, None))
+        let response = tokio::time::timeout(HEAD_TIMEOUT, self.client.send(Method::GET, path, None))
             .await
-            .map_err(|_| silent())??;
+            .map_err(|_| Error::Timeout { call: call.clone(), after: HEAD_TIMEOUT })??;
         let (code, retry) = (response.status(), retry_after(&response));
         self.client.meter().api_call(&Method::GET, Some(code.as_u16()), None);
         let mut body = response.into_body();

@@ -4,6 +4,7 @@
 //! object is read before the next sync.
 
 use std::fmt;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -45,6 +46,8 @@ pub(crate) struct Failures {
 pub(crate) enum WriteError {
     /// The call failed.
     Call(Error),
+    /// The parent is there, but the API server knows no status of it.
+    NoStatus(Error),
     /// The name is taken by an object that isn't the parent's.
     Taken {
         /// Kind, namespace and name.
@@ -58,6 +61,7 @@ impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(error) => write!(f, "{error}"),
+            Self::NoStatus(error) => write!(f, "{error}, but the object is there: has its kind a status subresource?"),
             Self::Taken { what, whose } => write!(f, "{what} exists, {whose}, and is left alone"),
         }
     }
@@ -79,10 +83,19 @@ impl Failures {
         self.count == 0
     }
 
+    /// How long the API server wants to be left alone, as the most patient of its answers says.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let each = self.errors.iter().filter_map(|error| match error {
+            WriteError::Call(error) => error.retry_after(),
+            WriteError::NoStatus(_) | WriteError::Taken { .. } => None,
+        });
+        each.max()
+    }
+
     /// A word for the class of the first error.
     pub(crate) fn reason(&self) -> &'static str {
         match self.errors.first() {
-            Some(WriteError::Call(error)) => error.reason(),
+            Some(WriteError::Call(error) | WriteError::NoStatus(error)) => error.reason(),
             Some(WriteError::Taken { .. }) => "NameTaken",
             None => "Stale",
         }
@@ -187,6 +200,8 @@ impl Executor<'_> {
                 Ok(())
             }
             Err(error) if error.is_already_exists() => self.taken(child, create.kind, &create.key).await,
+            // What isn't there is the namespace: no later look at the child's own name tells more.
+            Err(error) if error.is_object_not_found() => Err(Failure::Error(WriteError::Call(error))),
             Err(error) => self.failed(create.kind, &create.key, error).await,
         }
     }
@@ -209,9 +224,11 @@ impl Executor<'_> {
                 self.hosted.parents.answer(answer, None, Some(self.key));
                 Ok(())
             }
-            // Gone, or made anew: its events lead to what follows.
-            Err(error) if error.is_object_not_found() || error.is_conflict() => Err(Failure::Stale),
+            // Made anew: its events lead to what follows.
+            Err(error) if error.is_conflict() => Err(Failure::Stale),
+            Err(error) if error.is_object_not_found() => self.no_status(error).await,
             Err(error) => {
+                self.doubt(&error);
                 // A parent of another uid fails the patch's test, which reads as invalid: look before judging.
                 if error.outcome_is_unknown() || error.is_refused() {
                     self.hosted.note_unknown(&self.key.parent, None, self.parent.key());
@@ -221,12 +238,36 @@ impl Executor<'_> {
         }
     }
 
+    /// The parent, or its status subresource, isn't there: the API server says the same of both.
+    async fn no_status(&self, error: Error) -> Result<(), Failure> {
+        match self.client.get(&self.hosted.parent, self.parent.key()).await {
+            Ok(Some(found)) if found.uid() == self.parent.uid() => {
+                self.hosted.doubt.notify_one();
+                Err(Failure::Error(WriteError::NoStatus(error)))
+            }
+            // Gone, or made anew: its events lead to what follows.
+            Ok(_) => Err(Failure::Stale),
+            Err(error) => {
+                self.hosted.note_unknown(&self.key.parent, None, self.parent.key());
+                Err(Failure::Error(WriteError::Call(error)))
+            }
+        }
+    }
+
+    /// A path that isn't there is no object that is gone: the kind may not be what it was.
+    fn doubt(&self, error: &Error) {
+        if error.is_not_found() && !error.is_object_not_found() {
+            self.hosted.doubt.notify_one();
+        }
+    }
+
     fn child(&self, kind: usize) -> Result<&ChildKind, Failure> {
         // Plans are made over these very kinds; an index beyond them would be a bug, and is only a failed write.
         self.hosted.children.get(kind).ok_or(Failure::Stale)
     }
 
     async fn failed(&self, kind: usize, object: &ObjectKey, error: Error) -> Result<(), Failure> {
+        self.doubt(&error);
         let stale = error.is_conflict() || error.is_object_not_found();
         if stale || error.outcome_is_unknown() {
             self.hosted.note_unknown(&self.key.parent, Some(kind), object);

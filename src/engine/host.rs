@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::select_all;
 use parking_lot::{Mutex, RwLock};
@@ -16,7 +16,7 @@ use ringmaster_core::hook::Limits;
 use ringmaster_core::key::{ApiVersion, ControllerId, Resource};
 use ringmaster_core::queue::Priority;
 use ringmaster_hooks::{Target, check_url};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -30,6 +30,9 @@ use crate::watches::{State, Subscription, Watches};
 
 /// What isn't served, or can't be watched, is looked at again after this long, doubling up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// Kinds that are in doubt are looked up again at most this often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why a controller's watches fail when the API server itself is away.
 pub(crate) const UNREACHABLE: &str = "ApiServerUnreachable";
@@ -188,7 +191,7 @@ impl Round {
         let news = self.board.block(reason, text.clone());
         // An outage is told once for all, and no event could be posted.
         if news && reason != UNREACHABLE {
-            warn!(controller = %self.model.name, reason, "doesn't run: {text}");
+            warn!(controller = %self.model.name, reason, "not ready: {text}");
             self.stage.tell.event(self.subject.clone(), true, "CreateError", text);
         }
     }
@@ -219,6 +222,7 @@ impl Round {
             metrics: Arc::new(self.stage.metrics.controller(&self.model.name)),
             board: Arc::clone(&self.board),
             active: AtomicBool::new(false),
+            doubt: Notify::new(),
             index: Mutex::default(),
             notes: Mutex::default(),
         });
@@ -274,7 +278,7 @@ impl Round {
                 self.block(UNREACHABLE, format!("{text}; until it is reached again the cache may be old"));
             }
             Some((_, text)) => self.block("WatchFailing", text),
-            None if running => self.board.run(std::sync::Weak::new()),
+            None if running => drop(self.board.run(std::sync::Weak::new())),
             None => {}
         }
         None
@@ -295,7 +299,36 @@ impl Round {
         self.stage.tell.event(self.subject.clone(), false, "Started", format!("syncing {}", hosted.parent));
     }
 
+    /// Looks the kinds up again; tells whether one isn't there any more, or isn't what it was.
+    async fn kinds_changed(&self, hosted: &Hosted) -> bool {
+        let children = hosted.children.iter().map(|child| &child.resource);
+        let kinds: Vec<&Arc<Resource>> = std::iter::once(&hosted.parent).chain(children).collect();
+        kinds.iter().for_each(|kind| self.stage.discovery.forget(&kind.api_version));
+        for kind in kinds {
+            let found = self.stage.discovery.find(&kind.api_version, &kind.plural).await;
+            // Whoever can't be asked proves nothing.
+            if found.is_ok_and(|found| found.is_none_or(|found| found != *kind)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// All watches are informed, and were before: what was wrong in between is over.
+    fn well_again(&self, hosted: &Arc<Hosted>) {
+        if self.board.run(Arc::downgrade(hosted)).is_some_and(|reason| reason != UNREACHABLE) {
+            info!(controller = %self.model.name, "ready again");
+            self.stage.tell.event(
+                self.subject.clone(),
+                false,
+                "Recovered",
+                "all its kinds are watched again".to_owned(),
+            );
+        }
+    }
+
     async fn serve(&self, hosted: &Arc<Hosted>, states: &mut [watch::Receiver<State>]) -> Ended {
+        let mut looked: Option<Instant> = None;
         let period = [self.model.resync_period, self.stage.flush_interval].into_iter().flatten().min();
         loop {
             let resync = async {
@@ -310,12 +343,21 @@ impl Round {
                 tokio::select! {
                     () = self.cancel.cancelled() => return Ended::Cancelled,
                     () = &mut resync => break true,
+                    () = hosted.doubt.notified() => {
+                        if looked.is_some_and(|at| at.elapsed() < LOOK_INTERVAL) {
+                            continue;
+                        }
+                        looked = Some(Instant::now());
+                        if self.kinds_changed(hosted).await {
+                            return Ended::Again;
+                        }
+                    }
                     () = any_changed(states) => {
                         if let Some(ended) = self.judge(states, false) {
                             return ended;
                         }
                         if states.iter().all(|state| *state.borrow() == State::Synced) {
-                            self.board.run(Arc::downgrade(hosted));
+                            self.well_again(hosted);
                         }
                     }
                 }

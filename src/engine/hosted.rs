@@ -14,6 +14,7 @@ use ringmaster_core::controller::{Controller, UpdateStrategy};
 use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid};
 use ringmaster_core::object::Object;
 use ringmaster_hooks::Target;
+use tokio::sync::Notify;
 
 use crate::metrics::ControllerMetrics;
 use crate::watches::Shared;
@@ -38,6 +39,8 @@ pub(crate) struct Hosted {
     pub(crate) board: Arc<crate::status::Board>,
     /// Whether all its watches are informed, so that changes lead to syncs.
     pub(crate) active: AtomicBool,
+    /// A call was answered as if a kind weren't what it was when it was found.
+    pub(crate) doubt: Notify,
     pub(crate) index: Mutex<ParentIndex>,
     pub(crate) notes: Mutex<HashMap<ObjectKey, Note, FixedState>>,
 }

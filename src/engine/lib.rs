@@ -20,6 +20,7 @@ mod execute;
 mod host;
 mod hosted;
 mod metrics;
+mod outage;
 mod process;
 mod registry;
 mod route;

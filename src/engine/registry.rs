@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::host::{Stage, host};
@@ -81,6 +81,22 @@ impl Progress {
     }
 }
 
+/// One line when the controllers' own kind goes, and one when it is back.
+fn tell_if_gone(dialect: &Dialect, state: &State, gone: &mut bool) {
+    match state {
+        State::Troubled(_, text, true) if !*gone => {
+            *gone = true;
+            let group = dialect.group;
+            warn!(group, "{COMPOSITES} aren't served any more; install their CRD (ringmaster crds): {text}");
+        }
+        State::Synced if *gone => {
+            *gone = false;
+            info!(group = dialect.group, "{COMPOSITES} are served again");
+        }
+        _ => {}
+    }
+}
+
 impl Registry {
     /// Hosts the controllers of one dialect until stopped.
     pub(crate) async fn run(self: Arc<Self>, dialect: &'static Dialect, progress: Arc<Progress>) {
@@ -97,6 +113,7 @@ impl Registry {
             self.tasks.spawn(write_all(self.client.clone(), Arc::clone(&boards), Arc::clone(&resource), stop));
         }
         let mut state = shared.state();
+        let mut gone = false;
         let mut running: HashMap<ObjectKey, Running> = HashMap::new();
         // Of controllers that are gone: their last syncs may still run.
         let mut ending: HashMap<ObjectKey, JoinHandle<()>> = HashMap::new();
@@ -118,11 +135,7 @@ impl Registry {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = changed.wake.notified() => {}
-                _ = state.changed() => {
-                    if let State::Troubled(_, text, true) = &*state.borrow_and_update() {
-                        debug!(group = dialect.group, "controllers can't be watched: {text}");
-                    }
-                }
+                _ = state.changed() => tell_if_gone(dialect, &state.borrow_and_update(), &mut gone),
             }
         }
         // Each ends with its last sync, which the shutdown bounds.
@@ -132,7 +145,7 @@ impl Registry {
     }
 
     async fn wait_for_kind(&self, version: &ApiVersion, progress: &Progress) -> Option<Arc<Resource>> {
-        let mut told = false;
+        let (mut told, mut failures) = (false, 0u32);
         loop {
             match self.stage.discovery.find(version, COMPOSITES).await {
                 Ok(Some(resource)) => return Some(resource),
@@ -143,7 +156,13 @@ impl Registry {
                     }
                     progress.settled.store(true, Ordering::Release);
                 }
-                Err(error) => warn!(group = version.group(), "discovery fails: {error}"),
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    // One line when it begins, and a reminder at each doubling.
+                    if failures.is_power_of_two() {
+                        warn!(group = version.group(), failures, "discovery fails: {error}");
+                    }
+                }
             }
             if tokio::time::timeout(ABSENT_INTERVAL, self.stop.cancelled()).await.is_ok() {
                 return None;

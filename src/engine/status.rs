@@ -81,12 +81,12 @@ impl Board {
         news
     }
 
-    /// The controller runs.
-    pub(crate) fn run(&self, hosted: Weak<Hosted>) {
+    /// The controller runs; gives back why it didn't before, or not well.
+    pub(crate) fn run(&self, hosted: Weak<Hosted>) -> Option<&'static str> {
         let mut noted = self.noted.lock();
-        noted.blocked = None;
         noted.starting = false;
         noted.hosted = hosted;
+        noted.blocked.take().map(|(reason, _)| reason)
     }
 
     /// What a hook call showed. Tells whether that is a change that deserves a line.
@@ -224,19 +224,26 @@ pub(crate) async fn write_all(
                 () = cancel.cancelled() => return,
                 written = write => written,
             };
-            match written {
+            let asked_for = match written {
                 Ok(answer) => {
                     failures = 0;
                     boards.shared.answer(answer, None, None);
                     continue;
                 }
-                Err(error) if error.is_not_found() => {}
-                Err(error) if error.is_forbidden() => warn!(controller = %key, "status can't be written: {error}"),
-                Err(error) => debug!(controller = %key, "status was not written: {error}"),
-            }
+                Err(error) => {
+                    match &error {
+                        // It is gone, and its board soon is.
+                        error if error.is_not_found() => {}
+                        error if error.is_forbidden() => warn!(controller = %key, "status can't be written: {error}"),
+                        error => debug!(controller = %key, "status was not written: {error}"),
+                    }
+                    error.retry_after().unwrap_or_default()
+                }
+            };
             // Whatever it is, it hardly heals within a tick.
             failures += 1;
-            paused_until = tick + (1u64 << failures.min(6)).min(MAX_TICKS_TO_RETRY);
+            let backoff = (1u64 << failures.min(6)).min(MAX_TICKS_TO_RETRY);
+            paused_until = tick + backoff.max(asked_for.as_secs().div_ceil(TICK.as_secs()));
         }
     }
 }

@@ -54,7 +54,7 @@ impl Syncer {
             Outcome::Success { again: Some(_), .. } => SyncResult::Requeue,
             Outcome::Success { resync_after: Some(_), .. } | Outcome::RetryAfter(_) => SyncResult::RequeueAfter,
             Outcome::Success { .. } | Outcome::Dropped => SyncResult::Success,
-            Outcome::Failure => SyncResult::Error,
+            Outcome::Failure | Outcome::FailureFor(_) => SyncResult::Error,
         };
         hosted.metrics.ended(result, start.elapsed());
         outcome
@@ -88,7 +88,7 @@ impl Syncer {
                     hosted.refused(parent);
                     return Outcome::Success { resync_after: None, again: None };
                 }
-                Outcome::Failure
+                problem.retry_after().map_or(Outcome::Failure, Outcome::FailureFor)
             }
         }
     }

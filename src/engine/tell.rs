@@ -64,6 +64,15 @@ impl Problem {
         }
     }
 
+    /// How long the API server wants to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Read(error) => error.retry_after(),
+            Self::Write(failures) => failures.retry_after(),
+            _ => None,
+        }
+    }
+
     /// Whether it concerns the hook as such, and so is told once for all parents.
     fn is_of_the_hook(&self) -> bool {
         matches!(self, Self::Hook(error) if !error.was_answered())

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::clock;
 use crate::host::UNREACHABLE;
 use crate::metrics::{Sample, count};
+use crate::outage::Outage;
 
 /// Who wants to know of changes. Called in the order of events, from one task or from whoever wrote; must not block.
 pub(crate) trait Listener: Send + Sync {
@@ -54,30 +55,6 @@ pub(crate) struct Shared {
     unreachable: AtomicBool,
     /// What the subscriptions hold: the pump holds the watch itself, and must end without them.
     hold: Mutex<Weak<Hold>>,
-}
-
-/// How many watches can't reach the API server; the first and the last to say so get a line in the log.
-#[derive(Default)]
-struct Outage(Mutex<(usize, Option<Instant>)>);
-
-impl Outage {
-    fn begins(&self, error: &Error) {
-        let mut outage = self.0.lock();
-        outage.0 += 1;
-        if outage.0 == 1 {
-            outage.1 = Some(Instant::now());
-            warn!("the API server can't be reached: {error}; trying again");
-        }
-    }
-
-    fn ends(&self) {
-        let mut outage = self.0.lock();
-        outage.0 = outage.0.saturating_sub(1);
-        if outage.0 == 0 {
-            let after = outage.1.take().map(|since| since.elapsed()).unwrap_or_default();
-            info!(after_s = after.as_secs(), "the API server is reached again");
-        }
-    }
 }
 
 /// All watches of a process.
@@ -249,9 +226,25 @@ impl Shared {
         }
     }
 
+    /// The API server answered.
+    fn reached(&self) {
+        let before = self.unreachable.swap(false, Ordering::Relaxed);
+        if let Some(after) = self.outage.reached(before, Instant::now()) {
+            info!(after_s = after.as_secs(), "the API server is reached again");
+        }
+    }
+
     fn tell(&self, change: &Change, origin: Option<&SyncKey>) {
         for (_, listener) in self.listeners.read().iter() {
             listener.changed(change, origin);
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if *self.unreachable.get_mut() {
+            self.outage.left();
         }
     }
 }
@@ -278,6 +271,7 @@ impl Sink for Shared {
             self.tell(change, None);
         }
         self.synced_once.store(true, Ordering::Release);
+        self.reached();
         self.state.send_replace(State::Synced);
     }
 
@@ -288,8 +282,10 @@ impl Sink for Shared {
     fn trouble(&self, error: &Error, failures: u32) {
         let resource = &self.watch.resource;
         let unreachable = error.code().is_none();
-        if unreachable && !self.unreachable.swap(true, Ordering::Relaxed) {
-            self.outage.begins(error);
+        if !unreachable {
+            self.reached();
+        } else if !self.unreachable.swap(true, Ordering::Relaxed) && self.outage.lost(Instant::now()) {
+            warn!("the API server can't be reached: {error}; trying again");
         }
         // One line when it begins, and a reminder at each doubling; an outage is one line for all kinds.
         if !unreachable && failures.is_power_of_two() && !error.is_not_found() {
@@ -300,9 +296,7 @@ impl Sink for Shared {
     }
 
     fn recovered(&self) {
-        if self.unreachable.swap(false, Ordering::Relaxed) {
-            self.outage.ends();
-        }
+        self.reached();
         self.state.send_replace(if self.is_synced() { State::Synced } else { State::Starting });
     }
 }

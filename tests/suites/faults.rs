@@ -25,7 +25,7 @@ use crate::objects::Objects;
 use crate::server::lock;
 
 /// Largest request that is passed on, in bytes.
-const MAX_REQUEST_BYTES: usize = 4 << 20;
+pub(crate) const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// Lines of a watch that may wait in the proxy.
 const LINES_WAITING: usize = 16;
 /// Most lines that a watch gets before its fault.
@@ -241,13 +241,9 @@ impl Shared {
     }
 
     async fn pass_on(&self, request: Request<Body>) -> anyhow::Result<Response<Body>> {
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
         let body = to_bytes(body, MAX_REQUEST_BYTES).await.context("the client's request")?;
-        hop(&mut head.headers);
-        let answer = self.upstream.send(Request::from_parts(head, kube::client::Body::from(body))).await?;
-        let (mut head, body) = answer.into_parts();
-        hop(&mut head.headers);
-        Ok(Response::from_parts(head, Body::new(body)))
+        forward(&self.upstream, head, body).await
     }
 
     async fn watch(self: Arc<Self>, request: Request<Body>, streams: bool) -> anyhow::Result<Response<Body>> {
@@ -366,11 +362,36 @@ fn gone() -> Value {
         "message": "too old resource version: 1 (2)", "reason": "Expired", "code": 410 })
 }
 
-fn status(code: StatusCode, body: &Value) -> Response<Body> {
+pub(crate) fn status(code: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
+}
+
+/// Asks the API server the same, and gives back its answer.
+///
+/// # Errors
+/// There is none.
+pub(crate) async fn forward(
+    upstream: &kube::Client,
+    mut head: http::request::Parts,
+    body: Bytes,
+) -> anyhow::Result<Response<Body>> {
+    hop(&mut head.headers);
+    let answer = upstream.send(Request::from_parts(head, kube::client::Body::from(body))).await?;
+    let (mut head, body) = answer.into_parts();
+    hop(&mut head.headers);
+    Ok(Response::from_parts(head, Body::new(body)))
+}
+
+/// A kubeconfig without a user; JSON, which is YAML.
+pub(crate) fn kubeconfig(url: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
+        "clusters": [{ "name": "proxy", "cluster": { "server": url } }],
+        "contexts": [{ "name": "proxy", "context": { "cluster": "proxy", "user": "" } }],
+    })
 }
 
 /// Takes out what belongs to one connection, and compression, which would hide the lines.

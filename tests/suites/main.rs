@@ -13,6 +13,7 @@ mod child;
 mod cluster;
 mod faults;
 mod faulty;
+mod gate;
 mod hook;
 mod objects;
 mod process;

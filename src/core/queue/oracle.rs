@@ -157,6 +157,10 @@ impl Model {
                 self.failures.push((key.clone(), failures + 1));
                 self.add_after(key, Child, backoff(failures + 1, random), now);
             }
+            Outcome::FailureFor(pause) => {
+                self.failures.push((key.clone(), failures + 1));
+                self.add_after(key, Child, backoff(failures + 1, random).max(pause), now);
+            }
             Outcome::RetryAfter(delay) => {
                 self.failures.push((key.clone(), failures));
                 self.add_after(key, Child, delay.max(RETRY_AFTER_MIN), now);
@@ -267,6 +271,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         4 => (proptest::option::of(any_delay()), proptest::option::weighted(0.2, any_priority()))
             .prop_map(|(resync_after, again)| Outcome::Success { resync_after, again }),
         2 => Just(Outcome::Failure),
+        1 => any_delay().prop_map(Outcome::FailureFor),
         1 => any_delay().prop_map(Outcome::RetryAfter),
         1 => Just(Outcome::Dropped),
     ]

@@ -417,6 +417,27 @@ fn a_key_that_is_slowed_down_is_woken_by_fresh_news_only() {
 }
 
 #[test]
+fn a_failure_with_a_pause_comes_no_sooner_and_still_backs_off() {
+    let mut queue = queue(1, 1);
+    queue.add(key(0, "a"), Fresh, T0);
+    let mut now = T0;
+    let mut waits = Vec::new();
+    for attempt in 0..6 {
+        let popped = queue.pop(now).unwrap();
+        assert_eq!(popped.attempt, attempt);
+        queue.done(&popped.key, Outcome::FailureFor(ms(700)), now, u64::MAX);
+        let due = queue.next_due().unwrap();
+        waits.push(due - now);
+        now = due;
+    }
+    assert_eq!(waits, [700, 700, 700, 800, 1600, 3200].map(ms));
+    let popped = queue.pop(now).unwrap();
+    queue.add(key(0, "a"), Fresh, now);
+    queue.done(&popped.key, Outcome::FailureFor(ms(700)), now, 0);
+    assert!(queue.pop(now).is_some(), "news is tried at once");
+}
+
+#[test]
 fn a_controller_that_comes_back_keeps_one_worker_a_key() {
     let mut queue = queue(4, 1);
     queue.add(key(0, "a"), Fresh, T0);

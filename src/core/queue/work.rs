@@ -54,6 +54,8 @@ pub enum Outcome {
     },
     /// It failed: sync again after [`backoff`], at [`Priority::Child`].
     Failure,
+    /// It failed, and whoever refused it wants to be left alone for this long: as [`Outcome::Failure`], but no sooner.
+    FailureFor(Duration),
     /// It was told to come back after this long (at least [`RETRY_AFTER_MIN`]), at [`Priority::Child`]. Its count of
     /// failures stays as it is.
     RetryAfter(Duration),
@@ -128,6 +130,14 @@ enum State {
         /// The highest priority that was asked for since it started.
         dirty: Option<Priority>,
     },
+}
+
+impl Entry {
+    /// Counts a failure and says how long to wait.
+    fn fail(&mut self, random: u64) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        backoff(self.failures, random)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -258,10 +268,8 @@ impl Queue {
                     }
                 }
             }
-            Outcome::Failure => {
-                entry.failures = entry.failures.saturating_add(1);
-                later = Some((Priority::Child, backoff(entry.failures, random)));
-            }
+            Outcome::Failure => later = Some((Priority::Child, entry.fail(random))),
+            Outcome::FailureFor(pause) => later = Some((Priority::Child, entry.fail(random).max(pause))),
             Outcome::RetryAfter(delay) => later = Some((Priority::Child, delay.max(RETRY_AFTER_MIN))),
             Outcome::Dropped => {
                 entry.failures = 0;

@@ -77,6 +77,11 @@ pub enum Input {
     NotStreamed,
     /// The request or the stream failed.
     Failed,
+    /// The request was refused by a server that wants to be left alone for this long.
+    Refused {
+        /// The next request comes no sooner.
+        pause: Duration,
+    },
 }
 
 /// What follows for the store.
@@ -111,6 +116,8 @@ pub struct Pump {
     failures: u32,
     /// Lists in a row that led to a version which was too old at once.
     relists: u32,
+    /// The next request waits at least this long.
+    pause: Duration,
     /// Something arrived since the last request: a failure after progress starts the backoff anew.
     progressed: bool,
 }
@@ -125,7 +132,7 @@ impl Pump {
     /// A watch that knows nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { phase: Phase::Start, stream: true, failures: 0, relists: 0, progressed: false }
+        Self { phase: Phase::Start, stream: true, failures: 0, relists: 0, pause: Duration::ZERO, progressed: false }
     }
 
     /// What to do next. A list begins where [`Request::Stream`] or a first [`Request::Page`] is returned.
@@ -134,6 +141,7 @@ impl Pump {
         let relists = if matches!(self.phase, Phase::Start) { self.relists } else { 0 };
         let tries = self.failures.max(relists);
         let wait = if tries == 0 { Duration::ZERO } else { backoff(tries, random).min(MAX_WAIT) };
+        let wait = wait.max(std::mem::take(&mut self.pause));
         let timeout_secs = WATCH_SECS.0 + random % (WATCH_SECS.1 - WATCH_SECS.0 + 1);
         self.progressed = false;
         let request = match &self.phase {
@@ -167,6 +175,10 @@ impl Pump {
     /// Takes what came of the last request.
     pub fn on(&mut self, input: Input) -> Effect {
         match (input, &mut self.phase) {
+            (Input::Refused { pause }, _) => {
+                self.pause = pause;
+                self.on(Input::Failed)
+            }
             (Input::Page { version, next: None }, Phase::Paging { .. })
             | (Input::Bookmark { version, initial_end: true }, Phase::Streaming) => {
                 self.succeed();
@@ -334,6 +346,22 @@ mod tests {
         }
         assert_eq!(waits[0], Duration::ZERO);
         assert!(waits[2] > waits[1] && *waits.last().unwrap() <= MAX_WAIT);
+    }
+
+    #[test]
+    fn a_server_that_wants_to_be_left_alone_is() {
+        let (pause, mut pump) = (Duration::from_secs(40), Pump::new());
+        request(&mut pump);
+        assert_eq!(pump.on(Input::Refused { pause }), Effect::ListAborted);
+        assert_eq!(pump.next(0).wait, pause);
+        pump.on(Input::Failed);
+        assert!(pump.next(0).wait < pause, "once");
+        let short = Duration::from_nanos(1);
+        for _ in 0..3 {
+            pump.on(Input::Refused { pause: short });
+        }
+        assert!(pump.next(0).wait > short, "failures back off all the same");
+        assert_eq!(pump.failures(), 5);
     }
 
     #[test]

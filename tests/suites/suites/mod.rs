@@ -10,10 +10,13 @@ mod command;
 mod conformance;
 mod dev;
 mod errors_setting;
+mod faults_api;
 mod faults_children;
 mod faults_hook;
+mod faults_kinds;
 mod faults_reply;
 mod faults_retry;
+mod faults_rights;
 mod kubectl;
 mod main_job;
 mod metacontroller;
@@ -44,10 +47,13 @@ pub(crate) fn all() -> Vec<Case> {
         children_claim::cases(),
         children_when::cases(),
         errors_setting::cases(),
+        faults_api::cases(),
         faults_children::cases(),
         faults_hook::cases(),
+        faults_kinds::cases(),
         faults_reply::cases(),
         faults_retry::cases(),
+        faults_rights::cases(),
         soak::cases(),
         watchers::cases(),
         kubectl::cases(),

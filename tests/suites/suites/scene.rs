@@ -2,12 +2,14 @@
 //!
 //! Never judges: it only waits for what a trial names, and says what was seen last.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::{Context, Scope};
+use crate::gate::Gate;
 use crate::hook::{CallInfo, Hook, Reply};
 use crate::objects::Resource;
 use crate::process::Ringmaster;
@@ -48,10 +50,28 @@ impl Scene {
     /// # Errors
     /// As [`Self::new`].
     pub(crate) async fn with(ctx: Context, scope: Scope) -> anyhow::Result<Self> {
+        Self::build(ctx, scope, None).await
+    }
+
+    /// With a proxy between Ringmaster and the API server, which passes everything on at first.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) async fn behind_gate(ctx: Context) -> anyhow::Result<(Self, Gate)> {
+        let gate = Gate::start(&ctx.as_user()?).await?;
+        let kubeconfig = gate.kubeconfig(&ctx)?;
+        Ok((Self::build(ctx, Scope::Namespaced, Some(&kubeconfig)).await?, gate))
+    }
+
+    async fn build(ctx: Context, scope: Scope, kubeconfig: Option<&Path>) -> anyhow::Result<Self> {
         let (things, maps) = (ctx.crd("Thing", "things", scope, None).await?, ctx.configmaps());
         ctx.grant(&Context::rules_for(&[&things, &maps])).await?;
         let hook = Hook::start(obey)?;
-        let ringmaster = Ringmaster::start(&ctx)?;
+        let build = Ringmaster::build(&ctx);
+        let ringmaster = match kubeconfig {
+            Some(path) => build.arg(format!("--kubeconfig={}", path.display())).start()?,
+            None => build.start()?,
+        };
         Ok(Self { ringmaster, hook, things, maps, ctx })
     }
 

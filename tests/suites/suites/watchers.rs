@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use crate::built::{self, Built};
 use crate::child::Child;
 use crate::cluster::Context;
-use crate::faults::{Fault, Faults, Pace, Plan, Seen};
+use crate::faults::{self, Fault, Faults, Pace, Plan, Seen};
 use crate::objects::{Objects, Resource};
 use crate::trial::Case;
 
@@ -199,7 +199,7 @@ async fn client_go(ctx: Context, streaming: bool) -> anyhow::Result<()> {
     let mut load = Load::start(&ctx).await?;
     let log = ctx.log_file("reflector");
     let kubeconfig = log.with_extension("kubeconfig");
-    std::fs::write(&kubeconfig, load.kubeconfig().to_string())?;
+    std::fs::write(&kubeconfig, faults::kubeconfig(&load.faults.url()).to_string())?;
     let args = [kubeconfig.display().to_string(), ctx.namespace.clone()];
     let mut child = Child::start("reflector", &program, &args, &log, |command| {
         command.env("KUBE_FEATURE_WatchListClient", streaming.to_string());
@@ -248,15 +248,6 @@ impl Load {
         let writer = |number| tokio::spawn(write(ctx.admin.clone(), ctx.configmaps(), Arc::clone(&pace), number));
         let writers = (0..WRITERS).map(writer).collect();
         Ok(Self { faults, writers })
-    }
-
-    /// A kubeconfig of the proxy; JSON, which is YAML.
-    fn kubeconfig(&self) -> Value {
-        json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
-            "clusters": [{ "name": "proxy", "cluster": { "server": self.faults.url() } }],
-            "contexts": [{ "name": "proxy", "context": { "cluster": "proxy", "user": "" } }],
-        })
     }
 
     /// Waits for the writers, ends the faults, makes the marker; says what the proxy did until then.
