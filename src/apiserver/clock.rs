@@ -14,6 +14,7 @@ use crate::server::Clock;
 #[must_use]
 pub fn wall_clock() -> Clock {
     Arc::new(|| {
+        #[expect(clippy::disallowed_methods, reason = "the times in objects are wall time")]
         let now = Timestamp::now();
         let seconds = now.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Trunc));
         Now { time: seconds.unwrap_or(now).to_string(), random: fastrand::u128(..) }

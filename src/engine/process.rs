@@ -49,6 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "compared with what the operating system says of the wall clock")]
     fn a_process_has_memory_threads_and_a_past() {
         let samples = samples();
         let value = |name: &str| samples.iter().find(|sample| sample.name == name).unwrap().values[0].1;

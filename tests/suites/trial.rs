@@ -43,6 +43,8 @@ enum Servers {
     Each,
     /// Once with both, to compare them.
     Both,
+    /// Once, on the real one: for what the embedded one doesn't have and refuses.
+    Real,
     /// Once, without any: for programs that bring their own.
     None,
 }
@@ -111,6 +113,15 @@ impl Case {
         })
     }
 
+    /// `real::<suite>::<name>` alone: for what the embedded server doesn't have.
+    pub(crate) fn real<F, Fut>(suite: &'static str, name: &'static str, run: F) -> Self
+    where
+        F: Fn(Context) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = anyhow::Result<()>> + 'static,
+    {
+        Self { servers: Servers::Real, ..Self::new(suite, name, run) }
+    }
+
     /// `both::<suite>::<name>`: `run` gets a corner of the embedded and one of the real server, in this order, and
     /// compares what they do.
     pub(crate) fn both<F, Fut>(suite: &'static str, name: &'static str, run: F) -> Self
@@ -173,6 +184,10 @@ impl Case {
     pub(crate) fn on(&self, servers: &[Arc<Shared>; 2], tally: &Arc<Tally>) -> Vec<Trial> {
         let places = match self.servers {
             Servers::Each => servers.iter().map(|server| (server.kind.name(), vec![Arc::clone(server)])).collect(),
+            Servers::Real => {
+                let real = servers.iter().filter(|server| server.kind == ServerKind::Real);
+                real.map(|server| (server.kind.name(), vec![Arc::clone(server)])).collect()
+            }
             Servers::Both => vec![(BOTH, servers.to_vec())],
             Servers::None => vec![(ALONE, Vec::new())],
         };

@@ -104,6 +104,7 @@ async fn observe(
     followed: impl AsyncFn() -> Result<bool, Error>,
     then: &str,
 ) {
+    #[expect(clippy::disallowed_methods, reason = "for people")]
     let time = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
     {
         let mut log = log.lock();

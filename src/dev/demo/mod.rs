@@ -350,6 +350,7 @@ impl Eye<'_> {
                 wrong.get_or_insert_with(|| format!("{name}: {message}"));
             }
         }
+        #[expect(clippy::disallowed_methods, reason = "for people")]
         let now = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
         if wrong.is_some() && wrong != self.wrong {
             self.last_error = wrong.clone().map(|wrong| (now.clone(), wrong));

@@ -81,6 +81,8 @@ pub(crate) fn cases() -> Vec<Case> {
     let more = [
         Case::new("faults_children", "invalid_by_its_schema", invalid_by_its_schema),
         Case::new("faults_children", "immutable_field", immutable_field),
+        // The embedded server has no admission by quota.
+        Case::real("faults_children", "refused_by_a_quota", refused_by_a_quota),
         Case::new("faults_children", "forbidden_to_write", forbidden_to_write),
         Case::new("faults_children", "two_megabytes", two_megabytes),
         Case::new("faults_children", "annotation_of_what_was_applied_is_too_large", annotation_too_large),
@@ -244,6 +246,39 @@ async fn forbidden_to_write(ctx: Context) -> anyhow::Result<()> {
     ensure!(calls < 20, "{calls} calls: it is no hot loop");
     scene.ctx.grant(&Context::rules_for(&[&sprockets])).await?;
     is_there(&scene, &sprockets, "s").await?;
+    well(&scene.ctx, "c").await
+}
+
+async fn refused_by_a_quota(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    let quotas = scene.ctx.namespaced("v1", "ResourceQuota", "resourcequotas");
+    // No quota controller runs: what it would write into the status is written here.
+    let quota = async |hard: u64| {
+        let hard = json!({ "count/configmaps": hard.to_string() });
+        if scene.ctx.admin.find(&quotas, "q").await?.is_none() {
+            let body = json!({ "metadata": { "name": "q" }, "spec": { "hard": hard } });
+            scene.ctx.admin.create(&quotas, body).await?;
+            let status = json!({ "status": { "hard": hard, "used": { "count/configmaps": "0" } } });
+            return scene.ctx.admin.patch_status(&quotas, "q", &status).await;
+        }
+        scene.ctx.admin.patch_merge(&quotas, "q", &json!({ "spec": { "hard": hard } })).await?;
+        scene.ctx.admin.patch_status(&quotas, "q", &json!({ "status": { "hard": hard } })).await
+    };
+    quota(2).await?;
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let children: Vec<Value> = (0..4).map(|n| config_map(&format!("a{n}"), json!({}))).collect();
+    let thing = scene.thing("p", json!({ "status": { "x": 1 }, "children": children })).await?;
+    let message = scene.event(&thing, "SyncError", &["configmaps", "exceeded quota: q"]).await?;
+    ensure!(message.contains("403"), "{message}");
+    conditions_say(&scene, "c", &["1 of 1", "exceeded quota"]).await?;
+    ensure!(scene.synced("p").await?["status"]["x"] == 1);
+    scene.called("p", 5).await?;
+    ensure!(scene.ctx.admin.list(&scene.maps, "").await?.len() == 2, "as many as the quota allows");
+    ensure!(scene.calls("p") < 20, "{} calls: it is no hot loop", scene.calls("p"));
+    quota(10).await?;
+    for n in 0..4 {
+        is_there(&scene, &scene.maps, &format!("a{n}")).await?;
+    }
     well(&scene.ctx, "c").await
 }
 

@@ -12,6 +12,7 @@ mod dev;
 mod errors_setting;
 mod faults_api;
 mod faults_children;
+mod faults_clock;
 mod faults_hook;
 mod faults_kinds;
 mod faults_reply;
@@ -49,6 +50,7 @@ pub(crate) fn all() -> Vec<Case> {
         errors_setting::cases(),
         faults_api::cases(),
         faults_children::cases(),
+        faults_clock::cases(),
         faults_hook::cases(),
         faults_kinds::cases(),
         faults_reply::cases(),
