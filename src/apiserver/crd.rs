@@ -48,10 +48,16 @@ pub(crate) fn establish(
         let message = "not all names are accepted";
         set_condition(&mut value["status"], "Established", false, "NotAccepted", message, now);
     }
+    let kinds = if served { of_crd(&value, store.revision()) } else { Vec::new() };
+    let before = registry.versions(&group, &plural);
     registry.remove(&group, &plural);
-    if served {
-        of_crd(&value, store.revision()).into_iter().for_each(|kind| registry.insert(kind));
+    // Each change of a spec ends the watches of all its versions, so that nobody follows one that isn't served any more.
+    // (The real server does so for every change; here those of schemas and columns don't.)
+    let after = kinds.iter().map(|kind| Arc::clone(&kind.resource)).collect();
+    if !before.is_empty() && before != after {
+        store.end_watches(&KindKey { group: group.as_str().into(), plural: plural.as_str().into() });
     }
+    kinds.into_iter().for_each(|kind| registry.insert(kind));
     if value != crd.value() {
         follow(definition, &Writer { manager: SERVER, subresource: "status", now: &now.time }, crd, &mut value);
         // Nobody else writes between: the lock is held.

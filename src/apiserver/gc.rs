@@ -34,6 +34,8 @@ pub enum Work {
     OwnerGone(Uid),
     /// An object was made or changed, and it has owners.
     Check(KindKey, ObjectKey),
+    /// The object names an owner with this uid, which is gone, whether its kind is still served or not.
+    Orphaned(KindKey, ObjectKey, Uid),
     /// An object got a `deletionTimestamp` with [`FOREGROUND`] or [`ORPHAN`], or nothing blocks it any longer.
     Deleting(KindKey, ObjectKey),
     /// A terminating namespace to empty.
@@ -172,8 +174,12 @@ pub fn consequences(
 pub fn step(store: &mut Store, registry: &mut Registry, work: Work, now: &Now) -> Vec<Work> {
     // A race can't be: nobody else writes during a step. What the store refuses for its shape stays as it is.
     let done = match work {
-        Work::OwnerGone(uid) => Ok(dependents(store, &uid).into_iter().map(|(k, key)| Work::Check(k, key)).collect()),
-        Work::Check(kind, key) => check(store, registry, &kind, &key, now),
+        Work::OwnerGone(uid) => {
+            let orphaned = |(kind, key)| Work::Orphaned(kind, key, uid.clone());
+            Ok(dependents(store, &uid).into_iter().map(orphaned).collect())
+        }
+        Work::Check(kind, key) => check(store, registry, &kind, &key, None, now),
+        Work::Orphaned(kind, key, gone) => check(store, registry, &kind, &key, Some(&gone), now),
         Work::Deleting(kind, key) => deleting(store, registry, &kind, &key, now),
         Work::Namespace(name) => empty(store, registry, &name, now),
         Work::Definition(name) => Ok(crd::empty(store, registry, &name, now)),
@@ -208,12 +214,13 @@ fn find_owner(store: &Store, registry: &Registry, dependent: &ObjectKey, referen
     }
 }
 
-/// attemptToDeleteItem of the garbage collector.
+/// attemptToDeleteItem of the garbage collector; `gone` is the uid of an owner that was seen to go (absentOwnerCache).
 fn check(
     store: &mut Store,
     registry: &Registry,
     kind: &KindKey,
     key: &ObjectKey,
+    gone: Option<&Uid>,
     now: &Now,
 ) -> Result<Vec<Work>, NotStored> {
     let (Some(mut object), Some(definition)) = (store.get(kind, key), registry.of(kind)) else {
@@ -225,7 +232,9 @@ fn check(
     let references = object.owner_references();
     let (mut solid, mut waiting, mut superfluous) = (false, false, Vec::new());
     for reference in &references {
-        match find_owner(store, registry, key, reference) {
+        let owner =
+            if gone == Some(&reference.uid) { Owner::Absent } else { find_owner(store, registry, key, reference) };
+        match owner {
             Owner::Unknown => return Ok(Vec::new()),
             Owner::Solid => solid = true,
             Owner::Absent => superfluous.push(reference.uid.clone()),

@@ -116,6 +116,28 @@ impl Server {
 }
 
 #[test]
+fn dependents_follow_an_owner_whose_kind_is_gone_with_it() {
+    let mut server = Server::new();
+    server.registry.insert(definition("example.com/v1", "things", "Thing", true));
+    let key = kind_key(&ApiVersion::new("example.com/v1"), "things");
+    let things = server.registry.of(&key).unwrap();
+    let value = json!({ "metadata": { "name": "t", "namespace": "n", "uid": "u-t" } });
+    let thing = server.store.put(&key, &things.resource, None, value).unwrap();
+    let reference = json!({ "apiVersion": "example.com/v1", "kind": "Thing", "name": "t", "uid": "u-t" });
+    let stranger = json!({ "apiVersion": "example.com/v1", "kind": "Thing", "name": "x", "uid": "u-x" });
+    server.add("configmaps", "child", &[reference], &[]);
+    server.add("configmaps", "other", &[stranger], &[]);
+    let deleted = delete_now(&mut server.store, &things, &thing, &now(), None, None).unwrap();
+    let works = after_delete(&server.store, &server.registry, &key, &thing, &deleted);
+    // Its CRD was faster than the collector.
+    server.registry.remove("example.com", "things");
+    server.run(works);
+    server.check("other");
+    assert!(!server.has("child"), "its owner was seen to go");
+    assert!(server.has("other"), "nobody can say what became of its owner");
+}
+
+#[test]
 fn dependents_follow_their_last_owner_in_the_background() {
     let mut server = Server::new();
     for name in ["a", "b"] {

@@ -3,7 +3,7 @@
 //! Never holds objects; a definition is data.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use ringmaster_core::key::{ApiVersion, Resource};
@@ -121,6 +121,14 @@ impl Registry {
     /// Serves all versions of a kind no longer.
     pub fn remove(&mut self, group: &str, plural: &str) {
         self.kinds.retain(|known| !(known.resource.api_version.group() == group && &*known.resource.plural == plural));
+    }
+
+    /// The versions of a kind.
+    #[must_use]
+    pub fn versions(&self, group: &str, plural: &str) -> HashSet<Arc<Resource>> {
+        let of_kind =
+            |known: &&Arc<Definition>| known.resource.api_version.group() == group && *known.resource.plural == *plural;
+        self.kinds.iter().filter(of_kind).map(|known| Arc::clone(&known.resource)).collect()
     }
 
     /// Whether anything is served in this version of a group.

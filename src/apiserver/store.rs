@@ -321,6 +321,14 @@ impl Store {
         }
     }
 
+    /// Ends a kind's watches; its objects and its history stay.
+    pub fn end_watches(&mut self, kind: &KindKey) {
+        let backlog = self.limits.watcher_backlog;
+        if let Some(known) = self.kinds.get_mut(kind) {
+            known.sender = broadcast::Sender::new(backlog);
+        }
+    }
+
     /// Forgets all history: every watch and continue token from before is too old from now on.
     pub fn compact(&mut self) {
         for known in self.kinds.values_mut() {

@@ -167,6 +167,26 @@ async fn a_watch_begins_with_all_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_watch_ends_when_its_kind_is_served_otherwise() {
+    let front = with_things(Limits::default()).await;
+    let response = front.answer(Request::get(format!("{THINGS}?watch=true")).body(Body::empty()).unwrap()).await;
+    let mut lines = response.into_body().into_data_stream();
+    let (path, kind) =
+        ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.x.y", "application/merge-patch+json");
+    let label = json!({ "metadata": { "labels": { "a": "b" } } });
+    assert_eq!(send(&front, Method::PATCH, path, kind, label).await.0, 200);
+    post(&front, THINGS, thing("a", 1)).await;
+    let line = tokio::time::timeout(Duration::from_secs(5), lines.next()).await.unwrap();
+    assert!(line.is_some(), "a label changes nothing");
+    let mut version = crd()["spec"]["versions"][0].clone();
+    version["subresources"] = json!({});
+    let patch = json!({ "spec": { "versions": [version] } });
+    assert_eq!(send(&front, Method::PATCH, path, kind, patch).await.0, 200);
+    let line = tokio::time::timeout(Duration::from_secs(5), lines.next()).await.unwrap();
+    assert!(line.is_none(), "{line:?}");
+}
+
+#[tokio::test]
 async fn a_watch_from_a_forgotten_version_begins_and_says_so() {
     let front = with_things(Limits { history: 2, ..Limits::default() }).await;
     let (_, first) = post(&front, THINGS, thing("a", 1)).await;
