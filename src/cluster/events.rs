@@ -12,7 +12,7 @@ use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::Client;
 use crate::client::Meter;
@@ -27,6 +27,9 @@ const MAX_REMEMBERED_POSTS: usize = 2048;
 const MAX_NOTE_BYTES: usize = 1000;
 /// Posting one event may take this long.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// So many events in a row may fail to be posted before anybody is told.
+const QUIET_FAILURES: u32 = 3;
 
 /// What an event is about.
 #[derive(Clone, Debug)]
@@ -99,6 +102,7 @@ async fn post(
     let start = Instant::now();
     let hasher = RandomState::new();
     let (new_recorder, mut recorder, mut posts) = (&recorder, recorder(), 0);
+    let mut failures = 0u32;
     loop {
         let event = tokio::select! {
             () = cancel.cancelled() => return,
@@ -131,10 +135,20 @@ async fn post(
             (recorder, posts) = (new_recorder(), 0);
         }
         posts += 1;
-        match tokio::time::timeout(POST_TIMEOUT, recorder.publish(&event, &reference)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "event was not posted"),
-            Err(_) => debug!("event was not posted within {POST_TIMEOUT:?}"),
+        let problem = match tokio::time::timeout(POST_TIMEOUT, recorder.publish(&event, &reference)).await {
+            Ok(Ok(())) => {
+                failures = 0;
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {POST_TIMEOUT:?}"),
+        };
+        failures = failures.saturating_add(1);
+        // A few get lost in ending namespaces and restarts; a reminder at each doubling.
+        if failures > QUIET_FAILURES && failures.is_power_of_two() {
+            warn!(failures, "events can't be posted, so look for causes here: {problem}");
+        } else {
+            debug!(failures, "event was not posted: {problem}");
         }
     }
 }

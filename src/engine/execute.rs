@@ -35,6 +35,8 @@ pub(crate) struct Executor<'a> {
 pub(crate) struct Failures {
     /// Our picture was old; the next sync sees more.
     stale: usize,
+    /// The first such write, in words.
+    first_stale: String,
     /// What somebody should know.
     errors: Vec<WriteError>,
     /// How many errors there were, also beyond those kept.
@@ -70,7 +72,7 @@ impl fmt::Display for WriteError {
 impl Failures {
     /// A single failed call.
     pub(crate) fn one(error: Error) -> Self {
-        Self { stale: 0, errors: vec![WriteError::Call(error)], count: 1 }
+        Self { stale: 0, first_stale: String::new(), errors: vec![WriteError::Call(error)], count: 1 }
     }
 
     /// Whether there were any.
@@ -104,7 +106,12 @@ impl Failures {
     fn add(&mut self, outcome: Result<(), Failure>) {
         match outcome {
             Ok(()) => {}
-            Err(Failure::Stale) => self.stale += 1,
+            Err(Failure::Stale(what)) => {
+                self.stale += 1;
+                if self.first_stale.is_empty() {
+                    self.first_stale = what;
+                }
+            }
             Err(Failure::Error(error)) => {
                 self.count += 1;
                 if self.errors.len() < MAX_FAILURES {
@@ -118,7 +125,9 @@ impl Failures {
 impl fmt::Display for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_only_stale() {
-            return write!(f, "{} objects changed meanwhile", self.stale);
+            let more = self.stale.saturating_sub(1);
+            f.write_str(&self.first_stale)?;
+            return if more == 0 { Ok(()) } else { write!(f, "; and {more} more") };
         }
         for (index, error) in self.errors.iter().enumerate() {
             if index > 0 {
@@ -141,7 +150,8 @@ enum Write {
 }
 
 enum Failure {
-    Stale,
+    /// What isn't as we saw it, in words.
+    Stale(String),
     Error(WriteError),
 }
 
@@ -225,7 +235,7 @@ impl Executor<'_> {
                 Ok(())
             }
             // Made anew: its events lead to what follows.
-            Err(error) if error.is_conflict() => Err(Failure::Stale),
+            Err(error) if error.is_conflict() => Err(Failure::Stale(error.to_string())),
             Err(error) if error.is_object_not_found() => self.no_status(error).await,
             Err(error) => {
                 self.doubt(&error);
@@ -246,7 +256,7 @@ impl Executor<'_> {
                 Err(Failure::Error(WriteError::NoStatus(error)))
             }
             // Gone, or made anew: its events lead to what follows.
-            Ok(_) => Err(Failure::Stale),
+            Ok(_) => Err(Failure::Stale(error.to_string())),
             Err(error) => {
                 self.hosted.note_unknown(&self.key.parent, None, self.parent.key());
                 Err(Failure::Error(WriteError::Call(error)))
@@ -263,7 +273,7 @@ impl Executor<'_> {
 
     fn child(&self, kind: usize) -> Result<&ChildKind, Failure> {
         // Plans are made over these very kinds; an index beyond them would be a bug, and is only a failed write.
-        self.hosted.children.get(kind).ok_or(Failure::Stale)
+        self.hosted.children.get(kind).ok_or_else(|| Failure::Stale(format!("no kind of children {kind}")))
     }
 
     async fn failed(&self, kind: usize, object: &ObjectKey, error: Error) -> Result<(), Failure> {
@@ -272,14 +282,15 @@ impl Executor<'_> {
         if stale || error.outcome_is_unknown() {
             self.hosted.note_unknown(&self.key.parent, Some(kind), object);
         }
-        Err(if stale { Failure::Stale } else { Failure::Error(WriteError::Call(error)) })
+        Err(if stale { Failure::Stale(error.to_string()) } else { Failure::Error(WriteError::Call(error)) })
     }
 
     /// A create met an object of the same name: ours that we hadn't seen, one to adopt, or a stranger's.
     async fn taken(&self, child: &ChildKind, kind: usize, key: &ObjectKey) -> Result<(), Failure> {
+        let what = format!("{} {key}", child.resource.kind);
         let found = match self.client.get(&child.resource, key).await {
             Ok(Some(found)) => found,
-            Ok(None) => return Err(Failure::Stale),
+            Ok(None) => return Err(Failure::Stale(format!("{what} was there, and is gone"))),
             Err(error) => return self.failed(kind, key, error).await,
         };
         let whose = match found.controller() {
@@ -304,11 +315,8 @@ impl Executor<'_> {
         };
         child.shared.answer(found, None, Some(self.key));
         match whose {
-            None => Err(Failure::Stale),
-            Some(whose) => {
-                let what = format!("{} {key}", child.resource.kind);
-                Err(Failure::Error(WriteError::Taken { what, whose }))
-            }
+            None => Err(Failure::Stale(format!("{what} was there before it was seen"))),
+            Some(whose) => Err(Failure::Error(WriteError::Taken { what, whose })),
         }
     }
 }

@@ -234,7 +234,10 @@ pub(crate) async fn write_all(
                     match &error {
                         // It is gone, and its board soon is.
                         error if error.is_not_found() => {}
-                        error if error.is_forbidden() => warn!(controller = %key, "status can't be written: {error}"),
+                        // A reminder at each doubling.
+                        error if error.is_forbidden() && (failures + 1).is_power_of_two() => {
+                            warn!(controller = %key, "status can't be written: {error}");
+                        }
                         error => debug!(controller = %key, "status was not written: {error}"),
                     }
                     error.retry_after().unwrap_or_default()

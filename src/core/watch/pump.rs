@@ -139,7 +139,8 @@ impl Pump {
     pub fn next(&mut self, random: u64) -> Step {
         // After an API server's restart everybody's version is too old at the same moment: the jitter spreads them.
         let relists = if matches!(self.phase, Phase::Start) { self.relists } else { 0 };
-        let tries = self.failures.max(relists);
+        // A page that follows another is asked for at once, whatever went before: its token doesn't last.
+        let tries = if self.is_listing() { 0 } else { self.failures.max(relists) };
         let wait = if tries == 0 { Duration::ZERO } else { backoff(tries, random).min(MAX_WAIT) };
         let wait = wait.max(std::mem::take(&mut self.pause));
         let timeout_secs = WATCH_SECS.0 + random % (WATCH_SECS.1 - WATCH_SECS.0 + 1);
@@ -187,7 +188,6 @@ impl Pump {
             }
             (Input::Page { next, .. }, Phase::Paging { next: token }) => {
                 *token = next;
-                self.succeed();
                 Effect::None
             }
             (Input::Bookmark { version, .. } | Input::Event { version }, Phase::Watching { version: known }) => {
@@ -234,8 +234,9 @@ impl Pump {
         }
     }
 
+    /// A list that breaks off was for nothing, however far it came: its failures add up until one is complete.
     fn restart(&mut self) -> Effect {
-        self.fail();
+        self.failures = self.failures.saturating_add(1);
         self.phase = Phase::Start;
         Effect::ListAborted
     }
@@ -332,6 +333,35 @@ mod tests {
         request(&mut streaming);
         assert_eq!(streaming.on(Input::Ended), Effect::ListAborted);
         assert_eq!(request(&mut streaming), Request::Page { next: None });
+    }
+
+    #[test]
+    fn a_list_that_always_breaks_off_halfway_backs_off() {
+        for streams in [true, false] {
+            let mut pump = Pump::new();
+            pump.stream = streams;
+            let mut waits = Vec::new();
+            for _ in 0..12 {
+                waits.push(pump.next(u64::MAX).wait);
+                if streams {
+                    pump.on(Input::Event { version: "3".into() });
+                } else {
+                    pump.on(page("5", Some("t")));
+                    let step = pump.next(u64::MAX);
+                    assert_eq!(step, Step { wait: Duration::ZERO, request: Request::Page { next: Some("t".into()) } });
+                }
+                assert_eq!(pump.on(Input::Failed), Effect::ListAborted);
+            }
+            assert_eq!(pump.failures(), 12);
+            assert!(waits.windows(2).all(|pair| pair[1] > pair[0] || pair[1] == MAX_WAIT), "{waits:?}");
+            pump.next(0);
+            if streams {
+                pump.on(Input::Bookmark { version: "7".into(), initial_end: true });
+            } else {
+                pump.on(page("7", None));
+            }
+            assert_eq!(pump.failures(), 0);
+        }
     }
 
     #[test]
