@@ -316,7 +316,12 @@ impl Round {
 
     /// All watches are informed, and were before: what was wrong in between is over.
     fn well_again(&self, hosted: &Arc<Hosted>) {
-        if self.board.run(Arc::downgrade(hosted)).is_some_and(|reason| reason != UNREACHABLE) {
+        let Some(reason) = self.board.run(Arc::downgrade(hosted)) else { return };
+        // What failed meanwhile waits for up to a minute; its cause is most likely the one that has just gone.
+        let failing = self.board.failing_parents();
+        let keys = failing.iter().map(|parent| hosted.key(parent));
+        self.stage.dispatch.add_all(keys, Priority::Background);
+        if reason != UNREACHABLE {
             info!(controller = %self.model.name, "ready again");
             self.stage.tell.event(
                 self.subject.clone(),

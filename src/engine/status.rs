@@ -130,6 +130,11 @@ impl Board {
         noted.last_failure = format!("{parent}: {text}");
     }
 
+    /// The parents whose last sync failed.
+    pub(crate) fn failing_parents(&self) -> Vec<ObjectKey> {
+        self.noted.lock().failing.iter().cloned().collect()
+    }
+
     /// Parents whose last sync failed.
     pub(crate) fn failing_count(&self) -> usize {
         self.noted.lock().failing.len()
