@@ -10,6 +10,8 @@ use std::borrow::Cow;
 use serde_json::{Map, Number, Value};
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 /// The fields that may name an item of a list, the first that fits wins (Metacontroller's order).
