@@ -1,6 +1,7 @@
 //! List pages and watch lines, taken apart without parsing the objects in them.
 
 use serde::Deserialize;
+use serde::de::Unexpected;
 use serde_json::value::RawValue;
 
 /// A watch line, or an object in a list, is at most this large; etcd's own limit for a request is 1.5 MiB.
@@ -67,7 +68,7 @@ pub fn decode_page(text: &str) -> Result<Page<'_>, Error> {
         #[serde(default, rename = "continue")]
         next: String,
     }
-    let list: List<'_> = serde_json::from_str(text)?;
+    let list: List<'_> = object(text)?;
     Ok(Page {
         version: list.metadata.resource_version,
         next: Some(list.metadata.next).filter(|token| !token.is_empty()),
@@ -105,12 +106,12 @@ pub fn decode_line(text: &str) -> Result<Line<'_>, Error> {
         #[serde(default)]
         message: String,
     }
-    let event: Event<'_> = serde_json::from_str(text)?;
+    let event: Event<'_> = object(text)?;
     Ok(match &*event.kind {
         "ADDED" | "MODIFIED" => Line::Applied(event.object),
         "DELETED" => Line::Deleted(event.object),
         "BOOKMARK" => {
-            let marked: Marked = serde_json::from_str(event.object.get())?;
+            let marked: Marked = object(event.object.get())?;
             let annotations = marked.metadata.annotations.unwrap_or_default();
             Line::Bookmark {
                 version: marked.metadata.resource_version,
@@ -118,11 +119,19 @@ pub fn decode_line(text: &str) -> Result<Line<'_>, Error> {
             }
         }
         "ERROR" => {
-            let status: Status = serde_json::from_str(event.object.get())?;
+            let status: Status = object(event.object.get())?;
             Line::Error { code: status.code, message: status.message }
         }
         _ => Line::Other,
     })
+}
+
+/// Reads an object's fields. What serde derives would take a list of their values as well.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
+    if text.trim_start().starts_with('[') {
+        return Err(Error(serde::de::Error::invalid_type(Unexpected::Seq, &"an object")));
+    }
+    Ok(serde_json::from_str(text)?)
 }
 
 #[cfg(test)]
@@ -136,7 +145,7 @@ mod tests {
         assert_eq!((page.version.as_str(), page.next.as_deref(), page.items.len()), ("9", Some("t"), 2));
         let last = decode_page(r#"{"metadata":{"resourceVersion":"9","continue":""},"items":null}"#).unwrap();
         assert!(last.next.is_none() && last.items.is_empty());
-        assert!(decode_page("<html>").is_err());
+        assert!(decode_page("<html>").is_err() && decode_page(r#"[{"resourceVersion":"9"},[]]"#).is_err());
     }
 
     #[test]
@@ -152,7 +161,8 @@ mod tests {
         let gone = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"message":"too old"}}"#;
         assert!(matches!(decode_line(gone), Ok(Line::Error { code: 410, .. })));
         assert!(matches!(decode_line(r#"{"type":"NEW","object":{}}"#), Ok(Line::Other)));
-        for bad in ["", "{}", r#"{"type":"ADDED"}"#, r#"{"type":"ADDED","object":"#] {
+        let bookmark = r#"{"type":"BOOKMARK","object":[{"resourceVersion":"5"}]}"#;
+        for bad in ["", "{}", r#"{"type":"ADDED"}"#, r#"{"type":"ADDED","object":"#, r#"["ADDED",{"a":1}]"#, bookmark] {
             assert!(decode_line(bad).is_err(), "{bad}");
         }
     }
