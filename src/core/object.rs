@@ -246,7 +246,8 @@ impl Object {
         serde_json::from_str(raw.get()).ok()
     }
 
-    /// The whole object as a tree, for where something is decided on all of it.
+    /// The whole object as a tree, for where something is decided on all of it; `Null` where it can't be one, such as
+    /// with more levels than `serde_json` takes (127).
     #[must_use]
     pub fn value(&self) -> Value {
         serde_json::from_slice(&self.json).unwrap_or(Value::Null)

@@ -130,7 +130,7 @@ pub struct Update {
 ///
 /// # Errors
 /// If a child of the reply can't be applied: undeclared kind, wrong scope or namespace, bad name, labels that the
-/// parent's selector doesn't match, an owner of its own, or (read strictly) twice.
+/// parent's selector doesn't match, an owner of its own, (read strictly) twice, or if what is there can't be compared.
 pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
     let mut plan = Plan { status: status(input), ..Plan::default() };
     let wanted = wanted(input)?;
@@ -140,11 +140,13 @@ pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
     }
     for (index, kind) in input.kinds.iter().enumerate() {
         for object in &kind.owned {
-            // A kind that is declared in two versions shows the same objects twice; one wish is enough to keep one.
-            let same_kinds =
-                input.kinds.iter().enumerate().filter(|(_, other)| other.resource.same_kind(&kind.resource));
-            let is_wanted = same_kinds.map(|(other, _)| other).any(|k| wanted.contains_key(&(k, object.key().clone())));
-            if !object.is_deleting() && !is_wanted {
+            // A kind that is declared in two versions shows the same objects twice: one wish is enough to keep one, one
+            // delete to be rid of it.
+            let mut versions = same_kinds(input.kinds, index);
+            let is_wanted = versions.clone().any(|version| wanted.contains_key(&(version, object.key().clone())));
+            let is_told =
+                versions.any(|version| version < index && owned(&input.kinds[version], object.key()).is_some());
+            if !object.is_deleting() && !is_wanted && !is_told {
                 plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: false });
             }
         }
@@ -152,16 +154,19 @@ pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
     for ((index, key), child) in wanted {
         let kind = &input.kinds[index];
         let hash = settled_hash(input, child);
-        let Ok(at) = kind.owned.binary_search_by(|object| object.key().cmp(&key)) else {
+        let Some(object) = owned(kind, &key) else {
             plan.creates.push(Create { kind: index, body: create_body(input, kind, &key, child), key, desired: hash });
             continue;
         };
-        let object = &kind.owned[at];
         // One that is going is made anew once it is gone.
         if object.is_deleting() || kind.strategy == UpdateStrategy::OnDelete || object.is_settled(hash) {
             continue;
         }
-        match update_body(input, kind, &key, child, object) {
+        let body = update_body(input, kind, &key, child, object).map_err(|problem| {
+            let at = input.reply.children.iter().position(|other| std::ptr::eq(other, child));
+            refused(at.unwrap_or_default(), child, problem)
+        })?;
+        match body {
             None => object.settle(hash),
             Some(_) if kind.strategy == UpdateStrategy::Recreate => {
                 plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: true });
@@ -178,25 +183,39 @@ pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
 fn wanted<'a>(input: &Input<'a>) -> Result<BTreeMap<(usize, ObjectKey), &'a Desired>, Error> {
     let mut wanted = BTreeMap::new();
     for (index, child) in input.reply.children.iter().enumerate() {
-        let fail = |problem: String| Error {
-            index,
-            kind: short(&child.kind),
-            name: ObjectKey::new(&short(&child.namespace), &short(&child.name)).to_string(),
-            problem,
-        };
+        let fail = |problem: String| refused(index, child, problem);
         let kind = find_kind(input.kinds, child).map_err(fail)?;
         let resource = &input.kinds[kind].resource;
         let namespace = namespace(input.parent, resource, child).map_err(fail)?;
         check_name("metadata.name", &child.name).map_err(fail)?;
         check_metadata(input, child).map_err(fail)?;
         let key = ObjectKey::new(namespace, &child.name);
-        let twice = wanted.insert((kind, key), child).is_some();
+        // In another version it is the same object.
+        let twice = same_kinds(input.kinds, kind).filter(|version| wanted.remove(&(*version, key.clone())).is_some());
+        let twice = twice.count() > 0;
+        wanted.insert((kind, key), child);
         // Read loosely, the last one counts (contract 1.5).
         if twice && input.controller.sync.webhook.strict {
             return Err(fail("stands twice in the reply; name each child once".to_owned()));
         }
     }
     Ok(wanted)
+}
+
+fn refused(index: usize, child: &Desired, problem: String) -> Error {
+    let name = ObjectKey::new(&short(&child.namespace), &short(&child.name)).to_string();
+    Error { index, kind: short(&child.kind), name, problem }
+}
+
+/// The indexes of a kind in all the versions that are declared of it.
+fn same_kinds(kinds: &[Kind], index: usize) -> impl Iterator<Item = usize> + Clone {
+    let same = move |other: &usize| kinds[*other].resource.same_kind(&kinds[index].resource);
+    (0..kinds.len()).filter(same)
+}
+
+/// The parent's child of this kind and key.
+fn owned<'a>(kind: &'a Kind, key: &ObjectKey) -> Option<&'a Arc<Object>> {
+    kind.owned.binary_search_by(|object| object.key().cmp(key)).ok().map(|at| &kind.owned[at])
 }
 
 /// As much of a reply's names as an error repeats.
@@ -349,9 +368,20 @@ fn create_body(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired)
 }
 
 /// The merged object, or `None` if the child is as it shall be.
-fn update_body(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired, object: &Object) -> Option<Vec<u8>> {
+///
+/// # Errors
+/// If what is there can't be a tree, such as one of more levels than `serde_json` takes: merged with nothing, an update
+/// would take away what others set.
+fn update_body(
+    input: &Input<'_>,
+    kind: &Kind,
+    key: &ObjectKey,
+    child: &Desired,
+    object: &Object,
+) -> Result<Option<Vec<u8>>, String> {
     let desired = complete(input, kind, key, child);
-    let observed = object.value();
+    let observed: Value = serde_json::from_slice(object.json())
+        .map_err(|error| format!("what is there can't be compared with what is wanted: {error}"))?;
     let annotation = input.controller.dialect.last_applied;
     let last: Option<Value> = object.annotation(annotation).and_then(|text| serde_json::from_str(&text).ok());
     let mut merged = merge::merge_object(&observed, last.as_ref(), &desired);
@@ -360,10 +390,10 @@ fn update_body(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired,
     let recorded =
         last.is_some_and(|last| serde_json::from_str::<Value>(&text).is_ok_and(|desired| merge::same(&last, &desired)));
     if recorded && merge::same(&observed, &merged) {
-        return None;
+        return Ok(None);
     }
     annotate(&mut merged, annotation, text);
-    Some(merged.to_string().into_bytes())
+    Ok(Some(merged.to_string().into_bytes()))
 }
 
 fn annotate(object: &mut Value, name: &str, text: String) {

@@ -382,6 +382,53 @@ fn names_are_path_segments() {
 }
 
 #[test]
+fn two_versions_of_a_kind_are_one_object() {
+    let older = |name: &str| with(deployment(name), "apiVersion", "apps/v1beta2".into());
+    let mut world = World::new(&RINGMASTER).having(&[deployment("a"), deployment("b")]);
+    let shown = world.kinds[DEPLOYMENTS].owned.clone();
+    world.kinds.push(Kind {
+        resource: Arc::new(resource("apps/v1beta2", "deployments", "Deployment", true, true)),
+        strategy: UpdateStrategy::InPlace,
+        owned: shown,
+    });
+    // One delete, though it is shown twice; and none of what is wanted in the other version.
+    world.check(&[older("a")], "-shop/b ~shop/a");
+    // What is wanted in both would be written to and fro for ever.
+    let both = json!({"children": [older("a"), deployment("b"), deployment("a")]});
+    let error = world.sync(&both).unwrap_err();
+    assert_eq!((error.index, error.problem.contains("stands twice")), (2, true));
+    let world = world.loose();
+    world.check(&[older("a"), deployment("b"), deployment("a")], "");
+    world.check(&[deployment("a"), deployment("b"), older("a")], "~shop/a");
+}
+
+#[test]
+fn floats_are_passed_on_to_the_last_digit() {
+    // These are what serde_json reads one off unless it is told to be exact.
+    let floats = json!({"a": 13.118037668959301, "b": [9_061_997_354.740_873, 4.444444444444445e24]});
+    let wanted = with(config_map("a"), "data", floats.clone());
+    let mut world = World::new(&RINGMASTER).having(std::slice::from_ref(&wanted));
+    assert!(String::from_utf8_lossy(world.child(CONFIG_MAPS, "a").json()).contains("13.118037668959301"));
+    world.check(std::slice::from_ref(&wanted), "");
+    world.edit(CONFIG_MAPS, "a", |object| object["foreign"] = floats);
+    let plan = world.plan(&[with(wanted, "data.c", "1".into())]);
+    assert!(String::from_utf8_lossy(&plan.updates[0].body).contains(r#""foreign":{"a":13.118037668959301"#));
+}
+
+#[test]
+fn what_is_there_and_too_deep_is_not_overwritten() {
+    let mut world = World::new(&RINGMASTER).having(&[config_map("a")]);
+    let text = String::from_utf8_lossy(world.child(CONFIG_MAPS, "a").json()).into_owned();
+    let deep = format!(r#"{{"deep":{}{},{}"#, "[".repeat(127), "]".repeat(127), &text[1..]);
+    let kind = &mut world.kinds[CONFIG_MAPS];
+    kind.owned = vec![Arc::new(Object::parse(&deep, &kind.resource).unwrap())];
+    let problem = world.refused(&with(config_map("a"), "data.k", "new".into()));
+    assert!(problem.starts_with("what is there can't be compared with what is wanted: recursion limit"), "{problem}");
+    world.check(&[], "-shop/a");
+    world.strategy(UpdateStrategy::OnDelete).check(&[config_map("a")], "");
+}
+
+#[test]
 fn a_child_that_stands_twice() {
     let twice = [config_map("a"), config_map("b"), with(config_map("a"), "data.k", "last".into())];
     let error = World::new(&RINGMASTER).sync(&json!({"children": twice})).unwrap_err();
