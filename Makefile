@@ -8,7 +8,7 @@ NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 UNIT_TESTS := $(if $(NEXTEST),cargo nextest run --workspace --lib --bins,cargo test --workspace --lib --bins)
 
 .DEFAULT_GOAL := help
-.PHONY: help test unit examples suites lint crds apiserver demo bench prerequisites
+.PHONY: help test unit examples suites fuzz lint crds apiserver demo bench prerequisites
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,8 +27,12 @@ examples: ## The examples' own tests
 suites: ## Black-box suites on the embedded and the real API server; SUITE=name runs those whose name contains it
 	cargo test --test suites -- $(SUITE)
 
+fuzz: ## libFuzzer on what reads bytes of others; SECONDS=600 each, TARGET=merge, patch, reply or watch for one
+	tests/fuzz/run $(or $(SECONDS),60) $(TARGET)
+
 lint: ## Formatting, clippy, documentation, dependencies, file sizes; all without a warning
 	cargo fmt --all --check
+	cd tests/fuzz && cargo fmt --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 	tests/lint/sizes

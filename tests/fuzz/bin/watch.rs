@@ -1,0 +1,7 @@
+//! Fuzzes the target `watch`.
+#![no_main]
+
+#[global_allocator]
+static MEMORY: ringmaster_fuzz::Memory = ringmaster_fuzz::memory();
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ringmaster_fuzz_targets::watch::run(data));
