@@ -136,6 +136,8 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -165,5 +167,44 @@ mod tests {
         for bad in ["", "{}", r#"{"type":"ADDED"}"#, r#"{"type":"ADDED","object":"#, r#"["ADDED",{"a":1}]"#, bookmark] {
             assert!(decode_line(bad).is_err(), "{bad}");
         }
+    }
+
+    proptest! {
+        /// Whatever the object is, and however the line is spaced: what comes out is its text.
+        #[test]
+        fn an_object_keeps_its_text(text in json(), kind in "ADDED|MODIFIED|DELETED|NEW", space in "[ \t\r]{0,2}") {
+            let line = format!(r#"{space}{{{space}"object":{space}{text}{space},"type":"{kind}"}}{space}"#);
+            match decode_line(&line).unwrap() {
+                Line::Applied(raw) => prop_assert!(raw.get() == text && matches!(&*kind, "ADDED" | "MODIFIED")),
+                Line::Deleted(raw) => prop_assert!(raw.get() == text && kind == "DELETED"),
+                other => prop_assert!(matches!(other, Line::Other) && kind == "NEW", "{other:?}"),
+            }
+            let page = format!(r#"{{"items":[{text},{space}{text}],"metadata":{{"resourceVersion":"1"}}}}"#);
+            prop_assert!(decode_page(&page).unwrap().items.iter().all(|raw| raw.get() == text));
+            // What breaks off is never taken for whole.
+            let broken = line.trim_end().strip_suffix('}').unwrap();
+            prop_assert!(decode_line(broken).is_err());
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".*|[\\[\\]{}:,\"0-9a-z]*") {
+            let (line, page) = (decode_line(&text), decode_page(&text));
+            let object = text.trim_start().starts_with('{');
+            prop_assert!(object || line.is_err() && page.is_err());
+        }
+    }
+
+    /// The text of any small value.
+    fn json() -> impl Strategy<Value = String> {
+        let scalar = prop_oneof![Just("null".to_owned()), "-?[1-9][0-9]{0,20}", r#""[a-zé {}\[\],:]{0,6}""#];
+        scalar.prop_recursive(4, 16, 3, |inner| {
+            let list = prop::collection::vec(inner.clone(), 0..3).prop_map(|items| format!("[ {}]", items.join(",")));
+            let object = prop::collection::vec(("[a-z]{0,3}", inner), 0..3);
+            let object = object.prop_map(|fields| {
+                let fields: Vec<String> = fields.iter().map(|(name, value)| format!(r#""{name}": {value}"#)).collect();
+                format!("{{{}}}", fields.join(","))
+            });
+            prop_oneof![list, object]
+        })
     }
 }
