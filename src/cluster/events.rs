@@ -1,7 +1,8 @@
-//! Events on objects: one task posts them, one after the other, within a rate per object.
+//! Events on objects: one task posts them, one after the other, within a rate per object; what isn't a warning also
+//! within a rate of the process.
 //!
-//! Never delays a sync: an event that finds the queue full is dropped and counted. Equal events are counted up by
-//! `kube`'s recorder instead of being posted anew.
+//! Never delays a sync: an event that finds the queue full, or no room in its rate, is dropped and counted. Equal events
+//! are counted up by `kube`'s recorder instead of being posted anew.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,9 @@ use crate::rate::Buckets;
 
 /// Events waiting to be posted.
 pub const MAX_QUEUED_EVENTS: usize = 256;
+/// Events a second that aren't warnings, of the whole process, and how many more in a burst. Parents are made by the
+/// thousand: what goes well must cost the API server little beside the work itself, and never keep a warning waiting.
+const NORMAL_PER_SECOND: (f64, u32) = (10.0, 100);
 /// Posts after which the recorder's memory of what it may count up is given up: it has no limit of its own, and looks at
 /// all of it for each event. An event that comes again then is one object more.
 const MAX_REMEMBERED_POSTS: usize = 2048;
@@ -64,11 +69,13 @@ pub struct Event {
 pub struct Events {
     queue: mpsc::Sender<Event>,
     meter: Arc<dyn Meter>,
+    normal: Arc<Mutex<Buckets>>,
+    start: Instant,
 }
 
 impl Events {
-    /// A handle, and the work that must be run as a task until `cancel`. `per_second` and `burst` limit the events of
-    /// one object.
+    /// A handle, and the work that must be run as a task until `cancel`. `per_second` and `burst` limit the warnings of
+    /// one object, and for themselves its other events.
     pub fn new(
         client: &Client,
         meter: Arc<dyn Meter>,
@@ -80,11 +87,16 @@ impl Events {
         let kube = client.kube().clone();
         let recorder = move || Recorder::new(kube.clone(), reporter.clone());
         let work = post(recorder, waiting, Buckets::new(per_second, burst), Arc::clone(&meter), cancel);
-        (Self { queue, meter }, work)
+        let normal = Arc::new(Mutex::new(Buckets::new(NORMAL_PER_SECOND.0, NORMAL_PER_SECOND.1)));
+        (Self { queue, meter, normal, start: Instant::now() }, work)
     }
 
     /// Hands an event in; never waits.
     pub fn send(&self, mut event: Event) {
+        // Before the queue, so that it doesn't fill up with what would be dropped behind it.
+        if !event.warning && !self.normal.lock().take(0, None, self.start.elapsed()) {
+            return self.meter.limit_hit("normal_events_rate");
+        }
         event.note = cut(event.note);
         if self.queue.try_send(event).is_err() {
             self.meter.limit_hit("queued_events");
@@ -110,7 +122,9 @@ async fn post(
         };
         let Some(event) = event else { return };
         let message = hasher.hash_one(&event.note);
-        if !buckets.take(hasher.hash_one(&event.subject.uid), message, start.elapsed()) {
+        // What goes well never takes the place of what doesn't.
+        let bucket = hasher.hash_one((&event.subject.uid, event.warning));
+        if !buckets.take(bucket, event.warning.then_some(message), start.elapsed()) {
             meter.limit_hit("events_rate");
             continue;
         }
@@ -132,6 +146,7 @@ async fn post(
             secondary: None,
         };
         if posts == MAX_REMEMBERED_POSTS {
+            meter.limit_hit("remembered_events");
             (recorder, posts) = (new_recorder(), 0);
         }
         posts += 1;

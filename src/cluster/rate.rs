@@ -24,7 +24,7 @@ struct Bucket {
     /// When tokens were counted last.
     at: Duration,
     /// The last message that passed, and when.
-    message: u64,
+    message: Option<u64>,
     passed: Duration,
 }
 
@@ -33,9 +33,9 @@ impl Buckets {
         Self { per_second, burst: f64::from(burst), buckets: HashMap::new() }
     }
 
-    /// Takes a token; `false` if there is none. `message` is a hash of what is to be said, `now` the time since any
-    /// fixed start.
-    pub(crate) fn take(&mut self, key: u64, message: u64, now: Duration) -> bool {
+    /// Takes a token; `false` if there is none. `message` is a hash of what is to be said, `None` where no message is
+    /// news; `now` is the time since any fixed start.
+    pub(crate) fn take(&mut self, key: u64, message: Option<u64>, now: Duration) -> bool {
         if self.buckets.len() >= MAX_BUCKETS && !self.buckets.contains_key(&key) {
             let (per_second, burst) = (self.per_second, self.burst);
             self.buckets.retain(|_, bucket| refill(bucket.tokens, bucket.at, now, per_second, burst) < burst);
@@ -47,7 +47,7 @@ impl Buckets {
         let bucket = self.buckets.entry(key).or_insert(fresh);
         bucket.tokens = refill(bucket.tokens, bucket.at, now, self.per_second, self.burst);
         bucket.at = now;
-        let news = bucket.message != message && now.saturating_sub(bucket.passed) >= NEWS_AFTER;
+        let news = message.is_some() && bucket.message != message && now.saturating_sub(bucket.passed) >= NEWS_AFTER;
         if bucket.tokens < 1.0 && !news {
             return false;
         }
@@ -69,7 +69,7 @@ mod tests {
     fn a_burst_then_the_rate_and_each_key_for_itself() {
         let mut buckets = Buckets::new(0.5, 2);
         let at = Duration::from_secs;
-        let mut take = |key, seconds| buckets.take(key, 7, at(seconds));
+        let mut take = |key, seconds| buckets.take(key, Some(7), at(seconds));
         assert!(take(1, 0) && take(1, 0) && !take(1, 0));
         assert!(take(2, 0));
         assert!(!take(1, 1) && take(1, 2) && !take(1, 2));
@@ -80,17 +80,18 @@ mod tests {
     fn a_new_message_passes_an_empty_bucket_now_and_then() {
         let mut buckets = Buckets::new(0.0001, 1);
         let at = Duration::from_secs;
-        assert!(buckets.take(1, 7, at(0)) && !buckets.take(1, 7, at(60)));
-        assert!(buckets.take(1, 8, at(60)), "a new cause");
-        assert!(!buckets.take(1, 9, at(61)), "too soon after it");
-        assert!(!buckets.take(1, 8, at(90)) && buckets.take(1, 9, at(90)));
+        assert!(buckets.take(1, Some(7), at(0)) && !buckets.take(1, Some(7), at(60)));
+        assert!(buckets.take(1, Some(8), at(60)), "a new cause");
+        assert!(!buckets.take(1, Some(9), at(61)), "too soon after it");
+        assert!(!buckets.take(1, Some(8), at(90)) && buckets.take(1, Some(9), at(90)));
+        assert!(!buckets.take(1, None, at(120)), "nothing that is news");
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut buckets = Buckets::new(0.001, 1);
         for key in 0..(MAX_BUCKETS as u64 * 3) {
-            buckets.take(key, 0, Duration::ZERO);
+            buckets.take(key, Some(0), Duration::ZERO);
         }
         assert!(buckets.buckets.len() <= MAX_BUCKETS);
     }

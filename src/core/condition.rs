@@ -47,6 +47,8 @@ pub struct Failing {
     pub count: usize,
     /// Of how many parents in all.
     pub parents: usize,
+    /// Which fails longest, and since when.
+    pub longest: String,
     /// Which failed last, and why.
     pub last: String,
 }
@@ -84,8 +86,8 @@ pub fn conditions(health: &Health, generation: i64, present: &[Condition], now: 
         }
         (None, None, _) => match &health.failing {
             Failing { count: 0, .. } => ("Ready", "True", "Running", "parents are being synced".to_owned()),
-            Failing { count, parents, last } => {
-                let text = format!("the last sync of {count} of {parents} parents failed; {last}");
+            Failing { count, parents, longest, last } => {
+                let text = format!("the last sync of {count} of {parents} parents failed, of {longest}; {last}");
                 if count < parents {
                     ("Ready", "True", "Running", text)
                 } else {
@@ -128,10 +130,15 @@ mod tests {
         expect(&fine, [("True", "Valid"), ("True", "Answered"), ("True", "Running")]);
         let down = Health { hook: HookHealth::Failing("ConnectionRefused", "x".into()), ..fine.clone() };
         expect(&down, [("True", "Valid"), ("False", "ConnectionRefused"), ("False", "HookFailing")]);
-        let failing = |count| Health { failing: Failing { count, parents: 2, last: "n/a: x".into() }, ..fine.clone() };
+        let failing = |count| Health {
+            failing: Failing { count, parents: 2, longest: "n/b since t".into(), last: "n/a: x".into() },
+            ..fine.clone()
+        };
         expect(&failing(2), [("True", "Valid"), ("True", "Answered"), ("False", "SyncsFailing")]);
         expect(&failing(1), [("True", "Valid"), ("True", "Answered"), ("True", "Running")]);
-        assert!(conditions(&failing(1), 1, &[], "now")[2].message.contains("1 of 2 parents failed; n/a: x"));
+        assert!(
+            conditions(&failing(1), 1, &[], "now")[2].message.contains("1 of 2 parents failed, of n/b since t; n/a: x")
+        );
         let blocked = Health { blocked: Some(("ParentKindNotServed", "x".into())), ..fine.clone() };
         expect(&blocked, [("True", "Valid"), ("True", "Answered"), ("False", "ParentKindNotServed")]);
         let rejected = Health { rejected: Some("spec.x: y".into()), ..fine };

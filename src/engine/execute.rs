@@ -14,6 +14,7 @@ use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Create, Delete, Plan, Update};
 use ringmaster_core::selector::Selector;
 
+use crate::changes::{Change, Changes};
 use crate::hosted::{ChildKind, Hosted};
 
 /// Writes of one sync that run at once.
@@ -149,6 +150,9 @@ enum Write {
     Update(Update),
 }
 
+/// What was changed by a write of a child, if anything was: how, of which kind (index into the declared ones), which.
+type Written = Result<Option<(Change, usize, ObjectKey)>, Failure>;
+
 enum Failure {
     /// What isn't as we saw it, in words.
     Stale(String),
@@ -156,9 +160,10 @@ enum Failure {
 }
 
 impl Executor<'_> {
-    /// Does everything that the plan says. What fails doesn't keep the rest from being done.
-    pub(crate) async fn execute(&self, plan: Plan) -> Failures {
-        let mut failures = Failures::default();
+    /// Does everything that the plan says; tells what became of the children. What fails doesn't keep the rest from
+    /// being done.
+    pub(crate) async fn execute(&self, plan: Plan) -> (Failures, Changes) {
+        let (mut failures, mut changes) = (Failures::default(), Changes::default());
         let deletes = plan.deletes.into_iter().map(Write::Delete).collect();
         let rest = plan.creates.into_iter().map(Write::Create).chain(plan.updates.into_iter().map(Write::Update));
         for writes in [deletes, rest.collect::<Vec<_>>()] {
@@ -171,16 +176,16 @@ impl Executor<'_> {
                     running.push(self.write(write));
                 }
                 let Some(outcome) = running.next().await else { break };
-                failures.add(outcome);
+                failures.add(outcome.map(|change| changes.extend(change)));
             }
         }
         if let Some(patch) = plan.status {
             failures.add(self.status(patch).await);
         }
-        failures
+        (failures, changes)
     }
 
-    async fn write(&self, write: Write) -> Result<(), Failure> {
+    async fn write(&self, write: Write) -> Written {
         match write {
             Write::Delete(delete) => self.delete(delete).await,
             Write::Create(create) => self.create(create).await,
@@ -188,43 +193,45 @@ impl Executor<'_> {
         }
     }
 
-    async fn delete(&self, delete: Delete) -> Result<(), Failure> {
+    async fn delete(&self, delete: Delete) -> Written {
         let child = self.child(delete.kind)?;
         let object = &delete.object;
+        let change = if delete.recreate { Change::Recreated } else { Change::Deleted };
         match self.client.delete(&child.resource, Preconditions(object)).await {
             Ok(Some(left)) => child.shared.answer(left, None, Some(self.key)),
             Ok(None) => child.shared.gone(object.key(), object.uid(), Some(self.key)),
             Err(error) if error.is_object_not_found() => {
                 child.shared.gone(object.key(), object.uid(), Some(self.key));
+                return Ok(None);
             }
-            Err(error) => return self.failed(delete.kind, object.key(), error).await,
+            Err(error) => return Err(self.failed(delete.kind, object.key(), error)),
         }
-        Ok(())
+        Ok(Some((change, delete.kind, object.key().clone())))
     }
 
-    async fn create(&self, create: Create) -> Result<(), Failure> {
+    async fn create(&self, create: Create) -> Written {
         let child = self.child(create.kind)?;
         match self.client.create(&child.resource, create.key.namespace(), create.body).await {
             Ok(answer) => {
                 child.shared.answer(answer, Some(create.desired), Some(self.key));
-                Ok(())
+                Ok(Some((Change::Created, create.kind, create.key)))
             }
-            Err(error) if error.is_already_exists() => self.taken(child, create.kind, &create.key).await,
+            Err(error) if error.is_already_exists() => Err(self.taken(child, create.kind, &create.key).await),
             // What isn't there is the namespace: no later look at the child's own name tells more.
             Err(error) if error.is_object_not_found() => Err(Failure::Error(WriteError::Call(error))),
-            Err(error) => self.failed(create.kind, &create.key, error).await,
+            Err(error) => Err(self.failed(create.kind, &create.key, error)),
         }
     }
 
-    async fn update(&self, update: Update) -> Result<(), Failure> {
+    async fn update(&self, update: Update) -> Written {
         let child = self.child(update.kind)?;
         let object = &update.object;
         match self.client.replace(&child.resource, object.key(), update.body).await {
             Ok(answer) => {
                 child.shared.answer(answer, Some(update.desired), Some(self.key));
-                Ok(())
+                Ok(Some((Change::Updated, update.kind, object.key().clone())))
             }
-            Err(error) => self.failed(update.kind, object.key(), error).await,
+            Err(error) => Err(self.failed(update.kind, object.key(), error)),
         }
     }
 
@@ -276,22 +283,22 @@ impl Executor<'_> {
         self.hosted.children.get(kind).ok_or_else(|| Failure::Stale(format!("no kind of children {kind}")))
     }
 
-    async fn failed(&self, kind: usize, object: &ObjectKey, error: Error) -> Result<(), Failure> {
+    fn failed(&self, kind: usize, object: &ObjectKey, error: Error) -> Failure {
         self.doubt(&error);
         let stale = error.is_conflict() || error.is_object_not_found();
         if stale || error.outcome_is_unknown() {
             self.hosted.note_unknown(&self.key.parent, Some(kind), object);
         }
-        Err(if stale { Failure::Stale(error.to_string()) } else { Failure::Error(WriteError::Call(error)) })
+        if stale { Failure::Stale(error.to_string()) } else { Failure::Error(WriteError::Call(error)) }
     }
 
     /// A create met an object of the same name: ours that we hadn't seen, one to adopt, or a stranger's.
-    async fn taken(&self, child: &ChildKind, kind: usize, key: &ObjectKey) -> Result<(), Failure> {
+    async fn taken(&self, child: &ChildKind, kind: usize, key: &ObjectKey) -> Failure {
         let what = format!("{} {key}", child.resource.kind);
         let found = match self.client.get(&child.resource, key).await {
             Ok(Some(found)) => found,
-            Ok(None) => return Err(Failure::Stale(format!("{what} was there, and is gone"))),
-            Err(error) => return self.failed(kind, key, error).await,
+            Ok(None) => return Failure::Stale(format!("{what} was there, and is gone")),
+            Err(error) => return self.failed(kind, key, error),
         };
         let whose = match found.controller() {
             Some(uid) if uid == self.parent.uid() => None,
@@ -315,8 +322,8 @@ impl Executor<'_> {
         };
         child.shared.answer(found, None, Some(self.key));
         match whose {
-            None => Err(Failure::Stale(format!("{what} was there before it was seen"))),
-            Some(whose) => Err(Failure::Error(WriteError::Taken { what, whose })),
+            None => Failure::Stale(format!("{what} was there before it was seen")),
+            Some(whose) => Failure::Error(WriteError::Taken { what, whose }),
         }
     }
 }

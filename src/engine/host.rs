@@ -55,17 +55,22 @@ impl Stage {
     /// Parents of each controller, for metrics.
     pub(crate) fn samples(&self) -> Vec<Sample> {
         let hosted: Vec<Arc<Hosted>> = self.hosted.read().values().cloned().collect();
-        let each = |value: &dyn Fn(&Hosted) -> usize| {
-            let one =
-                |hosted: &Arc<Hosted>| (vec![("controller", hosted.model.name.to_string())], count(value(hosted)));
+        let each_value = |value: &dyn Fn(&Hosted) -> f64| {
+            let one = |hosted: &Arc<Hosted>| (vec![("controller", hosted.model.name.to_string())], value(hosted));
             hosted.iter().map(one).collect()
         };
+        let each = |value: &dyn Fn(&Hosted) -> usize| each_value(&|hosted| count(value(hosted)));
         vec![
             Sample::gauge("ringmaster_parents", "Parents of the controller", each(&Hosted::parent_count)),
             Sample::gauge(
                 "ringmaster_parents_failing",
                 "Parents whose last sync failed",
                 each(&|hosted| hosted.board.failing_count()),
+            ),
+            Sample::gauge(
+                "ringmaster_parents_failing_longest_seconds",
+                "How long the parent that fails longest has been failing",
+                each_value(&|hosted| hosted.board.failing_longest().as_secs_f64()),
             ),
             Sample::gauge(
                 "ringmaster_parents_refused",

@@ -7,12 +7,13 @@
 //!   route       a change of an object -> the parents to sync
 //!   dispatch    the queue's shell: which parent next, on which worker
 //!   sync        one sync: read, call the hook, plan; execute: do it
-//!   status      conditions of controllers; tell: log lines and events
+//!   status      conditions of controllers; tell: log lines and events; changes: the words for what children went through
 //! ```
 //!
 //! Never speaks HTTP or Kubernetes by itself, and never decides what core decides.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod changes;
 mod clock;
 pub mod config;
 mod dispatch;

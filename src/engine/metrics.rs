@@ -345,3 +345,9 @@ impl Meter for Metrics {
         self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
     }
 }
+
+impl ringmaster_hooks::Meter for Metrics {
+    fn limit_hit(&self, limit: &'static str) {
+        Meter::limit_hit(self, limit);
+    }
+}

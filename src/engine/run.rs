@@ -136,7 +136,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         overrides.add(&resolve.host, resolve.port, resolve.address);
     }
     let policy = Policy { allow_loopback: settings.hook_allow_loopback, api_server: connection.addresses().await };
-    let hooks = Hooks::new(policy, overrides, settings.workers)?;
+    let hooks = Hooks::new(policy, overrides, settings.workers, metrics.clone())?;
 
     let (tasks, stop, rest) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
     for server in [health_server, metrics_server].into_iter().flatten() {

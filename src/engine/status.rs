@@ -3,7 +3,7 @@
 //! Level-triggered: the wanted status is compared with the one in the cache at each tick, so nothing is written twice
 //! and nothing is missed. Never writes the status of a dialect that has none.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ const TICKS_PER_COUNT: u64 = 5;
 const FAILING_AFTER: Duration = Duration::from_secs(10);
 /// Changes of a hook's health are logged at most this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// A parent that still fails is told again after this long: an API server forgets events after an hour.
+const REMIND_AFTER: Duration = Duration::from_secs(30 * 60);
 
 /// Where the parts of the engine note what they know of one controller.
 pub(crate) struct Board {
@@ -46,12 +48,20 @@ struct Noted {
     hook: HookHealth,
     last_success: Option<Duration>,
     /// The parents whose last sync failed, and what the last of them said.
-    failing: HashSet<ObjectKey>,
+    failing: HashMap<ObjectKey, Trouble>,
     last_failure: String,
     last_line: Option<Duration>,
     /// Neither running nor known to be blocked yet.
     starting: bool,
     hosted: Weak<Hosted>,
+}
+
+/// A parent fails.
+struct Trouble {
+    since: Duration,
+    /// The same for people.
+    since_wall: String,
+    told: Option<Duration>,
 }
 
 impl Board {
@@ -118,21 +128,41 @@ impl Board {
         changed && due
     }
 
-    /// A sync of this parent did all that it wanted, or the parent is gone.
-    pub(crate) fn not_failing(&self, parent: &ObjectKey) {
-        self.noted.lock().failing.remove(parent);
+    /// A sync of this parent did all that it wanted, or the parent is gone. Says how long it had failed, if that was
+    /// told.
+    pub(crate) fn not_failing(&self, parent: &ObjectKey) -> Option<Duration> {
+        let trouble = self.noted.lock().failing.remove(parent)?;
+        trouble.told.map(|_| self.clock.now().saturating_sub(trouble.since))
     }
 
-    /// A sync of this parent failed.
-    pub(crate) fn failing(&self, parent: &ObjectKey, text: &str) {
+    /// A sync of this parent failed. `due` says that this failure is one to be told; the answer says it too of one that
+    /// comes so long after the last that was told that people can't find that one any more.
+    pub(crate) fn failing(&self, parent: &ObjectKey, text: &str, due: bool) -> bool {
+        let now = self.clock.now();
         let mut noted = self.noted.lock();
-        noted.failing.insert(parent.clone());
         noted.last_failure = format!("{parent}: {text}");
+        let trouble = noted.failing.entry(parent.clone()).or_insert_with(|| Trouble {
+            since: now,
+            since_wall: wall_time(),
+            told: None,
+        });
+        let tells = due || needs_reminder(trouble.told, now);
+        if tells {
+            trouble.told = Some(now);
+        }
+        tells
+    }
+
+    /// How long the parent that fails longest has been failing; zero if none does.
+    pub(crate) fn failing_longest(&self) -> Duration {
+        let noted = self.noted.lock();
+        let since = noted.failing.values().map(|trouble| trouble.since).min();
+        since.map_or(Duration::ZERO, |since| self.clock.now().saturating_sub(since))
     }
 
     /// The parents whose last sync failed.
     pub(crate) fn failing_parents(&self) -> Vec<ObjectKey> {
-        self.noted.lock().failing.iter().cloned().collect()
+        self.noted.lock().failing.keys().cloned().collect()
     }
 
     /// Parents whose last sync failed.
@@ -150,6 +180,7 @@ impl Board {
         let failing = Failing {
             count: noted.failing.len(),
             parents: hosted.as_ref().map_or(0, |hosted| hosted.parent_count()),
+            longest: longest(&noted.failing),
             last: noted.last_failure.clone(),
         };
         let health = Health {
@@ -160,6 +191,17 @@ impl Board {
         };
         (noted.generation, health, hosted)
     }
+}
+
+fn needs_reminder(told: Option<Duration>, now: Duration) -> bool {
+    told.is_some_and(|told| now.saturating_sub(told) >= REMIND_AFTER)
+}
+
+/// Which parent fails longest, and since when.
+fn longest(failing: &HashMap<ObjectKey, Trouble>) -> String {
+    // By key too, so that the message doesn't change by itself.
+    let first = failing.iter().min_by_key(|(key, trouble)| (trouble.since, *key));
+    first.map(|(key, trouble)| format!("{key} since {}", trouble.since_wall)).unwrap_or_default()
 }
 
 /// A status that can't be written is tried again after so many ticks, doubling each time.
@@ -300,6 +342,22 @@ mod tests {
         let never_answered = Board::new(Clock::start());
         never_answered.set_hook(failing("BadCode"));
         assert_eq!(never_answered.health().1.hook, failing("BadCode"));
+    }
+
+    #[test]
+    fn a_parent_fails_since_its_first_failure_and_is_told_when_due() {
+        let (board, key) = (Board::new(Clock::start()), ObjectKey::new("n", "a"));
+        assert_eq!((board.not_failing(&key), board.failing_longest()), (None, Duration::ZERO));
+        assert!(!board.failing(&key, "x", false));
+        assert_eq!(board.not_failing(&key), None, "what nobody heard of has no end to tell");
+        assert!(board.failing(&key, "x", true) && !board.failing(&key, "y", false));
+        let (_, health, _) = board.health();
+        assert!(health.failing.count == 1 && health.failing.last == "n/a: y", "{health:?}");
+        assert!(health.failing.longest.starts_with("n/a since 2"), "{health:?}");
+        assert!(board.not_failing(&key).is_some() && board.failing_count() == 0);
+        let told = Duration::from_secs(7);
+        assert!(needs_reminder(Some(told), told + REMIND_AFTER));
+        assert!(!needs_reminder(Some(told), REMIND_AFTER) && !needs_reminder(None, told + REMIND_AFTER));
     }
 
     #[test]

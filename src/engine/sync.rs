@@ -72,7 +72,7 @@ impl Syncer {
         }
         match self.attempt(hosted, popped).await {
             Ok(done) => {
-                hosted.board.not_failing(&key.parent);
+                self.tell.well(hosted, &parent);
                 Outcome::Success { resync_after: done.resync_after, again: done.again.then_some(Priority::Child) }
             }
             Err(Problem::Gone) => Outcome::Dropped,
@@ -125,7 +125,8 @@ impl Syncer {
             self.tell.restless(hosted, &parent, || describe(&plan, &input));
         }
         let executor = Executor { client: &self.client, hosted, key, parent: &parent, selector: &selector };
-        let failures = executor.execute(plan).await;
+        let (failures, changes) = executor.execute(plan).await;
+        self.tell.children(hosted, &parent, changes);
         failures.into_result().map_err(Problem::Write)?;
         let own_status = status_changes && !hosted.model.parent.ignore_status_changes;
         Ok(Done { resync_after, again: wrote_children || own_status })

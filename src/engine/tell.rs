@@ -12,6 +12,7 @@ use ringmaster_core::object::Object;
 use ringmaster_core::queue::FREE_REPEATS;
 use tracing::{debug, info, warn};
 
+use crate::changes::Changes;
 use crate::execute::Failures;
 use crate::hosted::Hosted;
 
@@ -118,10 +119,10 @@ impl Tell {
             debug!(%controller, parent = %parent.key(), "sync will be repeated: {text}");
             return;
         }
-        hosted.board.failing(parent.key(), &text);
         // Each repetition is counted by metrics; lines and events are for the first and every doubling. What is final
         // has no repetition.
         let due = (attempt + 1).is_power_of_two() || matches!(problem, Problem::Terminal(_));
+        let due = hosted.board.failing(parent.key(), &text, due);
         if problem.is_of_the_hook() || !due {
             debug!(%controller, parent = %parent.key(), attempt, reason, "sync failed: {text}");
         } else {
@@ -141,6 +142,15 @@ impl Tell {
         }
     }
 
+    /// A sync did all that it wanted: the end of what was told by [`Self::problem`] or [`Self::postponed`].
+    pub(crate) fn well(&self, hosted: &Hosted, parent: &Object) {
+        let Some(failed_for) = hosted.board.not_failing(parent.key()) else { return };
+        let controller = &hosted.model.name;
+        debug!(%controller, parent = %parent.key(), "sync succeeded after {failed_for:?} of failures");
+        let text = format!("{controller}: synced again, after failures for {}s", failed_for.as_secs());
+        self.event(subject(&hosted.parent, parent), false, "SyncRecovered", text);
+    }
+
     /// The hook asks to be called later: its good right, until it never does anything else.
     pub(crate) fn postponed(&self, hosted: &Hosted, parent: &Object, after: Option<Duration>) {
         let times = hosted.postponed(parent.key());
@@ -153,8 +163,7 @@ impl Tell {
             |after| format!("the last time in {}s", after.as_secs()),
         );
         let text = format!("POST {url}: the hook asked {times} times in a row to be called later (429), {next}");
-        hosted.board.failing(parent.key(), &text);
-        if times.is_power_of_two() {
+        if hosted.board.failing(parent.key(), &text, times.is_power_of_two()) {
             warn!(%controller, parent = %parent.key(), times, "sync is put off: {text}");
             self.event(subject(&hosted.parent, parent), true, "SyncPostponed", format!("{controller}: {text}"));
         }
@@ -176,6 +185,14 @@ impl Tell {
         );
         warn!(%controller, parent = %parent.key(), "the hook never comes to rest: {text}");
         self.event(subject(&hosted.parent, parent), true, "AnswersDiffer", format!("{controller}: {text}"));
+    }
+
+    /// What a sync did to the parent's children: an event for each kind of change.
+    pub(crate) fn children(&self, hosted: &Hosted, parent: &Object, changes: Changes) {
+        let kind = |index: usize| hosted.children.get(index).map_or("", |child| &*child.resource.kind);
+        for (reason, text) in changes.tell(parent.key().namespace(), kind) {
+            self.event(subject(&hosted.parent, parent), false, reason, format!("{}: {text}", hosted.model.name));
+        }
     }
 
     /// The beginning of a reply that can't be read, for whoever looks at the log.

@@ -66,11 +66,18 @@ pub struct Reply {
     _large: Option<OwnedSemaphorePermit>,
 }
 
+/// Counts what a client's bounds hold back.
+pub trait Meter: Send + Sync {
+    /// A named bound was hit.
+    fn limit_hit(&self, limit: &'static str);
+}
+
 /// The hook client of a process; cheap to clone.
 #[derive(Clone)]
 pub struct Hooks {
     client: Client<HttpsConnector<Connector>, Full<Bytes>>,
     large: Arc<Semaphore>,
+    meter: Arc<dyn Meter>,
 }
 
 impl Hooks {
@@ -78,7 +85,7 @@ impl Hooks {
     ///
     /// # Errors
     /// If the system's certificate store can't be read.
-    pub fn new(policy: Policy, overrides: Overrides, concurrency: usize) -> Result<Self, Error> {
+    pub fn new(policy: Policy, overrides: Overrides, concurrency: usize, meter: Arc<dyn Meter>) -> Result<Self, Error> {
         let connector = Connector { policy: Arc::new(policy), overrides: Arc::new(overrides) };
         let https = HttpsConnectorBuilder::new()
             .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
@@ -92,7 +99,7 @@ impl Hooks {
             .pool_timer(TokioTimer::new())
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(https);
-        Ok(Self { client, large: Arc::new(Semaphore::new(LARGE_REPLIES_AT_ONCE)) })
+        Ok(Self { client, large: Arc::new(Semaphore::new(LARGE_REPLIES_AT_ONCE)), meter })
     }
 
     /// Posts `body` and reads the reply.
@@ -159,10 +166,14 @@ impl Hooks {
                 return Err(Error::TooLarge { limit });
             }
             if size > SMALL_REPLY_BYTES && large.is_none() {
-                waits.store(true, Ordering::Relaxed);
-                // Never closed; and without a place it would only be read as if there were no bound.
-                large = Arc::clone(&self.large).acquire_owned().await.ok();
-                waits.store(false, Ordering::Relaxed);
+                large = Arc::clone(&self.large).try_acquire_owned().ok();
+                if large.is_none() {
+                    self.meter.limit_hit("large_replies");
+                    waits.store(true, Ordering::Relaxed);
+                    // Never closed; and without a place it would only be read as if there were no bound.
+                    large = Arc::clone(&self.large).acquire_owned().await.ok();
+                    waits.store(false, Ordering::Relaxed);
+                }
                 // Room for all of it, so that growing never holds two copies. What isn't used isn't resident.
                 buffer.reserve(limit - buffer.len());
             }

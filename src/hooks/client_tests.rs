@@ -1,6 +1,7 @@
 //! Calls against bare TCP servers on loopback: limits, deadlines, and every kind of failure by its class.
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -26,6 +27,16 @@ async fn server(answer: &'static str) -> (SocketAddr, JoinHandle<()>) {
     (address, task)
 }
 
+#[derive(Default)]
+struct Hits(AtomicUsize);
+
+impl Meter for Hits {
+    fn limit_hit(&self, limit: &'static str) {
+        assert_eq!(limit, "large_replies");
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 async fn call(answer: &'static str, timeout_ms: u64, limit: usize) -> Result<Reply, Error> {
     let (address, task) = server(answer).await;
     let reply = call_at(address, timeout_ms, limit).await;
@@ -35,7 +46,7 @@ async fn call(answer: &'static str, timeout_ms: u64, limit: usize) -> Result<Rep
 
 async fn call_at(address: SocketAddr, timeout_ms: u64, limit: usize) -> Result<Reply, Error> {
     let policy = Policy { allow_loopback: true, api_server: Vec::new() };
-    let hooks = Hooks::new(policy, Overrides::default(), 4).unwrap();
+    let hooks = Hooks::new(policy, Overrides::default(), 4, Arc::<Hits>::default()).unwrap();
     let target = Target {
         uri: format!("http://{address}/sync").parse().unwrap(),
         timeout: Duration::from_millis(timeout_ms),
@@ -149,7 +160,8 @@ async fn large_replies_wait_for_each_other() {
             });
         }
     });
-    let hooks = Hooks::new(Policy { allow_loopback: true, api_server: Vec::new() }, Overrides::default(), 4).unwrap();
+    let (policy, hits) = (Policy { allow_loopback: true, api_server: Vec::new() }, Arc::<Hits>::default());
+    let hooks = Hooks::new(policy, Overrides::default(), 4, hits.clone()).unwrap();
     let call = async |timeout_ms| {
         let uri = format!("http://{address}/sync").parse().unwrap();
         let target = Target { uri, timeout: Duration::from_millis(timeout_ms), reply_limit_bytes: 1 << 20 };
@@ -159,8 +171,10 @@ async fn large_replies_wait_for_each_other() {
     for _ in 0..LARGE_REPLIES_AT_ONCE {
         held.push(call(10_000).await.unwrap());
     }
+    assert_eq!(hits.0.load(Ordering::Relaxed), 0);
     assert!(matches!(call(200).await, Err(Error::NoRoom { .. })));
     held.pop();
     assert_eq!(call(10_000).await.unwrap().body.len(), size);
+    assert_eq!(hits.0.load(Ordering::Relaxed), 1);
     task.abort();
 }

@@ -8,7 +8,7 @@ mod error;
 mod policy;
 mod resolve;
 
-pub use client::{Hooks, Reply, Target};
+pub use client::{Hooks, Meter, Reply, Target};
 pub use error::Error;
 pub use policy::{Policy, check_url};
 pub use resolve::Overrides;

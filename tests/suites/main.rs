@@ -17,6 +17,7 @@ mod gate;
 mod hook;
 mod objects;
 mod process;
+mod scrape;
 mod serve;
 mod server;
 mod suites;

@@ -16,6 +16,7 @@ use crate::cluster::{Context, Scope};
 use crate::hook::{Hook, Reply};
 use crate::objects::Resource;
 use crate::process::Ringmaster;
+use crate::scrape::{Metric, Scrape, free_port};
 use crate::trial::Case;
 
 /// The trials of this suite.
@@ -36,57 +37,6 @@ fn promtool() -> anyhow::Result<Built> {
     Ok(Built::Unavailable("no promtool: install Prometheus (see tests/promtool/find)".to_owned()))
 }
 
-/// One metric: its type and the names of its labels.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Metric {
-    kind: String,
-    labels: BTreeSet<String>,
-}
-
-/// A scrape: metrics by name, and the values of all series.
-#[derive(Default)]
-struct Scrape {
-    text: String,
-    metrics: BTreeMap<String, Metric>,
-    series: Vec<(String, f64)>,
-}
-
-impl Scrape {
-    fn parse(text: String) -> anyhow::Result<Self> {
-        let mut scrape = Self::default();
-        for line in text.lines() {
-            if let Some(rest) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = rest.split_once(' ').context("a TYPE without a type")?;
-                let metric = Metric { kind: kind.to_owned(), labels: BTreeSet::new() };
-                ensure!(scrape.metrics.insert(name.to_owned(), metric).is_none(), "{name} comes twice");
-            } else if !line.starts_with('#') {
-                let (series, value) = line.rsplit_once(' ').context("a series without a value")?;
-                scrape.series.push((series.to_owned(), value.parse()?));
-                let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-                let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
-                    let family = name.strip_suffix(suffix)?;
-                    scrape.metrics.get(family).is_some_and(|metric| metric.kind == "histogram").then_some(family)
-                });
-                let metric =
-                    scrape.metrics.get_mut(family.unwrap_or(name)).with_context(|| format!("no TYPE: {line}"))?;
-                let names = labels.trim_end_matches('}').split("\",").filter_map(|part| part.split_once("=\""));
-                metric.labels.extend(names.map(|(label, _)| label.to_owned()).filter(|label| label != "le"));
-            }
-        }
-        scrape.text = text;
-        Ok(scrape)
-    }
-
-    /// The sum of the series of a metric with these labels.
-    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let is = |series: &str| {
-            let rest = series.strip_prefix(name).filter(|rest| rest.is_empty() || rest.starts_with('{'));
-            rest.is_some_and(|rest| labels.iter().all(|(label, value)| rest.contains(&format!("{label}=\"{value}\""))))
-        };
-        self.series.iter().filter(|(series, _)| is(series)).map(|(_, value)| value).sum()
-    }
-}
-
 /// A Ringmaster whose metrics are served, with a controller whose hook does as its parents say.
 struct Watched {
     _ringmaster: Ringmaster,
@@ -102,7 +52,7 @@ impl Watched {
         let things = ctx.crd("Thing", "things", Scope::Namespaced, None).await?;
         ctx.grant(&Context::rules_for(&[&things, &ctx.configmaps()])).await?;
         let hook = Hook::start(obey)?;
-        let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = free_port()?;
         let ringmaster = Ringmaster::build(&ctx).arg(format!("--metrics-address=127.0.0.1:{port}")).start()?;
         ctx.controller("c", spec(&things, &hook.url("/sync"), "InPlace")).await?;
         let url = format!("http://127.0.0.1:{port}/metrics");
@@ -116,15 +66,13 @@ impl Watched {
         self.ctx.admin.create(&self.things, body).await.map(drop)
     }
 
-    async fn scrape(&self) -> anyhow::Result<Scrape> {
-        let output = Command::new("curl").args(["-fsS", "--max-time", "5", &self.url]).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Scrape::parse(String::from_utf8(output.stdout)?)
+    fn scrape(&self) -> anyhow::Result<Scrape> {
+        Scrape::of(&self.url)
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Scrape) -> bool) -> anyhow::Result<Scrape> {
         let ask = async || {
-            let scrape = self.scrape().await?;
+            let scrape = self.scrape()?;
             ensure!(holds(&scrape), "{}", scrape.text);
             Ok(scrape)
         };

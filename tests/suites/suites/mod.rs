@@ -10,6 +10,7 @@ mod command;
 mod conformance;
 mod dev;
 mod errors_setting;
+mod events;
 mod faults_api;
 mod faults_children;
 mod faults_clock;
@@ -48,6 +49,7 @@ pub(crate) fn all() -> Vec<Case> {
         children_claim::cases(),
         children_when::cases(),
         errors_setting::cases(),
+        events::cases(),
         faults_api::cases(),
         faults_children::cases(),
         faults_clock::cases(),

@@ -2,7 +2,6 @@
 //!
 //! Never judges: it only waits for what a trial names, and says what was seen last.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -12,7 +11,8 @@ use crate::cluster::{Context, Scope};
 use crate::gate::Gate;
 use crate::hook::{CallInfo, Hook, Reply};
 use crate::objects::Resource;
-use crate::process::Ringmaster;
+use crate::process::{Build, Ringmaster};
+use crate::scrape::free_port;
 use crate::wait;
 
 /// How long what Ringmaster does at once may take on a busy machine.
@@ -50,7 +50,17 @@ impl Scene {
     /// # Errors
     /// As [`Self::new`].
     pub(crate) async fn with(ctx: Context, scope: Scope) -> anyhow::Result<Self> {
-        Self::build(ctx, scope, None).await
+        Self::start(ctx, scope, &[]).await
+    }
+
+    /// With namespaced parents and metrics, and where these are.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) async fn watched(ctx: Context, args: &[String]) -> anyhow::Result<(Self, String)> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let args = [args, &[format!("--metrics-address={address}")]].concat();
+        Ok((Self::start(ctx, Scope::Namespaced, &args).await?, format!("http://{address}/metrics")))
     }
 
     /// With a proxy between Ringmaster and the API server, which passes everything on at first.
@@ -59,19 +69,15 @@ impl Scene {
     /// As [`Self::new`].
     pub(crate) async fn behind_gate(ctx: Context) -> anyhow::Result<(Self, Gate)> {
         let gate = Gate::start(&ctx.as_user()?).await?;
-        let kubeconfig = gate.kubeconfig(&ctx)?;
-        Ok((Self::build(ctx, Scope::Namespaced, Some(&kubeconfig)).await?, gate))
+        let kubeconfig = format!("--kubeconfig={}", gate.kubeconfig(&ctx)?.display());
+        Ok((Self::start(ctx, Scope::Namespaced, &[kubeconfig]).await?, gate))
     }
 
-    async fn build(ctx: Context, scope: Scope, kubeconfig: Option<&Path>) -> anyhow::Result<Self> {
+    async fn start(ctx: Context, scope: Scope, args: &[String]) -> anyhow::Result<Self> {
         let (things, maps) = (ctx.crd("Thing", "things", scope, None).await?, ctx.configmaps());
         ctx.grant(&Context::rules_for(&[&things, &maps])).await?;
         let hook = Hook::start(obey)?;
-        let build = Ringmaster::build(&ctx);
-        let ringmaster = match kubeconfig {
-            Some(path) => build.arg(format!("--kubeconfig={}", path.display())).start()?,
-            None => build.start()?,
-        };
+        let ringmaster = args.iter().fold(Ringmaster::build(&ctx), Build::arg).start()?;
         Ok(Self { ringmaster, hook, things, maps, ctx })
     }
 
