@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::scene::{LATER, NEVER, SOON, Scene, config_map, obey};
 use crate::cluster::Context;
 use crate::hook::Reply;
-use crate::scrape::Scrape;
+use crate::scrape::{Scrape, free_port};
 use crate::trial::Case;
 use crate::wait;
 
@@ -137,7 +137,9 @@ async fn of_recovery(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn bounded(ctx: Context) -> anyhow::Result<()> {
-    let (scene, metrics) = Scene::watched(ctx, &[]).await?;
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let metrics = format!("http://{address}/metrics");
+    let scene = Scene::with_args(ctx, &[format!("--metrics-address={address}")]).await?;
     let start = Instant::now();
     let bad = json!({ "children": [{ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s" } }] });
     let creates = (0..CROWD).map(|number| {

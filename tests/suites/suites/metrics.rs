@@ -28,7 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-fn promtool() -> anyhow::Result<Built> {
+pub(super) fn promtool() -> anyhow::Result<Built> {
     let found = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promtool/find")).output()?;
     if found.status.success() {
         let path = String::from_utf8(found.stdout)?;

@@ -28,6 +28,7 @@ mod scale;
 mod scene;
 mod smoke;
 mod soak;
+mod troubleshooting;
 mod watchers;
 
 use crate::trial::Case;
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults_retry::cases(),
         faults_rights::cases(),
         soak::cases(),
+        troubleshooting::cases(),
         watchers::cases(),
         kubectl::cases(),
     ]

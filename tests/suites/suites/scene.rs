@@ -12,7 +12,6 @@ use crate::gate::Gate;
 use crate::hook::{CallInfo, Hook, Reply};
 use crate::objects::Resource;
 use crate::process::{Build, Ringmaster};
-use crate::scrape::free_port;
 use crate::wait;
 
 /// How long what Ringmaster does at once may take on a busy machine.
@@ -53,14 +52,12 @@ impl Scene {
         Self::start(ctx, scope, &[]).await
     }
 
-    /// With namespaced parents and metrics, and where these are.
+    /// With namespaced parents and more arguments.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub(crate) async fn watched(ctx: Context, args: &[String]) -> anyhow::Result<(Self, String)> {
-        let address = format!("127.0.0.1:{}", free_port()?);
-        let args = [args, &[format!("--metrics-address={address}")]].concat();
-        Ok((Self::start(ctx, Scope::Namespaced, &args).await?, format!("http://{address}/metrics")))
+    pub(crate) async fn with_args(ctx: Context, args: &[String]) -> anyhow::Result<Self> {
+        Self::start(ctx, Scope::Namespaced, args).await
     }
 
     /// With a proxy between Ringmaster and the API server, which passes everything on at first.
