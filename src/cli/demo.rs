@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     once: bool,
 
-    /// With --once: how long they may take, in seconds
+    /// With --once: how long they may take, in seconds: 1 to 86400
     #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "once")]
     timeout: u64,
 

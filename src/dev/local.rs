@@ -219,6 +219,11 @@ pub(crate) fn check_listen(address: SocketAddr) -> Result<(), Error> {
     if address.ip() == v4 || address.ip() == v6 { Ok(()) } else { Err(Error::NotLoopback(address)) }
 }
 
+/// Fails if a folder stands where a file is to be written.
+pub(crate) fn check_file(flag: &str, path: &Path) -> Result<(), String> {
+    if path.is_dir() { Err(format!("{flag} {}: is a folder; name a file in it", path.display())) } else { Ok(()) }
+}
+
 /// Fails if a kubeconfig is there that isn't ours, or behind which another session answers.
 async fn is_free(path: &Path) -> Result<(), Error> {
     let text = match fs::read_to_string(path) {

@@ -94,6 +94,13 @@ impl Options {
         if let Some(empty) = self.hooks.iter().position(|command| command.trim().is_empty()) {
             return Err(format!("--hook: command line {} is empty", empty + 1));
         }
+        local::check_file("--write-kubeconfig", &self.kubeconfig)?;
+        if let Some(state) = &self.state {
+            local::check_file("--state", state)?;
+            if *state == self.kubeconfig {
+                return Err(format!("--state {}: --write-kubeconfig names the same file; give two", state.display()));
+            }
+        }
         match self.apply.iter().find(|path| !path.exists()) {
             Some(path) => Err(format!("--apply {}: no such file or folder", path.display())),
             None => Ok(()),

@@ -50,6 +50,8 @@ use view::{NEW, View, short};
 
 /// Fewest and most Websites of a demo.
 pub const WEBSITES: std::ops::RangeInclusive<usize> = 1..=5000;
+/// Shortest and longest time that a demo may have to get ready.
+pub const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 /// How often everything is looked at and drawn.
 const LOOK: Duration = Duration::from_millis(250);
@@ -143,6 +145,11 @@ impl Options {
     /// Names the flag.
     pub fn check(&self) -> Result<(), String> {
         local::check_listen(self.listen).map_err(|error| error.to_string())?;
+        local::check_file("--write-kubeconfig", &self.kubeconfig)?;
+        let (shortest, longest) = (TIMEOUTS.start().as_secs(), TIMEOUTS.end().as_secs());
+        if !TIMEOUTS.contains(&self.timeout) {
+            return Err(format!("--timeout {}: give {shortest} to {longest} seconds", self.timeout.as_secs()));
+        }
         if WEBSITES.contains(&self.websites) {
             return Ok(());
         }
