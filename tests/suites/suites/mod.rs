@@ -19,6 +19,7 @@ mod faults_kinds;
 mod faults_reply;
 mod faults_retry;
 mod faults_rights;
+mod faults_settings;
 mod kubectl;
 mod main_job;
 mod metacontroller;
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults_reply::cases(),
         faults_retry::cases(),
         faults_rights::cases(),
+        faults_settings::cases(),
         soak::cases(),
         troubleshooting::cases(),
         watchers::cases(),
