@@ -9,6 +9,7 @@ mod check;
 mod eval;
 mod overloads;
 mod place;
+mod url;
 mod value;
 
 use std::thread;

@@ -1,6 +1,7 @@
 //! Operators and functions of CEL.
 //!
-//! The operators, conversions and optionals are here, in cel-go's words; the libraries of Kubernetes are kube-cel's.
+//! The operators, conversions and optionals are here, in cel-go's words; the libraries of Kubernetes are kube-cel's, but for
+//! URLs.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -15,6 +16,7 @@ use kube_cel::{
 
 use super::{
     eval::{Eval, Fail, index},
+    url::Url,
     value::{self, Key, Val},
 };
 use crate::schema::{format, pattern};
@@ -203,6 +205,14 @@ fn function(name: &str, receiver: Option<&Val>, args: &[Val]) -> Option<Eval> {
             Some(receiver),
             args,
         ) => Some(time_part(name, receiver, args)),
+        ("isURL", None, [Val::Text(text)]) => Some(Ok(Val::Bool(Url::is(text)))),
+        ("url", None, [Val::Text(text)]) => Some(match Url::parse(text) {
+            Ok(url) => Ok(Val::Foreign(cel::Value::Opaque(Arc::new(url)))),
+            Err(why) => data(why),
+        }),
+        (_, Some(Val::Foreign(cel::Value::Opaque(opaque))), []) => {
+            value::from_library(&opaque.downcast_ref::<Url>()?.get(name)?).map(Ok)
+        }
         ("hasValue", Some(Val::Optional(inner)), []) => Some(Ok(Val::Bool(inner.is_some()))),
         ("value", Some(Val::Optional(inner)), []) => Some(match inner {
             Some(inner) => Ok((**inner).clone()),
