@@ -1,15 +1,13 @@
 //! Events on objects: one task posts them, one after the other, within a rate per object; what isn't a warning also
 //! within a rate of the process.
 //!
-//! Never delays a sync: an event that finds the queue full, or no room in its rate, is dropped and counted. Equal events
-//! are counted up by `kube`'s recorder instead of being posted anew.
+//! Never delays a sync: an event that finds the queue full, or no room in its rate, is dropped and counted. How an
+//! event becomes an object is `record`'s.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -19,15 +17,13 @@ use tracing::{debug, warn};
 use crate::Client;
 use crate::client::Meter;
 use crate::rate::Buckets;
+use crate::record::Recorder;
 
 /// Events waiting to be posted.
 pub const MAX_QUEUED_EVENTS: usize = 256;
 /// Events a second that aren't warnings, of the whole process, and how many more in a burst. Parents are made by the
 /// thousand: what goes well must cost the API server little beside the work itself, and never keep a warning waiting.
 const NORMAL_PER_SECOND: (f64, u32) = (10.0, 100);
-/// Posts after which the recorder's memory of what it may count up is given up: it has no limit of its own, and looks at
-/// all of it for each event. An event that comes again then is one object more.
-const MAX_REMEMBERED_POSTS: usize = 2048;
 /// A note is cut at this many bytes; the API allows 1 KiB.
 const MAX_NOTE_BYTES: usize = 1000;
 /// Posting one event may take this long.
@@ -83,9 +79,7 @@ impl Events {
         cancel: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED_EVENTS);
-        let reporter = Reporter { controller: "ringmaster".to_owned(), instance: None };
-        let kube = client.kube().clone();
-        let recorder = move || Recorder::new(kube.clone(), reporter.clone());
+        let recorder = Recorder::new(client.kube().clone());
         let work = post(recorder, waiting, Buckets::new(per_second, burst), Arc::clone(&meter), cancel);
         let normal = Arc::new(Mutex::new(Buckets::new(NORMAL_PER_SECOND.0, NORMAL_PER_SECOND.1)));
         (Self { queue, meter, normal, start: Instant::now() }, work)
@@ -97,7 +91,7 @@ impl Events {
         if !event.warning && !self.normal.lock().take(0, None, self.start.elapsed()) {
             return self.meter.limit_hit("normal_events_rate");
         }
-        event.note = cut(event.note);
+        event.note.truncate(cut(&event.note, MAX_NOTE_BYTES).len());
         if self.queue.try_send(event).is_err() {
             self.meter.limit_hit("queued_events");
         }
@@ -105,7 +99,7 @@ impl Events {
 }
 
 async fn post(
-    recorder: impl Fn() -> Recorder,
+    mut recorder: Recorder,
     mut waiting: mpsc::Receiver<Event>,
     mut buckets: Buckets,
     meter: Arc<dyn Meter>,
@@ -113,7 +107,6 @@ async fn post(
 ) {
     let start = Instant::now();
     let hasher = RandomState::new();
-    let (new_recorder, mut recorder, mut posts) = (&recorder, recorder(), 0);
     let mut failures = 0u32;
     loop {
         let event = tokio::select! {
@@ -128,30 +121,11 @@ async fn post(
             meter.limit_hit("events_rate");
             continue;
         }
-        let subject = event.subject;
-        let reference = ObjectReference {
-            api_version: Some(subject.api_version),
-            kind: Some(subject.kind),
-            namespace: Some(subject.namespace).filter(|namespace| !namespace.is_empty()),
-            name: Some(subject.name),
-            uid: Some(subject.uid),
-            ..ObjectReference::default()
-        };
-        let event = KubeEvent {
-            type_: if event.warning { EventType::Warning } else { EventType::Normal },
-            // The recorder counts events up by all fields but the note: with it in here, a new message is a new event.
-            action: format!("{}-{:08x}", event.reason, message as u32),
-            reason: event.reason,
-            note: Some(event.note),
-            secondary: None,
-        };
-        if posts == MAX_REMEMBERED_POSTS {
-            meter.limit_hit("remembered_events");
-            (recorder, posts) = (new_recorder(), 0);
-        }
-        posts += 1;
-        let problem = match tokio::time::timeout(POST_TIMEOUT, recorder.publish(&event, &reference)).await {
-            Ok(Ok(())) => {
+        let problem = match tokio::time::timeout(POST_TIMEOUT, recorder.post(event, start.elapsed())).await {
+            Ok(Ok(forgotten)) => {
+                if forgotten {
+                    meter.limit_hit("remembered_events");
+                }
                 failures = 0;
                 continue;
             }
@@ -168,8 +142,8 @@ async fn post(
     }
 }
 
-fn cut(mut note: String) -> String {
-    let end = (0..=MAX_NOTE_BYTES.min(note.len())).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
-    note.truncate(end);
-    note
+/// As many whole characters as fit into so many bytes.
+pub(crate) fn cut(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
 }

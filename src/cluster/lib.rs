@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod pump;
 mod rate;
+mod record;
 
 pub use client::{Client, MAX_ANSWER_BYTES, MAX_CALLS_IN_FLIGHT, Meter, Preconditions, WRITE_TIMEOUT};
 pub use connect::{Connection, connect};

@@ -29,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("events", "tell_that_a_child_is_made_anew", of_a_recreated_child),
         Case::new("events", "are_counted_up_when_they_are_equal", counted_up),
         Case::new("events", "tell_the_end_of_failures", of_recovery),
+        Case::new("events", "of_the_longest_name_arrive", of_the_longest_name),
         Case::new("events", "of_a_thousand_changes_are_bounded", bounded),
     ]
 }
@@ -133,6 +134,19 @@ async fn of_recovery(ctx: Context) -> anyhow::Result<()> {
     scene.quiet().await?;
     let told = told(&scene, &good).await?;
     ensure!(told.is_empty(), "{told:?}");
+    Ok(())
+}
+
+/// An event's own name is made of the parent's.
+async fn of_the_longest_name(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let (parent, child) = ("p".repeat(253), "c".repeat(253));
+    let thing = scene.thing(&parent, wish(&[&child], &json!({}))).await?;
+    scene.event(&thing, "ChildCreated", &["ConfigMap ccc"]).await?;
+    let bad = json!({ "children": [{ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": child } }] });
+    scene.wants(&parent, bad).await?;
+    scene.event(&thing, "SyncError", &["Secret ccc", "isn't declared"]).await?;
     Ok(())
 }
 
