@@ -23,7 +23,7 @@ use crate::record::Recorder;
 pub const MAX_QUEUED_EVENTS: usize = 256;
 /// Events a second that aren't warnings, of the whole process, and how many more in a burst. Parents are made by the
 /// thousand: what goes well must cost the API server little beside the work itself, and never keep a warning waiting.
-const NORMAL_PER_SECOND: (f64, u32) = (10.0, 100);
+const NORMAL_PER_SECOND: (f64, u32) = (5.0, 50);
 /// A note is cut at this many bytes; the API allows 1 KiB.
 const MAX_NOTE_BYTES: usize = 1000;
 /// Posting one event may take this long.

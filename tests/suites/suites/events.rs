@@ -16,7 +16,7 @@ use crate::trial::Case;
 use crate::wait;
 
 /// Normal events of a process at once, and then a second: see docs/controllers.md.
-const NORMAL: (usize, usize) = (100, 10);
+const NORMAL: (usize, usize) = (50, 5);
 /// Parents made at once: each is worth one event.
 const CROWD: usize = 400;
 /// Creates at once.
