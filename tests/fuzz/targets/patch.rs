@@ -187,7 +187,7 @@ impl Write {
                 for _ in 0..source.below(4) {
                     edit(&mut object, source);
                 }
-                if matches!(verb, Verb::Apply | Verb::Replace) {
+                if object.is_object() && matches!(verb, Verb::Apply | Verb::Replace) {
                     object["apiVersion"] = sort.api_version.into();
                     object["kind"] = sort.kind.into();
                     if source.below(8) < 7 {
