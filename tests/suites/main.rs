@@ -35,8 +35,8 @@ use libtest_mimic::{Arguments, Trial};
 use server::ServerKind;
 use trial::{Shared, Tally};
 
-/// Trials at one time unless `--test-threads` says otherwise.
-const TEST_THREADS: usize = 2;
+/// Trials at one time unless `--test-threads` says otherwise: most wait most of the time.
+const TEST_THREADS: usize = 6;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);

@@ -349,9 +349,10 @@ async fn runs_the_webhook_in_go_too(scratch: Scratch) -> anyhow::Result<()> {
 
 async fn once_fails_with_the_reason(scratch: Scratch) -> anyhow::Result<()> {
     let dir = scratch.dir();
-    let late = ["demo", "--once", "--timeout", "0", "--websites", "2000"];
+    // More than the webhook can be asked in a second.
+    let late = ["demo", "--once", "--timeout", "1", "--websites", "5000"];
     let (code, text) = run_with(&scratch, "late", &late, None).await?;
-    ensure!(code == Some(1) && text.contains(" of 2000 Websites ready after 0 s ("), "exit {code:?}: {text}");
+    ensure!(code == Some(1) && text.contains(" of 5000 Websites ready after 1 s ("), "exit {code:?}: {text}");
     for program in ["sh", "setpriv"] {
         let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output()?;
         let path = String::from_utf8(found.stdout)?;
