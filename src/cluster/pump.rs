@@ -21,6 +21,9 @@ use tracing::debug;
 use crate::client::{READ_TIMEOUT, kind_path, retry_after};
 use crate::{Client, Error, MAX_ANSWER_BYTES};
 
+/// The longest pause after a first refusal that nobody is told of.
+const UNTOLD_PAUSE: Duration = Duration::from_secs(10);
+
 /// A watch is given up this long after the server should have ended it.
 const SILENCE_MARGIN: Duration = Duration::from_secs(5);
 
@@ -122,8 +125,10 @@ impl Shell {
         debug!(kind = %self.watch.resource, %error, "watch: request failed");
         self.on(input);
         let failures = self.pump.failures();
-        // One broken connection is none of anybody's business; a refusal doesn't heal by itself.
-        if failures > 1 || (failures == 1 && matches!(error.code(), Some(401 | 403 | 404))) {
+        // One broken connection is none of anybody's business; a refusal doesn't heal by itself, and a long pause leaves
+        // everybody without news.
+        let lasts = matches!(error.code(), Some(401 | 403 | 404)) || error.retry_after() >= Some(UNTOLD_PAUSE);
+        if failures > 1 || (failures == 1 && lasts) {
             self.troubled = true;
             self.sink.trouble(&error, failures);
         }

@@ -297,6 +297,8 @@ impl Round {
         for new in parents {
             index_parent(hosted, &Change::Applied { old: None, new });
         }
+        // What went while nobody watched leaves no trace.
+        hosted.board.retain(|parent| hosted.has(parent));
         let keys = hosted.parent_keys();
         info!(controller = %self.model.name, parents = keys.len(), hook = %self.target.uri, "started");
         self.stage.dispatch.add_all(keys.into_iter(), Priority::Background);
@@ -322,8 +324,9 @@ impl Round {
     /// All watches are informed, and were before: what was wrong in between is over.
     fn well_again(&self, hosted: &Arc<Hosted>) {
         let Some(reason) = self.board.run(Arc::downgrade(hosted)) else { return };
-        // What failed meanwhile waits for up to a minute; its cause is most likely the one that has just gone.
-        let failing = self.board.failing_parents();
+        // What the API server has refused meanwhile waits for up to a minute; its cause is most likely the one that has
+        // just gone. What fails by its hook waits on.
+        let failing = self.board.failing_by_api();
         let keys = failing.iter().map(|parent| hosted.key(parent));
         self.stage.dispatch.add_all(keys, Priority::Background);
         if reason != UNREACHABLE {
@@ -338,7 +341,9 @@ impl Round {
     }
 
     async fn serve(&self, hosted: &Arc<Hosted>, states: &mut [watch::Receiver<State>]) -> Ended {
-        let mut looked: Option<Instant> = None;
+        // When the kinds may be looked up again, and when they shall be.
+        let mut may_look = Instant::now();
+        let mut look: Option<Instant> = None;
         let period = [self.model.resync_period, self.stage.flush_interval].into_iter().flatten().min();
         loop {
             let resync = async {
@@ -353,12 +358,14 @@ impl Round {
                 tokio::select! {
                     () = self.cancel.cancelled() => return Ended::Cancelled,
                     () = &mut resync => break true,
-                    () = hosted.doubt.notified() => {
-                        if looked.is_some_and(|at| at.elapsed() < LOOK_INTERVAL) {
-                            continue;
-                        }
-                        looked = Some(Instant::now());
-                        if self.kinds_changed(hosted).await {
+                    () = hosted.doubt.notified() => look = Some(may_look),
+                    () = at(look) => {
+                        (look, may_look) = (None, Instant::now() + LOOK_INTERVAL);
+                        let changed = tokio::select! {
+                            () = self.cancel.cancelled() => return Ended::Cancelled,
+                            changed = self.kinds_changed(hosted) => changed,
+                        };
+                        if changed {
                             return Ended::Again;
                         }
                     }
@@ -376,6 +383,14 @@ impl Round {
                 self.stage.dispatch.add_all(hosted.parent_keys().into_iter(), Priority::Background);
             }
         }
+    }
+}
+
+/// Waits for a moment; for ever if there is none.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -206,7 +206,12 @@ impl Hosted {
         self.notes.lock().values().filter(|note| note.terminal.is_some()).count()
     }
 
-    /// The parent is gone.
+    /// Whether a parent is there, and is one of this controller's.
+    pub(crate) fn has(&self, parent: &ObjectKey) -> bool {
+        self.parents.store().get(parent).is_some_and(|parent| self.selects(parent))
+    }
+
+    /// The parent is gone, or isn't this controller's any more.
     pub(crate) fn forget_notes(&self, parent: &ObjectKey) {
         self.notes.lock().remove(parent);
         self.board.not_failing(parent);

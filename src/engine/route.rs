@@ -40,6 +40,8 @@ impl Listener for ParentRoute {
             return;
         };
         if !hosted.selects(&new) {
+            hosted.forget_notes(change.key());
+            self.dispatch.remove(&key);
             return;
         }
         let old = match change {

@@ -33,6 +33,11 @@ const FAILING_AFTER: Duration = Duration::from_secs(10);
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// A parent that still fails is told again after this long: an API server forgets events after an hour.
 const REMIND_AFTER: Duration = Duration::from_secs(30 * 60);
+/// From then on an event says since when its object fails: one that comes again later than this is an event of its own,
+/// and the first is forgotten before the last.
+const SINCE_AFTER: Duration = Duration::from_secs(6 * 60);
+/// So much is kept of what is said of a failure, for the controller's condition.
+const MAX_TEXT_CHARS: usize = 500;
 
 /// Where the parts of the engine note what they know of one controller.
 pub(crate) struct Board {
@@ -47,9 +52,8 @@ struct Noted {
     blocked: Option<(&'static str, String)>,
     hook: HookHealth,
     last_success: Option<Duration>,
-    /// The parents whose last sync failed, and what the last of them said.
+    /// The parents whose last sync failed.
     failing: HashMap<ObjectKey, Trouble>,
-    last_failure: String,
     last_line: Option<Duration>,
     /// Neither running nor known to be blocked yet.
     starting: bool,
@@ -62,6 +66,29 @@ struct Trouble {
     /// The same for people.
     since_wall: String,
     told: Option<Duration>,
+    /// Its last failure: when, what was said of it, and whether the API server was the cause.
+    last: Duration,
+    text: String,
+    of_api: bool,
+}
+
+/// One failure of a parent, as it is to be told.
+pub(crate) struct Failure<'a> {
+    /// What is said of it.
+    pub(crate) text: &'a str,
+    /// Whether it is one to be told by an event.
+    pub(crate) due: bool,
+    /// Whether a call to the API server failed.
+    pub(crate) of_api: bool,
+}
+
+/// What the answer to a failure is.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Telling {
+    /// Whether an event is to be posted.
+    pub(crate) event: bool,
+    /// Since when the parent fails, for people; only if that is too long ago for its first event to be at hand.
+    pub(crate) since: Option<String>,
 }
 
 impl Board {
@@ -135,22 +162,33 @@ impl Board {
         trouble.told.map(|_| self.clock.now().saturating_sub(trouble.since))
     }
 
-    /// A sync of this parent failed. `due` says that this failure is one to be told; the answer says it too of one that
-    /// comes so long after the last that was told that people can't find that one any more.
-    pub(crate) fn failing(&self, parent: &ObjectKey, text: &str, due: bool) -> bool {
+    /// A sync of this parent failed. It is to be told if it is due, or comes so long after the last that was told that
+    /// people can't find that one any more.
+    pub(crate) fn failing(&self, parent: &ObjectKey, failure: &Failure<'_>) -> Telling {
         let now = self.clock.now();
         let mut noted = self.noted.lock();
-        noted.last_failure = format!("{parent}: {text}");
         let trouble = noted.failing.entry(parent.clone()).or_insert_with(|| Trouble {
             since: now,
             since_wall: wall_time(),
             told: None,
+            last: now,
+            text: String::new(),
+            of_api: false,
         });
-        let tells = due || needs_reminder(trouble.told, now);
-        if tells {
+        (trouble.last, trouble.of_api) = (now, failure.of_api);
+        trouble.text.clear();
+        trouble.text.extend(failure.text.chars().take(MAX_TEXT_CHARS));
+        let event = failure.due || needs_reminder(trouble.told, now);
+        if event {
             trouble.told = Some(now);
         }
-        tells
+        let since = (now.saturating_sub(trouble.since) >= SINCE_AFTER).then(|| trouble.since_wall.clone());
+        Telling { event, since: since.filter(|_| event) }
+    }
+
+    /// Forgets the failures of parents that aren't there any more.
+    pub(crate) fn retain(&self, is_there: impl Fn(&ObjectKey) -> bool) {
+        self.noted.lock().failing.retain(|parent, _| is_there(parent));
     }
 
     /// How long the parent that fails longest has been failing; zero if none does.
@@ -160,9 +198,10 @@ impl Board {
         since.map_or(Duration::ZERO, |since| self.clock.now().saturating_sub(since))
     }
 
-    /// The parents whose last sync failed.
-    pub(crate) fn failing_parents(&self) -> Vec<ObjectKey> {
-        self.noted.lock().failing.keys().cloned().collect()
+    /// The parents whose last sync failed by the API server.
+    pub(crate) fn failing_by_api(&self) -> Vec<ObjectKey> {
+        let noted = self.noted.lock();
+        noted.failing.iter().filter(|(_, trouble)| trouble.of_api).map(|(parent, _)| parent.clone()).collect()
     }
 
     /// Parents whose last sync failed.
@@ -181,7 +220,7 @@ impl Board {
             count: noted.failing.len(),
             parents: hosted.as_ref().map_or(0, |hosted| hosted.parent_count()),
             longest: longest(&noted.failing),
-            last: noted.last_failure.clone(),
+            last: newest(&noted.failing),
         };
         let health = Health {
             rejected: noted.rejected.clone(),
@@ -202,6 +241,12 @@ fn longest(failing: &HashMap<ObjectKey, Trouble>) -> String {
     // By key too, so that the message doesn't change by itself.
     let first = failing.iter().min_by_key(|(key, trouble)| (trouble.since, *key));
     first.map(|(key, trouble)| format!("{key} since {}", trouble.since_wall)).unwrap_or_default()
+}
+
+/// The newest failure of those that still fail.
+fn newest(failing: &HashMap<ObjectKey, Trouble>) -> String {
+    let last = failing.iter().max_by_key(|(key, trouble)| (trouble.last, *key));
+    last.map(|(key, trouble)| format!("{key}: {}", trouble.text)).unwrap_or_default()
 }
 
 /// A status that can't be written is tried again after so many ticks, doubling each time.
@@ -242,6 +287,13 @@ struct Present {
     observed_generation: Option<i64>,
 }
 
+/// A controller whose status can't be written: how often in a row, and the tick at which it is tried again.
+#[derive(Default)]
+struct Refused {
+    times: u32,
+    until: u64,
+}
+
 /// Writes statuses until cancelled.
 pub(crate) async fn write_all(
     client: Client,
@@ -251,7 +303,8 @@ pub(crate) async fn write_all(
 ) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut tick, mut failures, mut paused_until) = (0u64, 0u32, 0u64);
+    let (mut tick, mut paused_until) = (0u64, 0u64);
+    let mut refused: HashMap<ObjectKey, Refused> = HashMap::new();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -262,7 +315,11 @@ pub(crate) async fn write_all(
             continue;
         }
         let all: Vec<_> = boards.boards.lock().iter().map(|(key, board)| (key.clone(), Arc::clone(board))).collect();
+        refused.retain(|key, _| boards.boards.lock().contains_key(key));
         for (key, board) in all {
+            if refused.get(&key).is_some_and(|refused| tick < refused.until) {
+                continue;
+            }
             let object = boards.shared.store().get(&key).cloned();
             let Some(object) = object else { continue };
             let Some(patch) = patch(&object, &board, tick.is_multiple_of(TICKS_PER_COUNT)) else { continue };
@@ -271,29 +328,35 @@ pub(crate) async fn write_all(
                 () = cancel.cancelled() => return,
                 written = write => written,
             };
-            let asked_for = match written {
+            let error = match written {
                 Ok(answer) => {
-                    failures = 0;
+                    refused.remove(&key);
                     boards.shared.answer(answer, None, None);
                     continue;
                 }
-                Err(error) => {
-                    match &error {
-                        // It is gone, and its board soon is.
-                        error if error.is_not_found() => {}
-                        // A reminder at each doubling.
-                        error if error.is_forbidden() && (failures + 1).is_power_of_two() => {
-                            warn!(controller = %key, "status can't be written: {error}");
-                        }
-                        error => debug!(controller = %key, "status was not written: {error}"),
-                    }
-                    error.retry_after().unwrap_or_default()
-                }
+                Err(error) => error,
             };
+            let known = refused.entry(key.clone()).or_default();
+            known.times += 1;
+            match &error {
+                // It is gone, and its board soon is.
+                error if error.is_not_found() => {}
+                // A reminder at each doubling.
+                error if error.is_forbidden() && known.times.is_power_of_two() => {
+                    warn!(controller = %key, "status can't be written: {error}");
+                }
+                error => debug!(controller = %key, "status was not written: {error}"),
+            }
             // Whatever it is, it hardly heals within a tick.
-            failures += 1;
-            let backoff = (1u64 << failures.min(6)).min(MAX_TICKS_TO_RETRY);
-            paused_until = tick + backoff.max(asked_for.as_secs().div_ceil(TICK.as_secs()));
+            let backoff = (1u64 << known.times.min(6)).min(MAX_TICKS_TO_RETRY);
+            known.until = tick + backoff;
+            if let Some(pause) = error.retry_after() {
+                paused_until = tick + pause.as_secs().div_ceil(TICK.as_secs());
+            }
+            // Who asks for a pause, or isn't there, is that for the others too.
+            if error.retry_after().is_some() || error.code().is_none() {
+                break;
+            }
         }
     }
 }
@@ -348,12 +411,24 @@ mod tests {
     fn a_parent_fails_since_its_first_failure_and_is_told_when_due() {
         let (board, key) = (Board::new(Clock::start()), ObjectKey::new("n", "a"));
         assert_eq!((board.not_failing(&key), board.failing_longest()), (None, Duration::ZERO));
-        assert!(!board.failing(&key, "x", false));
+        let fail = |key: &ObjectKey, text: &str, due: bool| {
+            board.failing(key, &Failure { text, due, of_api: text == "api" }).event
+        };
+        assert!(!fail(&key, "x", false));
         assert_eq!(board.not_failing(&key), None, "what nobody heard of has no end to tell");
-        assert!(board.failing(&key, "x", true) && !board.failing(&key, "y", false));
+        assert!(fail(&key, "x", true) && !fail(&key, "y", false));
         let (_, health, _) = board.health();
         assert!(health.failing.count == 1 && health.failing.last == "n/a: y", "{health:?}");
         assert!(health.failing.longest.starts_with("n/a since 2"), "{health:?}");
+        let other = ObjectKey::new("n", "b");
+        fail(&other, "api", false);
+        assert_eq!(board.health().1.failing.last, "n/b: api", "the newest");
+        assert_eq!(board.failing_by_api(), std::slice::from_ref(&other));
+        assert_eq!(board.not_failing(&other), None);
+        assert_eq!(board.health().1.failing.last, "n/a: y", "of those that still fail");
+        fail(&other, "api", false);
+        board.retain(|parent| *parent == key);
+        assert_eq!((board.failing_count(), board.health().1.failing.last.as_str()), (1, "n/a: y"));
         assert!(board.not_failing(&key).is_some() && board.failing_count() == 0);
         let told = Duration::from_secs(7);
         assert!(needs_reminder(Some(told), told + REMIND_AFTER));

@@ -70,6 +70,16 @@ impl Syncer {
         if hosted.is_terminal(&parent) {
             return Outcome::Success { resync_after: None, again: None };
         }
+        let outcome = self.told(hosted, popped, parent).await;
+        if !hosted.has(&key.parent) {
+            // It went while its sync ran: what was noted of it since has nobody who would take it away.
+            hosted.forget_notes(&key.parent);
+            return Outcome::Dropped;
+        }
+        outcome
+    }
+
+    async fn told(&self, hosted: &Hosted, popped: &Popped, parent: Arc<Object>) -> Outcome {
         match self.attempt(hosted, popped).await {
             Ok(done) => {
                 self.tell.well(hosted, &parent);

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use crate::changes::Changes;
 use crate::execute::Failures;
 use crate::hosted::Hosted;
+use crate::status::Failure;
 
 /// Our picture may be old this often in a row before anybody is told.
 const QUIET_ATTEMPTS: u32 = 5;
@@ -122,8 +123,9 @@ impl Tell {
         // Each repetition is counted by metrics; lines and events are for the first and every doubling. What is final
         // has no repetition.
         let due = (attempt + 1).is_power_of_two() || matches!(problem, Problem::Terminal(_));
-        let due = hosted.board.failing(parent.key(), &text, due);
-        if problem.is_of_the_hook() || !due {
+        let of_api = matches!(problem, Problem::Read(_) | Problem::Write(_));
+        let telling = hosted.board.failing(parent.key(), &Failure { text: &text, due, of_api });
+        if problem.is_of_the_hook() || !telling.event {
             debug!(%controller, parent = %parent.key(), attempt, reason, "sync failed: {text}");
         } else {
             let excerpt = match problem {
@@ -137,8 +139,9 @@ impl Tell {
                 warn!(%controller, parent = %parent.key(), attempt, reason, excerpt, "sync failed: {text}");
             }
         }
-        if due {
-            self.event(subject(&hosted.parent, parent), true, "SyncError", format!("{controller}: {text}"));
+        if telling.event {
+            let since = telling.since.map(|since| format!(" (failing since {since})")).unwrap_or_default();
+            self.event(subject(&hosted.parent, parent), true, "SyncError", format!("{controller}: {text}{since}"));
         }
     }
 
@@ -163,7 +166,8 @@ impl Tell {
             |after| format!("the last time in {}s", after.as_secs()),
         );
         let text = format!("POST {url}: the hook asked {times} times in a row to be called later (429), {next}");
-        if hosted.board.failing(parent.key(), &text, times.is_power_of_two()) {
+        let failure = Failure { text: &text, due: times.is_power_of_two(), of_api: false };
+        if hosted.board.failing(parent.key(), &failure).event {
             warn!(%controller, parent = %parent.key(), times, "sync is put off: {text}");
             self.event(subject(&hosted.parent, parent), true, "SyncPostponed", format!("{controller}: {text}"));
         }

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::load::Target;
 use crate::server::lock;
@@ -47,20 +48,23 @@ struct State {
 pub(crate) struct Board {
     state: Arc<Mutex<State>>,
     news: Arc<Notify>,
+    /// Ends with the last that looks at it.
+    watch: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 impl Board {
     /// Watches the Websites of a namespace, as a task of this runtime.
     pub(crate) async fn watch(target: &Target, namespace: &str) -> anyhow::Result<Self> {
-        let board = Self::default();
+        let mut board = Self::default();
         let connection = target.connect().await?;
         let path = format!("{}?watch=true", work::collection(namespace, "websites"));
         let mine = board.clone();
-        tokio::spawn(async move {
+        let watch = tokio::spawn(async move {
             let ended = connection.follow(&path, |line| mine.note(line)).await;
             lock(&mine.state).ended = ended.err().map(|error| format!("{error:#}"));
             mine.news.notify_one();
         });
+        board.watch = Some(Arc::new(AbortOnDropHandle::new(watch)));
         Ok(board)
     }
 
@@ -77,7 +81,8 @@ impl Board {
 
     /// Forgets who was ready: from now on it takes the title of `round`.
     pub(crate) fn begin(&self, round: usize) {
-        *lock(&self.state) = State { round, ..State::default() };
+        let mut state = lock(&self.state);
+        (state.round, state.ready) = (round, HashMap::new());
     }
 
     /// Waits until `count` are ready; gives back when each became it.
