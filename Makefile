@@ -54,6 +54,7 @@ apiserver: ## A real kube-apiserver with the CRDs, on loopback, until Ctrl-C
 	cargo test --test suites -- --serve target/apiserver
 
 demo: ## The Website example with 200 objects, live, without a cluster; HOOK=go, ARGS=--once to end when all are ready
+	@test -x target/release/ringmaster || echo "building Ringmaster first, which takes some minutes" >&2
 	cargo run --release --quiet -- demo $(if $(HOOK),--hook $(HOOK)) $(ARGS)
 
 bench: ## Ringmaster beside the raw limit of a kube-apiserver, N=5000 Websites; WHAT=apiserver: the embedded server beside the real one

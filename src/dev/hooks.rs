@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::AsyncRead;
 use tokio::process::{Child, Command};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::task::TaskTracker;
@@ -57,6 +58,7 @@ pub(crate) struct Hook {
     sources: Sources,
     told: Told,
     guardian: Arc<Guardian>,
+    renewed: Arc<Notify>,
 }
 
 /// So many changes in a row, each sooner than [`WELL`] after a start, are somebody who types fast. More of them have pauses
@@ -71,11 +73,18 @@ enum End {
 }
 
 impl Hook {
-    /// A webhook by its command line, which `sh` reads, in the working folder.
-    pub(crate) fn new(name: &str, command: &str, folder: &Path, told: Told, guardian: &Arc<Guardian>) -> Self {
+    /// A webhook by its command line, which `sh` reads, in the working folder. `renewed` is told of each start but the
+    /// first.
+    pub(crate) fn new(
+        (name, command): (&str, &str),
+        folder: &Path,
+        told: Told,
+        guardian: &Arc<Guardian>,
+        renewed: &Arc<Notify>,
+    ) -> Self {
         let sources = Sources::of(command, folder);
-        let guardian = Arc::clone(guardian);
-        Self { name: name.to_owned(), command: command.to_owned(), sources, told, guardian }
+        let (guardian, renewed) = (Arc::clone(guardian), Arc::clone(renewed));
+        Self { name: name.to_owned(), command: command.to_owned(), sources, told, guardian, renewed }
     }
 
     /// What is watched, for people.
@@ -91,11 +100,15 @@ impl Hook {
 
     /// Runs it until it shall stop, and its last process to the end.
     pub(crate) async fn run(self, stop: Stop) {
-        let (mut pause, mut quick) = (PAUSE, 0);
+        let (mut pause, mut quick, mut first) = (PAUSE, 0, true);
         while !stop.gently.is_cancelled() {
             let before = self.snapshot().await;
             let started = Instant::now();
-            let end = match self.spawn() {
+            let spawned = self.spawn();
+            if !std::mem::take(&mut first) {
+                self.renewed.notify_one();
+            }
+            let end = match spawned {
                 Ok(child) => self.attend(child, &before, &stop).await,
                 Err(error) => End::Exited(Err(error)),
             };
@@ -307,7 +320,8 @@ mod tests {
         });
         let stop = Stop::default();
         let guardian = Arc::new(Guardian::start().unwrap());
-        let hook = Hook::new("hook", &format!("cd '{}' && {command}", folder.display()), folder, told, &guardian);
+        let command = format!("cd '{}' && {command}", folder.display());
+        let hook = Hook::new(("hook", &command), folder, told, &guardian, &Arc::default());
         Running { lines, task: tokio::spawn(hook.run(stop.clone())), stop }
     }
 

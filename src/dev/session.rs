@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use console::style;
-use ringmaster_engine::Engine;
 use ringmaster_engine::config::{HookResolve, Settings};
+use ringmaster_engine::{Engine, Resync};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::guardian::Guardian;
@@ -121,6 +122,7 @@ pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
         printer: Printer::start(),
         hooks: TaskTracker::new(),
         hooks_stop: Stop { now: stop.now.clone(), ..Stop::default() },
+        renewed: Arc::default(),
     };
     let ended = session.serve(&options, &folder, &local, &stop).await;
     session.hooks_stop.gently.cancel();
@@ -141,6 +143,8 @@ struct Session {
     printer: Printer,
     hooks: TaskTracker,
     hooks_stop: Stop,
+    /// Told when a webhook was started again.
+    renewed: Arc<Notify>,
 }
 
 impl Session {
@@ -149,9 +153,21 @@ impl Session {
             engine = self.prepare(options, folder, local) => engine?,
             () = stop.gently.cancelled() => return Ok(()),
         };
+        let resync = engine.resync();
         tokio::select! {
             ended = engine.run(stop.gently.clone()) => Ok(ended?),
+            () = self.renew(&options.settings.hook_resolve, &resync) => Ok(()),
             () = stop.now.cancelled() => Err(Error::Hurried),
+        }
+    }
+
+    /// Has every parent synced once a webhook that was started again listens: it may answer otherwise. Never ends.
+    async fn renew(&self, resolves: &[HookResolve], resync: &Resync) {
+        loop {
+            self.renewed.notified().await;
+            // One that doesn't listen by then is called all the same, as at the start.
+            let _ = tokio::time::timeout(LISTENING, listening(resolves)).await;
+            resync.all();
         }
     }
 
@@ -170,7 +186,7 @@ impl Session {
         self.start_hooks(options, folder)?;
         for path in &options.apply {
             let count = manifests::apply(&self.objects, path).await?;
-            self.row("applied", &format!("{} ({count} objects)", path.display()));
+            self.row("applied", &format!("{} ({count} object{})", path.display(), if count == 1 { "" } else { "s" }));
         }
         if !options.hooks.is_empty() {
             self.hooks_listen(&options.settings.hook_resolve).await;
@@ -191,7 +207,7 @@ impl Session {
         }
         let guardian = Arc::new(Guardian::start().map_err(Error::Shell)?);
         for (name, command) in names(&options.hooks).iter().zip(&options.hooks) {
-            let hook = Hook::new(name, command, folder, told(&self.printer), &guardian);
+            let hook = Hook::new((name, command), folder, told(&self.printer), &guardian, &self.renewed);
             let watched = match hook.watched() {
                 none if none.is_empty() => "no source found in it to watch".to_owned(),
                 watched if hook.has_too_many_sources() => {
@@ -207,14 +223,7 @@ impl Session {
 
     /// Waits until something listens at all of these addresses: a call before would only fail.
     async fn hooks_listen(&self, resolves: &[HookResolve]) {
-        let all = async {
-            for address in resolves.iter().map(|resolve| resolve.address) {
-                while TcpStream::connect(address).await.is_err() {
-                    tokio::time::sleep(LOOK).await;
-                }
-            }
-        };
-        let mut all = std::pin::pin!(all);
+        let mut all = std::pin::pin!(listening(resolves));
         if tokio::time::timeout(PATIENCE, &mut all).await.is_ok() {
             return;
         }
@@ -226,6 +235,15 @@ impl Session {
 
     fn row(&self, name: &str, text: &str) {
         self.printer.line(&format!("{} {text}", style(format!("{name:<11}")).bold()));
+    }
+}
+
+/// Waits until something listens at all of these addresses.
+async fn listening(resolves: &[HookResolve]) {
+    for address in resolves.iter().map(|resolve| resolve.address) {
+        while TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 

@@ -52,6 +52,14 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
+    /// Has every parent of every controller synced.
+    pub(crate) fn resync(&self) {
+        let hosted: Vec<Arc<Hosted>> = self.hosted.read().values().cloned().collect();
+        for hosted in hosted {
+            self.dispatch.add_all(hosted.parent_keys().into_iter(), Priority::Background);
+        }
+    }
+
     /// Parents of each controller, for metrics.
     pub(crate) fn samples(&self) -> Vec<Sample> {
         let hosted: Vec<Arc<Hosted>> = self.hosted.read().values().cloned().collect();

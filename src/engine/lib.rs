@@ -33,4 +33,4 @@ mod tell;
 mod watches;
 
 pub use ringmaster_cluster::Connection;
-pub use run::{Engine, Error};
+pub use run::{Engine, Error, Resync};

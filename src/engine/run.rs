@@ -17,6 +17,7 @@ use ringmaster_core::hook::Limits;
 use ringmaster_core::queue::Outcome;
 use ringmaster_hooks::{Hooks, Overrides, Policy};
 use ringmaster_server::{Health, Metrics as MetricsText, Server};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -70,6 +71,18 @@ pub struct Engine {
     health: Health,
     health_server: Option<Server>,
     metrics_server: Option<Server>,
+    resync: Resync,
+}
+
+/// Asks a running engine for a sync of every parent, such as when its webhook is another one; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Resync(Arc<Notify>);
+
+impl Resync {
+    /// Asks. What is asked again before it was done is done once.
+    pub fn all(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl Engine {
@@ -99,7 +112,14 @@ impl Engine {
             Some(address) => Some(listen("metrics-address", address).await?.with_metrics(MetricsText::new(registry))),
             None => None,
         };
-        Ok(Self { settings, connection, metrics, samplers, health, health_server, metrics_server })
+        let resync = Resync::default();
+        Ok(Self { settings, connection, metrics, samplers, health, health_server, metrics_server, resync })
+    }
+
+    /// A way to ask for a sync of every parent while it runs.
+    #[must_use]
+    pub fn resync(&self) -> Resync {
+        self.resync.clone()
     }
 
     /// Where metrics are served, once it runs.
@@ -128,7 +148,7 @@ impl Engine {
 }
 
 async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
-    let Engine { settings, connection, metrics, samplers, health, health_server, metrics_server } = engine;
+    let Engine { settings, connection, metrics, samplers, health, health_server, metrics_server, resync } = engine;
     let meter: Arc<dyn Meter> = metrics.clone();
     let client = Client::new(connection.client.clone(), Arc::clone(&meter));
     let mut overrides = Overrides::default();
@@ -164,6 +184,17 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         flush_interval: settings.cache_flush_interval,
         hosted: RwLock::new(HashMap::new()),
         next_id: AtomicU32::new(0),
+    });
+    tasks.spawn({
+        let (stage, rest) = (Arc::clone(&stage), rest.clone());
+        async move {
+            loop {
+                tokio::select! {
+                    () = rest.cancelled() => return,
+                    () = resync.0.notified() => stage.resync(),
+                }
+            }
+        }
     });
     samplers.add({
         let (stage, dispatch) = (Arc::clone(&stage), Arc::clone(&dispatch));

@@ -162,8 +162,8 @@ impl Board {
         trouble.told.map(|_| self.clock.now().saturating_sub(trouble.since))
     }
 
-    /// A sync of this parent failed. It is to be told if it is due, or comes so long after the last that was told that
-    /// people can't find that one any more.
+    /// A sync of this parent failed. It is to be told if it is due, is another failure than the last (but for numbers in
+    /// it), or comes so long after the last that was told that people can't find that one any more.
     pub(crate) fn failing(&self, parent: &ObjectKey, failure: &Failure<'_>) -> Telling {
         let now = self.clock.now();
         let mut noted = self.noted.lock();
@@ -175,10 +175,10 @@ impl Board {
             text: String::new(),
             of_api: false,
         });
-        (trouble.last, trouble.of_api) = (now, failure.of_api);
-        trouble.text.clear();
-        trouble.text.extend(failure.text.chars().take(MAX_TEXT_CHARS));
-        let event = failure.due || needs_reminder(trouble.told, now);
+        let text: String = failure.text.chars().take(MAX_TEXT_CHARS).collect();
+        let is_news = trouble.told.is_some() && !same_but_numbers(&trouble.text, &text);
+        (trouble.last, trouble.of_api, trouble.text) = (now, failure.of_api, text);
+        let event = failure.due || is_news || needs_reminder(trouble.told, now);
         if event {
             trouble.told = Some(now);
         }
@@ -230,6 +230,11 @@ impl Board {
         };
         (noted.generation, health, hosted)
     }
+}
+
+/// Whether two texts differ in digits alone, such as those of a port or a time.
+fn same_but_numbers(a: &str, b: &str) -> bool {
+    a.chars().filter(|letter| !letter.is_ascii_digit()).eq(b.chars().filter(|letter| !letter.is_ascii_digit()))
 }
 
 fn needs_reminder(told: Option<Duration>, now: Duration) -> bool {
@@ -416,7 +421,9 @@ mod tests {
         };
         assert!(!fail(&key, "x", false));
         assert_eq!(board.not_failing(&key), None, "what nobody heard of has no end to tell");
-        assert!(fail(&key, "x", true) && !fail(&key, "y", false));
+        assert!(fail(&key, "line 1", true) && !fail(&key, "line 12", false), "numbers are no news");
+        assert!(fail(&key, "y", false), "another failure is");
+        assert!(!fail(&key, "y", false));
         let (_, health, _) = board.health();
         assert!(health.failing.count == 1 && health.failing.last == "n/a: y", "{health:?}");
         assert!(health.failing.longest.starts_with("n/a since 2"), "{health:?}");

@@ -246,7 +246,7 @@ impl Stage {
         let port = free_port().map_err(Error::Place)?;
         let command = scene::write_hook(language, &self.folder, port)?;
         let guardian = Arc::new(Guardian::start().map_err(Error::Place)?);
-        let hook = Hook::new("hook", &command, &self.folder, self.listener(), &guardian);
+        let hook = Hook::new(("hook", &command), &self.folder, self.listener(), &guardian, &Arc::default());
         self.tasks.spawn(hook.run(self.tasks_stop.clone()));
         self.tasks.spawn(self.pass_themes());
         self.hook_listens(language, port).await?;
