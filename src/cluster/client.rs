@@ -63,12 +63,6 @@ impl Client {
         Self { inner, in_flight: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)), meter }
     }
 
-    /// The client underneath, for what `kube` does well by itself.
-    #[must_use]
-    pub fn kube(&self) -> &kube::Client {
-        &self.inner
-    }
-
     /// Reads one object; `None` if it isn't there.
     ///
     /// # Errors

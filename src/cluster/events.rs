@@ -6,7 +6,6 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -26,8 +25,6 @@ pub const MAX_QUEUED_EVENTS: usize = 256;
 const NORMAL_PER_SECOND: (f64, u32) = (5.0, 50);
 /// A note is cut at this many bytes; the API allows 1 KiB.
 const MAX_NOTE_BYTES: usize = 1000;
-/// Posting one event may take this long.
-const POST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// So many events in a row may fail to be posted before anybody is told.
 const QUIET_FAILURES: u32 = 3;
@@ -79,7 +76,7 @@ impl Events {
         cancel: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED_EVENTS);
-        let recorder = Recorder::new(client.kube().clone());
+        let recorder = Recorder::new(client.clone());
         let work = post(recorder, waiting, Buckets::new(per_second, burst), Arc::clone(&meter), cancel);
         let normal = Arc::new(Mutex::new(Buckets::new(NORMAL_PER_SECOND.0, NORMAL_PER_SECOND.1)));
         (Self { queue, meter, normal, start: Instant::now() }, work)
@@ -121,23 +118,26 @@ async fn post(
             meter.limit_hit("events_rate");
             continue;
         }
-        let problem = match tokio::time::timeout(POST_TIMEOUT, recorder.post(event, start.elapsed())).await {
-            Ok(Ok(forgotten)) => {
+        let posted = tokio::select! {
+            () = cancel.cancelled() => return,
+            posted = recorder.post(event, start.elapsed()) => posted,
+        };
+        let error = match posted {
+            Ok(forgotten) => {
                 if forgotten {
                     meter.limit_hit("remembered_events");
                 }
                 failures = 0;
                 continue;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {POST_TIMEOUT:?}"),
+            Err(error) => error,
         };
         failures = failures.saturating_add(1);
         // A few get lost in ending namespaces and restarts; a reminder at each doubling.
         if failures > QUIET_FAILURES && failures.is_power_of_two() {
-            warn!(failures, "events can't be posted, so look for causes here: {problem}");
+            warn!(failures, "events can't be posted, so look for causes here: {error}");
         } else {
-            debug!(failures, "event was not posted: {problem}");
+            debug!(failures, "event was not posted: {error}");
         }
     }
 }

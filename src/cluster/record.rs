@@ -10,11 +10,11 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::{Event as EventObject, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use ringmaster_core::key::{ApiVersion, ObjectKey, Resource};
 use serde_json::json;
 
 use crate::events::{Event, Subject, cut};
+use crate::{Client, Error};
 
 /// Event objects that may be counted up.
 const MAX_REMEMBERED: usize = 2048;
@@ -29,7 +29,8 @@ const CLUSTER_NAMESPACE: &str = "default";
 
 /// Posts events; one at a time.
 pub(crate) struct Recorder {
-    client: kube::Client,
+    client: Client,
+    resource: Resource,
     hasher: RandomState,
     known: HashMap<u64, Known>,
 }
@@ -43,8 +44,15 @@ struct Known {
 }
 
 impl Recorder {
-    pub(crate) fn new(client: kube::Client) -> Self {
-        Self { client, hasher: RandomState::new(), known: HashMap::new() }
+    pub(crate) fn new(client: Client) -> Self {
+        let resource = Resource {
+            api_version: ApiVersion::new("events.k8s.io/v1"),
+            plural: "events".into(),
+            kind: "Event".into(),
+            namespaced: true,
+            status: false,
+        };
+        Self { client, resource, hasher: RandomState::new(), known: HashMap::new() }
     }
 
     /// Posts an event. `now` is the time since any fixed start. Says whether recent ones had to be forgotten for it: they
@@ -52,28 +60,28 @@ impl Recorder {
     ///
     /// # Errors
     /// If the API server doesn't take it.
-    pub(crate) async fn post(&mut self, event: Event, now: Duration) -> Result<bool, kube::Error> {
+    pub(crate) async fn post(&mut self, event: Event, now: Duration) -> Result<bool, Error> {
         let key = self.hasher.hash_one((&event.subject.uid, event.warning, &event.reason, &event.note));
         #[expect(clippy::disallowed_methods, reason = "what an event says of its time is for people")]
         let time = Timestamp::now();
-        let events: Api<EventObject> = Api::namespaced(self.client.clone(), home(&event.subject));
         let recent = self.known.get_mut(&key).filter(|known| now.saturating_sub(known.at) < COUNTED_FOR);
         if let Some(known) = recent {
             let series = EventSeries { count: known.count.saturating_add(1), last_observed_time: MicroTime(time) };
-            let (count, patch) = (series.count, Patch::Merge(json!({ "series": series })));
-            match events.patch(&known.name, &PatchParams::default(), &patch).await {
+            let (count, patch) = (series.count, json!({ "series": series }).to_string().into_bytes());
+            let posted = ObjectKey::new(home(&event.subject), &known.name);
+            match self.client.merge_patch(&self.resource, &posted, patch).await {
                 Ok(_) => {
                     (known.count, known.at) = (count, now);
                     return Ok(false);
                 }
                 // Somebody deleted it.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
-        let name = name(&event.subject.name, time);
-        let object = object(event, name.clone(), time);
-        events.create(&PostParams::default(), &object).await?;
+        let (name, home) = (name(&event.subject.name, time), home(&event.subject).to_owned());
+        let body = json!(object(event, name.clone(), time)).to_string().into_bytes();
+        self.client.create(&self.resource, &home, body).await?;
         let forgotten = self.make_room(now);
         self.known.insert(key, Known { name, count: 1, at: now });
         Ok(forgotten)
@@ -133,7 +141,19 @@ fn object(event: Event, name: String, time: Timestamp) -> EventObject {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use http::Method;
+
     use super::*;
+    use crate::Meter;
+
+    struct Deaf;
+
+    impl Meter for Deaf {
+        fn api_call(&self, _: &Method, _: Option<u16>, _: Option<Duration>) {}
+        fn limit_hit(&self, _: &'static str) {}
+    }
 
     #[test]
     fn a_name_fits_and_ends_in_a_time() {
@@ -154,7 +174,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let _entered = runtime.as_ref().ok().map(tokio::runtime::Runtime::enter);
         let Ok(client) = kube::Client::try_from(config) else { panic!("no client") };
-        let mut recorder = Recorder::new(client);
+        let mut recorder = Recorder::new(Client::new(client, Arc::new(Deaf)));
         let fill = |recorder: &mut Recorder, range: std::ops::Range<usize>, now| {
             let mut forgotten = 0;
             for key in range {
