@@ -1,22 +1,24 @@
 //! Events on objects: one task posts them, one after the other, within a rate per object; what isn't a warning also
 //! within a rate of the process.
 //!
-//! Never delays a sync: an event that finds the queue full, or no room in its rate, is dropped and counted. How an
-//! event becomes an object is `record`'s.
+//! Never delays a sync: an event that finds the queue full, or no room in its rate, is dropped and counted. Never
+//! hurries an API server that doesn't take them. How an event becomes an object is `record`'s.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use ringmaster_core::queue::backoff;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::Client;
 use crate::client::Meter;
 use crate::rate::Buckets;
 use crate::record::Recorder;
+use crate::{Client, Error};
 
 /// Events waiting to be posted.
 pub const MAX_QUEUED_EVENTS: usize = 256;
@@ -25,6 +27,11 @@ pub const MAX_QUEUED_EVENTS: usize = 256;
 const NORMAL_PER_SECOND: (f64, u32) = (5.0, 50);
 /// A note is cut at this many bytes; the API allows 1 KiB.
 const MAX_NOTE_BYTES: usize = 1000;
+
+/// After a failed post, the next one waits for as long as the API server asked for, or else for a backoff of at most this.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// The same where this one event was refused, as in a namespace that ends: others must not wait long for it.
+const MAX_PAUSE_REFUSED: Duration = Duration::from_millis(200);
 
 /// So many events in a row may fail to be posted before anybody is told.
 const QUIET_FAILURES: u32 = 3;
@@ -139,11 +146,46 @@ async fn post(
         } else {
             debug!(failures, "event was not posted: {error}");
         }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(pause(&error, failures, hasher.hash_one(failures))) => {}
+        }
     }
+}
+
+/// How long nothing is posted after `failures` in a row, the last of which is `error`.
+fn pause(error: &Error, failures: u32, random: u64) -> Duration {
+    let refused = error.is_refused() || error.is_not_found() || error.code() == Some(409);
+    let most = if refused { MAX_PAUSE_REFUSED } else { MAX_PAUSE };
+    error.retry_after().unwrap_or_else(|| backoff(failures, random).min(most))
 }
 
 /// As many whole characters as fit into so many bytes.
 pub(crate) fn cut(text: &str, bytes: usize) -> &str {
     let end = (0..=bytes.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_waits_longer_and_as_long_as_asked() {
+        let answer = |code, retry_after| Error::from_answer("POST /x".into(), code, retry_after, b"{}");
+        let waits = |error: &Error, failures| pause(error, failures, u64::MAX).as_millis();
+        let away = Error::Timeout { call: "POST /x".into(), after: MAX_PAUSE };
+        for error in [&away, &answer(500, None), &answer(429, None), &answer(401, None)] {
+            assert_eq!(
+                [1, 2, 3, 8, 99].map(|failures| waits(error, failures)),
+                [100, 200, 400, 10_000, 10_000],
+                "{error}"
+            );
+        }
+        for code in [403, 404, 409, 422] {
+            assert_eq!([1, 2, 8, 99].map(|failures| waits(&answer(code, None), failures)), [100, 200, 200, 200]);
+        }
+        assert_eq!(waits(&answer(429, Some(Duration::from_secs(30))), 1), 30_000);
+        assert_eq!(waits(&answer(503, Some(Duration::from_secs(1))), 50), 1000);
+    }
 }
