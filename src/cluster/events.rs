@@ -1,7 +1,6 @@
-//! Events on objects: one task posts them, one after the other, within a rate per object; what isn't a warning also
-//! within a rate of the process.
+//! Events on objects: one task posts them, one after the other, within rates per object and of the process.
 //!
-//! Never delays a sync: an event that finds the queue full, or no room in its rate, is dropped and counted. Never
+//! Never delays a sync: an event that finds the queue full, or no room in its rates, is dropped and counted. Never
 //! hurries an API server that doesn't take them. How an event becomes an object is `record`'s.
 
 use std::hash::{BuildHasher, RandomState};
@@ -16,15 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::client::Meter;
-use crate::rate::Buckets;
+use crate::rate::Rates;
 use crate::record::Recorder;
 use crate::{Client, Error};
 
 /// Events waiting to be posted.
 pub const MAX_QUEUED_EVENTS: usize = 256;
-/// Events a second that aren't warnings, of the whole process, and how many more in a burst. Parents are made by the
-/// thousand: what goes well must cost the API server little beside the work itself, and never keep a warning waiting.
-const NORMAL_PER_SECOND: (f64, u32) = (5.0, 50);
 /// A note is cut at this many bytes; the API allows 1 KiB.
 const MAX_NOTE_BYTES: usize = 1000;
 
@@ -51,13 +47,24 @@ pub struct Subject {
     pub uid: String,
 }
 
+/// How much an event matters. Each level has rates of its own, so that none takes the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// Something is wrong.
+    Warning,
+    /// Something began, or is well again.
+    Notice,
+    /// What is done all the time, such as changes of children.
+    Routine,
+}
+
 /// One event.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// What it is about.
     pub subject: Subject,
-    /// Something is wrong.
-    pub warning: bool,
+    /// How much it matters.
+    pub level: Level,
     /// A word in CamelCase.
     pub reason: String,
     /// A sentence.
@@ -69,13 +76,14 @@ pub struct Event {
 pub struct Events {
     queue: mpsc::Sender<Event>,
     meter: Arc<dyn Meter>,
-    normal: Arc<Mutex<Buckets>>,
+    rates: Arc<Mutex<Rates>>,
+    hasher: RandomState,
     start: Instant,
 }
 
 impl Events {
-    /// A handle, and the work that must be run as a task until `cancel`. `per_second` and `burst` limit the warnings of
-    /// one object, and for themselves its other events.
+    /// A handle, and the work that must be run as a task until `cancel`. `per_second` and `burst` limit the events of
+    /// one object at each level.
     pub fn new(
         client: &Client,
         meter: Arc<dyn Meter>,
@@ -84,28 +92,29 @@ impl Events {
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (queue, waiting) = mpsc::channel(MAX_QUEUED_EVENTS);
         let recorder = Recorder::new(client.clone());
-        let work = post(recorder, waiting, Buckets::new(per_second, burst), Arc::clone(&meter), cancel);
-        let normal = Arc::new(Mutex::new(Buckets::new(NORMAL_PER_SECOND.0, NORMAL_PER_SECOND.1)));
-        (Self { queue, meter, normal, start: Instant::now() }, work)
+        let work = post(recorder, waiting, Arc::clone(&meter), cancel);
+        let rates = Arc::new(Mutex::new(Rates::new(per_second, burst)));
+        (Self { queue, meter, rates, hasher: RandomState::new(), start: Instant::now() }, work)
     }
 
     /// Hands an event in; never waits.
     pub fn send(&self, mut event: Event) {
-        // Before the queue, so that it doesn't fill up with what would be dropped behind it.
-        if !event.warning && !self.normal.lock().take(0, None, self.start.elapsed()) {
-            return self.meter.limit_hit("normal_events_rate");
+        // Its place first: what finds none uses up no rate. What has no rate takes no place.
+        let Ok(place) = self.queue.try_reserve() else { return self.meter.limit_hit("queued_events") };
+        let object = self.hasher.hash_one(&event.subject.uid);
+        let message = self.hasher.hash_one(&event.note);
+        let taken = self.rates.lock().take(event.level, object, message, self.start.elapsed());
+        if let Err(limit) = taken {
+            return self.meter.limit_hit(limit);
         }
         event.note.truncate(cut(&event.note, MAX_NOTE_BYTES).len());
-        if self.queue.try_send(event).is_err() {
-            self.meter.limit_hit("queued_events");
-        }
+        place.send(event);
     }
 }
 
 async fn post(
     mut recorder: Recorder,
     mut waiting: mpsc::Receiver<Event>,
-    mut buckets: Buckets,
     meter: Arc<dyn Meter>,
     cancel: CancellationToken,
 ) {
@@ -118,13 +127,6 @@ async fn post(
             event = waiting.recv() => event,
         };
         let Some(event) = event else { return };
-        let message = hasher.hash_one(&event.note);
-        // What goes well never takes the place of what doesn't.
-        let bucket = hasher.hash_one((&event.subject.uid, event.warning));
-        if !buckets.take(bucket, event.warning.then_some(message), start.elapsed()) {
-            meter.limit_hit("events_rate");
-            continue;
-        }
         let posted = tokio::select! {
             () = cancel.cancelled() => return,
             posted = recorder.post(event, start.elapsed()) => posted,

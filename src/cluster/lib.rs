@@ -16,5 +16,5 @@ pub use client::{Client, MAX_ANSWER_BYTES, MAX_CALLS_IN_FLIGHT, Meter, Precondit
 pub use connect::{Connection, connect};
 pub use discovery::Discovery;
 pub use error::Error;
-pub use events::{Event, Events, MAX_QUEUED_EVENTS, Subject};
+pub use events::{Event, Events, Level, MAX_QUEUED_EVENTS, Subject};
 pub use pump::{Sink, Watch, run as run_pump};

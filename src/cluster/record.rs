@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource};
 use serde_json::json;
 
-use crate::events::{Event, Subject, cut};
+use crate::events::{Event, Level, Subject, cut};
 use crate::{Client, Error};
 
 /// Event objects that may be counted up.
@@ -61,7 +61,7 @@ impl Recorder {
     /// # Errors
     /// If the API server doesn't take it.
     pub(crate) async fn post(&mut self, event: Event, now: Duration) -> Result<bool, Error> {
-        let key = self.hasher.hash_one((&event.subject.uid, event.warning, &event.reason, &event.note));
+        let key = self.hasher.hash_one((&event.subject.uid, event.level, &event.reason, &event.note));
         #[expect(clippy::disallowed_methods, reason = "what an event says of its time is for people")]
         let time = Timestamp::now();
         let recent = self.known.get_mut(&key).filter(|known| now.saturating_sub(known.at) < COUNTED_FOR);
@@ -115,7 +115,7 @@ fn home(subject: &Subject) -> &str {
 
 fn object(event: Event, name: String, time: Timestamp) -> EventObject {
     let namespace = home(&event.subject).to_owned();
-    let Event { subject, warning, reason, note } = event;
+    let Event { subject, level, reason, note } = event;
     let Subject { api_version, kind, namespace: about_namespace, name: about, uid } = subject;
     EventObject {
         // The API wants one; what was done is the reason's to say.
@@ -134,7 +134,7 @@ fn object(event: Event, name: String, time: Timestamp) -> EventObject {
         }),
         reporting_controller: Some(REPORTER.to_owned()),
         reporting_instance: Some(REPORTER.to_owned()),
-        type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
+        type_: Some(if level == Level::Warning { "Warning" } else { "Normal" }.to_owned()),
         ..EventObject::default()
     }
 }

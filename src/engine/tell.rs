@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmaster_cluster::{Event, Events, Subject};
+use ringmaster_cluster::{Event, Events, Level, Subject};
 use ringmaster_core::condition::HookHealth;
 use ringmaster_core::key::Resource;
 use ringmaster_core::object::Object;
@@ -195,7 +195,8 @@ impl Tell {
     pub(crate) fn children(&self, hosted: &Hosted, parent: &Object, changes: Changes) {
         let kind = |index: usize| hosted.children.get(index).map_or("", |child| &*child.resource.kind);
         for (reason, text) in changes.tell(parent.key().namespace(), kind) {
-            self.event(subject(&hosted.parent, parent), false, reason, format!("{}: {text}", hosted.model.name));
+            let (subject, note) = (subject(&hosted.parent, parent), format!("{}: {text}", hosted.model.name));
+            self.events.send(Event { subject, level: Level::Routine, reason: reason.to_owned(), note });
         }
     }
 
@@ -227,9 +228,10 @@ impl Tell {
         }
     }
 
-    /// An event on any object.
+    /// An event on any object, of what is wrong or of what began or ended.
     pub(crate) fn event(&self, subject: Subject, warning: bool, reason: &str, note: String) {
-        self.events.send(Event { subject, warning, reason: reason.to_owned(), note });
+        let level = if warning { Level::Warning } else { Level::Notice };
+        self.events.send(Event { subject, level, reason: reason.to_owned(), note });
     }
 }
 

@@ -176,7 +176,7 @@ async fn bounded(ctx: Context) -> anyhow::Result<()> {
     scene.ctx.wait("all children are there", LATER, all).await?;
     // What goes wrong is told, however much goes well.
     scene.event(&failing, "SyncError", &["Secret"]).await?;
-    let limit = [("limit", "normal_events_rate")];
+    let limit = [("limit", "child_events_rate")];
     let dropped = async || {
         let dropped = Scrape::of(&metrics)?.sum("ringmaster_limit_hits_total", &limit);
         ensure!(dropped >= 1.0, "{dropped}");
