@@ -198,6 +198,11 @@ mod tests {
         assert!(!text.contains("change 2") && text.contains("change 3") && text.contains("change 8"), "{text}");
         assert_eq!(text.matches('█').count(), BAR);
         assert!(text.contains("a b [2Jx"), "{text}");
+        // Colours take no columns.
+        console::set_colors_enabled(true);
+        let coloured = view().lines(80).join("\n");
+        assert!(coloured.contains('\x1b'), "{coloured:?}");
+        assert_eq!(console::strip_ansi_codes(&coloured), text);
     }
 
     #[test]
