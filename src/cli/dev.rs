@@ -47,7 +47,8 @@ const DEV: &str = "Development";
 const EXAMPLE: &str = "\
 Example:
   ringmaster dev --hook 'python3 hook.py --listen 127.0.0.1:8080' \\
-    --hook-resolve my-hook.my-namespace.svc:80=127.0.0.1:8080 --apply crds.yaml controller.yaml --state dev.objects";
+    --hook-resolve my-hook.my-namespace.svc:80=127.0.0.1:8080 \\
+    --apply crds.yaml controller.yaml --state dev.objects";
 
 pub(crate) fn main(arguments: Arguments) -> ExitCode {
     let options = match options(arguments) {

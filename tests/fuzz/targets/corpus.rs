@@ -16,7 +16,7 @@ pub fn line(input: &[u8]) -> String {
     line
 }
 
-/// The input of a line; `None` if [`line`] didn't write it.
+/// The input of a line; `None` if [`line()`] didn't write it.
 #[must_use]
 pub fn input(line: &str) -> Option<Vec<u8>> {
     let mut input = Vec::with_capacity(line.len());

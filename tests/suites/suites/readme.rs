@@ -1,4 +1,4 @@
-//! The README's commands, block by block, as they stand in the file.
+//! The commands of the README, and the files and commands of docs/first-controller.md, block by block as they stand there.
 //!
 //! Never edits a block: what a reader copies is what runs. Between blocks it looks whether what the text says came true.
 
@@ -12,6 +12,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::sync::Mutex;
 
 use crate::built::Built;
+use crate::child::Child;
 use crate::cluster::Context;
 use crate::objects::{Objects, Resource};
 use crate::server::{components, write_private};
@@ -32,6 +33,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::alone("readme", "the_first_five_minutes", first_five_minutes).needs(components).timeout(BLOCK * 2),
+        Case::alone("readme", "the_first_controller", first_controller).needs(components),
         Case::new("readme", "on_a_cluster", on_a_cluster).own_server().needs(components).timeout(BLOCK * 2),
     ]
 }
@@ -40,10 +42,16 @@ pub(crate) fn cases() -> Vec<Case> {
 fn blocks<const N: usize>(heading: &str) -> anyhow::Result<[String; N]> {
     let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md"))?;
     let section = readme.split("\n## ").find(|section| section.starts_with(heading)).unwrap_or_default();
-    let blocks = section.split("```sh\n").skip(1).filter_map(|block| block.split_once("```"));
+    fenced(section, "sh").with_context(|| format!("README.md, {heading:?}"))
+}
+
+/// The blocks of a language in a document.
+fn fenced<const N: usize>(text: &str, language: &str) -> anyhow::Result<[String; N]> {
+    let fence = format!("```{language}\n");
+    let blocks = text.split(&fence).skip(1).filter_map(|block| block.split_once("```"));
     let blocks: Vec<String> = blocks.map(|(block, _)| block.to_owned()).collect();
     let found = blocks.len();
-    blocks.try_into().map_err(|_| anyhow!("the README has {found} blocks under {heading:?}, expected {N}"))
+    blocks.try_into().map_err(|_| anyhow!("{found} blocks of {language}, expected {N}"))
 }
 
 /// The folder of kubectl.
@@ -114,6 +122,54 @@ impl Terminal {
         ensure!(text.contains(what), "{text}");
         Ok(Ok(text))
     }
+}
+
+async fn first_controller(scratch: Scratch) -> anyhow::Result<()> {
+    let _one = ONE_AT_A_TIME.lock().await;
+    ports_are_free()?;
+    let text = std::fs::read_to_string(Path::new(ROOT).join("docs/first-controller.md"))?;
+    let [kind, controller] = fenced(&text, "yaml")?;
+    let [hook] = fenced(&text, "python")?;
+    let [run, make] = fenced(&text, "sh")?;
+    let file = |name: &str| scratch.dir().join(name);
+    for (name, text) in [("greetings.yaml", &kind), ("controller.yaml", &controller), ("hook.py", &hook)] {
+        std::fs::write(file(name), text)?;
+    }
+    let binary = Path::new(env!("CARGO_BIN_EXE_ringmaster"));
+    let folder = binary.parent().context("no folder")?;
+    let path = format!("{}:{}:{}", folder.display(), kubectl()?.display(), std::env::var("PATH")?);
+    let arguments = ["-c".to_owned(), format!("exec {run}")];
+    let mut dev = Child::start("dev", Path::new("bash"), &arguments, &scratch.log_file("dev"), |command| {
+        command.current_dir(scratch.dir()).env("PATH", &path).env_remove("KUBECONFIG");
+    })?;
+    let printed = || Ok::<_, anyhow::Error>(std::fs::read_to_string(dev.log_path())?);
+    let said = async || {
+        let text = printed()?;
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("export KUBECONFIG=").map(str::to_owned));
+        line.context(text)
+    };
+    let kubeconfig = scratch.wait("it prints where its kubeconfig is", SOON, said).await?;
+
+    let arguments = ["-ec".to_owned(), make];
+    let mut shell = Child::start("kubectl", Path::new("bash"), &arguments, &scratch.log_file("shell"), |command| {
+        command.current_dir(scratch.dir()).env("PATH", &path).env("KUBECONFIG", &kubeconfig);
+    })?;
+    let status = scratch.wait("the commands end", SOON * 2, async || shell.status()?.context("they run")).await?;
+    let text = std::fs::read_to_string(shell.log_path())?;
+    ensure!(status.success() && text.ends_with("Hello, Ann!"), "{status}: {text}");
+
+    std::fs::write(file("hook.py"), hook.replace("Hello", "Welcome"))?;
+    let objects = Objects::of_kubeconfig(Path::new(&kubeconfig)).await?;
+    let map = Resource::new("v1", "ConfigMap", "configmaps", Some("default"));
+    let welcome = async || {
+        let found = objects.get(&map, "ann").await?;
+        ensure!(found["data"]["text"] == "Welcome, Ann!", "{found}");
+        Ok(())
+    };
+    scratch.wait("the ConfigMap says what the new webhook says", SOON, welcome).await?;
+    let (status, by_itself) = dev.stop(SOON)?;
+    ensure!(status.success() && by_itself, "{status}");
+    Ok(())
 }
 
 async fn first_five_minutes(scratch: Scratch) -> anyhow::Result<()> {
