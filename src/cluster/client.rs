@@ -166,7 +166,7 @@ impl Client {
             let _permit = self.in_flight.acquire().await;
             start = Instant::now();
             let response = self.send(method.clone(), path, body).await?;
-            let (code, retry_after) = (response.status(), retry_after(&response));
+            let (code, retry_after) = (response.status(), self.retry_after(&response));
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
                 .collect()
                 .await
@@ -209,6 +209,16 @@ impl Client {
         self.inner.send(request).await.map_err(|source| Error::Connection { call: call(), source: source.into() })
     }
 
+    /// What an answer's Retry-After asks for, in seconds; longer than [`MAX_RETRY_AFTER`] is cut.
+    pub(crate) fn retry_after<B>(&self, response: &Response<B>) -> Option<Duration> {
+        let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+        let asked = Duration::from_secs(seconds);
+        if asked > MAX_RETRY_AFTER {
+            self.meter.limit_hit("retry_after");
+        }
+        Some(asked.min(MAX_RETRY_AFTER))
+    }
+
     pub(crate) fn meter(&self) -> &dyn Meter {
         &*self.meter
     }
@@ -221,11 +231,6 @@ fn answer(method: &Method, path: &str, problem: String) -> Error {
 fn parse(method: &Method, path: &str, body: &[u8], resource: &Resource) -> Result<Object, Error> {
     let text = std::str::from_utf8(body).map_err(|error| answer(method, path, error.to_string()))?;
     Object::parse(text, resource).map_err(|error| answer(method, path, error.to_string()))
-}
-
-pub(crate) fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
-    let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
 /// The path of a kind's objects, in one namespace or, for an empty one, in all.
@@ -246,9 +251,36 @@ fn object_path(resource: &Resource, key: &ObjectKey) -> String {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use ringmaster_core::key::ApiVersion;
 
     use super::*;
+
+    #[derive(Default)]
+    struct Hits(Mutex<Vec<&'static str>>);
+
+    impl Meter for Hits {
+        fn api_call(&self, _: &Method, _: Option<u16>, _: Option<Duration>) {}
+        fn limit_hit(&self, limit: &'static str) {
+            self.0.lock().push(limit);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_retry_after_is_cut_and_that_is_counted() {
+        let hits = Arc::new(Hits::default());
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let client = Client::new(kube::Client::try_from(config).unwrap(), hits.clone());
+        let asked = |value: &str| {
+            let answer = Response::builder().header(RETRY_AFTER, value).body(()).unwrap();
+            client.retry_after(&answer).map(|pause| pause.as_secs())
+        };
+        let longest = MAX_RETRY_AFTER.as_secs();
+        assert_eq!([asked("1"), asked(" 120 "), asked("x"), asked("-1")], [Some(1), Some(longest), None, None]);
+        assert!(hits.0.lock().is_empty());
+        assert_eq!([asked("121"), asked("86400")], [Some(longest); 2]);
+        assert_eq!(*hits.0.lock(), ["retry_after"; 2]);
+    }
 
     #[test]
     fn paths_are_those_of_the_api() {

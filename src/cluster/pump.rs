@@ -18,7 +18,7 @@ use ringmaster_core::watch::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::client::{READ_TIMEOUT, kind_path, retry_after};
+use crate::client::{READ_TIMEOUT, kind_path};
 use crate::{Client, Error, MAX_ANSWER_BYTES};
 
 /// The longest pause after a first refusal that nobody is told of.
@@ -175,7 +175,7 @@ impl Shell {
         let call = || format!("GET {}", kind_path(&self.watch.resource, ""));
         let read = async {
             let response = self.client.send(Method::GET, path, None).await?;
-            let (code, retry) = (response.status(), retry_after(&response));
+            let (code, retry) = (response.status(), self.client.retry_after(&response));
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|source| Error::Connection { call: call(), source })?.to_bytes();
             self.client.meter().api_call(&Method::GET, Some(code.as_u16()), None);
@@ -204,7 +204,7 @@ impl Shell {
         let response = tokio::time::timeout(HEAD_TIMEOUT, self.client.send(Method::GET, path, None))
             .await
             .map_err(|_| Error::Timeout { call: call.clone(), after: HEAD_TIMEOUT })??;
-        let (code, retry) = (response.status(), retry_after(&response));
+        let (code, retry) = (response.status(), self.client.retry_after(&response));
         self.client.meter().api_call(&Method::GET, Some(code.as_u16()), None);
         let mut body = response.into_body();
         if !code.is_success() {
