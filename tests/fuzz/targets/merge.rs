@@ -8,21 +8,6 @@ use super::source::{Source, levels};
 #[path = "../../../src/core/plan/merge/plain.rs"]
 mod plain;
 
-/// What the API server or claiming sets and a hook never changes.
-const KEPT: [&str; 11] = [
-    "name",
-    "namespace",
-    "selfLink",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "managedFields",
-    "ownerReferences",
-];
-
 /// Three objects: as lines of JSON behind a first byte that is even, else made by the grammar.
 pub fn run(data: &[u8]) {
     let mut source = Source::new(data);
@@ -56,7 +41,7 @@ fn check(observed: &Value, last: Option<&Value>, desired: &Value) {
     let object = merge_object(observed, last, desired);
     assert_eq!(merge_object(&object, Some(desired), desired), object, "merging an object again");
     assert_eq!(object.get("status"), observed.get("status"), "status");
-    for field in KEPT {
+    for field in plain::KEPT {
         let of = |value: &Value| value.get("metadata").and_then(|metadata| metadata.get(field)).cloned();
         assert_eq!(of(&object), of(observed), "metadata.{field}");
     }

@@ -210,7 +210,8 @@ pub(crate) fn levels(value: &Value) -> usize {
     }
 }
 
-/// Whether some object in a JSON text has a name twice; no for what isn't JSON.
+/// Whether some object in a JSON text has a name twice; no for what isn't JSON. It shares nothing with the readers that
+/// are judged by it.
 pub(crate) fn says_twice(text: &str) -> bool {
     let mut twice = false;
     let mut deserializer = serde_json::Deserializer::from_str(text);

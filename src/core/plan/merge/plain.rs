@@ -1,5 +1,5 @@
 //! The plain merge, for tests to compare with: drop what says nothing, then edit a copy in place, looking items up by
-//! walking. The fuzz target of the merge has it too (tests/fuzz/targets/merge.rs).
+//! walking; and what no merge touches. The fuzz target of the merge has both too (tests/fuzz/targets/merge.rs).
 //!
 //! Never shares a line with the merge itself.
 
@@ -7,6 +7,21 @@ use serde_json::{Map, Number, Value};
 
 /// The fields that may name an item of a list, the first that fits wins.
 const ITEM_KEYS: [&str; 7] = ["containerPort", "port", "mountPath", "name", "uid", "ip", "path"];
+
+/// The fields of `metadata` that the API server or claiming sets and a hook never changes.
+pub(super) const KEPT: [&str; 11] = [
+    "name",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+    "ownerReferences",
+];
 
 pub(super) fn merge(observed: &Value, last_applied: Option<&Value>, desired: &Value) -> Value {
     let (mut merged, mut last_applied, mut desired) =
