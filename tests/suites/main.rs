@@ -36,7 +36,7 @@ use server::ServerKind;
 use trial::{Shared, Tally};
 
 /// Trials at one time unless `--test-threads` says otherwise: most wait most of the time.
-const TEST_THREADS: usize = 6;
+const TEST_THREADS: usize = 4;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);

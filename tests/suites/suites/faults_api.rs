@@ -3,6 +3,7 @@
 //!
 //! Never about what the API server refuses for a reason: see `faults_kinds`, `faults_rights` and `faults_children`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -75,6 +76,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let writes = WRITES.iter().map(|f| limit(Case::new("faults_api", f.name, move |ctx| writes(ctx, f)), f));
     let watches = WATCHES.iter().map(|f| limit(Case::new("faults_api", f.name, move |ctx| watches(ctx, f)), f));
     let more = [
+        Case::new("faults_api", "creates_beyond_a_quota_answered_403", beyond_a_quota),
         Case::new("faults_api", "answers_to_writes_are_lost", answers_are_lost),
         Case::new("faults_api", "reads_answered_500", reads_answered_500),
         Case::new("faults_api", "updates_conflict_all_the_time", updates_conflict),
@@ -169,6 +171,34 @@ async fn writes(ctx: Context, fault: &'static Fault) -> anyhow::Result<()> {
     no_deletions(&scene)?;
     scene.quiet().await?;
     scene.no_call("all is as it shall be").await
+}
+
+/// What a quota does to creates, on a server without any; a real quota is `faults_children::refused_by_a_quota`.
+async fn beyond_a_quota(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let left = AtomicUsize::new(2);
+    gate.set(move |ask| match ask.method == Method::POST && ask.path.ends_with("/configmaps") {
+        true if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() => {
+            Act::Refuse(403, None)
+        }
+        _ => Act::Pass,
+    });
+    let children: Vec<Value> = (0..4).map(|n| config_map(&format!("a{n}"), json!({}))).collect();
+    let parent = scene.thing("p", json!({ "status": { "x": 1 }, "children": children })).await?;
+    scene.event(&parent, "SyncError", &["configmaps", "403", "refused by the trial"]).await?;
+    conditions_say(&scene, "c", &["1 of 1", "403"]).await?;
+    // What could be done was: two children, and the status.
+    ensure!(scene.synced("p").await?["status"]["x"] == 1);
+    scene.called("p", 5).await?;
+    ensure!(scene.ctx.admin.list(&scene.maps, "").await?.len() == 2, "as many as may be");
+    ensure!(scene.calls("p") < 20, "{} calls: it is no hot loop", scene.calls("p"));
+    gate.open();
+    for n in 0..4 {
+        made(&scene, &format!("a{n}"), LATER).await?;
+    }
+    well(&scene.ctx, "c").await?;
+    no_deletions(&scene)
 }
 
 /// Two controllers: `c` from things to ConfigMaps, and `other` from another kind to nothing. The kind, and what is to be

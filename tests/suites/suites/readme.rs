@@ -17,6 +17,7 @@ use crate::cluster::Context;
 use crate::objects::{Objects, Resource};
 use crate::server::{components, write_private};
 use crate::trial::{Case, Scratch};
+use crate::wait;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -62,12 +63,16 @@ fn kubectl() -> anyhow::Result<PathBuf> {
     }
 }
 
-fn ports_are_free() -> anyhow::Result<()> {
-    for port in PORTS {
-        std::net::TcpListener::bind(("127.0.0.1", port))
-            .with_context(|| format!("the README uses port {port}; end what listens there"))?;
-    }
-    Ok(())
+/// Another trial may hold one of them for a moment.
+async fn ports_are_free() -> anyhow::Result<()> {
+    let free = async || {
+        for port in PORTS {
+            std::net::TcpListener::bind(("127.0.0.1", port))
+                .with_context(|| format!("the README uses port {port}; end what listens there"))?;
+        }
+        Ok(())
+    };
+    wait::until("the README's ports are free", SOON * 2, |_| {}, free).await
 }
 
 /// A reader's terminal: blocks one after the other in one shell, which says when each is done.
@@ -126,7 +131,7 @@ impl Terminal {
 
 async fn first_controller(scratch: Scratch) -> anyhow::Result<()> {
     let _one = ONE_AT_A_TIME.lock().await;
-    ports_are_free()?;
+    ports_are_free().await?;
     let text = std::fs::read_to_string(Path::new(ROOT).join("docs/first-controller.md"))?;
     let [kind, controller] = fenced(&text, "yaml")?;
     let [hook] = fenced(&text, "python")?;
@@ -175,7 +180,7 @@ async fn first_controller(scratch: Scratch) -> anyhow::Result<()> {
 async fn first_five_minutes(scratch: Scratch) -> anyhow::Result<()> {
     let _one = ONE_AT_A_TIME.lock().await;
     let [demo, dev, look, change] = blocks("First five minutes")?;
-    ports_are_free()?;
+    ports_are_free().await?;
     // The demo itself goes on until Ctrl-C.
     ensure!(demo == "make demo\n", "{demo}");
     let once = "make demo ARGS='--once --write-kubeconfig target/readme.kubeconfig'\n".to_owned();
@@ -219,7 +224,7 @@ async fn first_five_minutes(scratch: Scratch) -> anyhow::Result<()> {
 async fn on_a_cluster(ctx: Context) -> anyhow::Result<()> {
     let _one = ONE_AT_A_TIME.lock().await;
     let blocks: [String; 3] = blocks("On a cluster")?;
-    ports_are_free()?;
+    ports_are_free().await?;
     // Only a person's kubeconfig: the README's reader is the administrator of a cluster of their own.
     let text = ctx.server.kubeconfig("admin", ctx.server.ca_file())?;
     let kubeconfig = write_private(ctx.server.logs(), "readme.kubeconfig", &text)?;
