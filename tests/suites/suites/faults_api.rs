@@ -3,7 +3,6 @@
 //!
 //! Never about what the API server refuses for a reason: see `faults_kinds`, `faults_rights` and `faults_children`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -36,6 +35,9 @@ const MANY: usize = 600;
 /// Requests under a fault whose distances are looked at.
 const TRIES: usize = 4;
 
+/// The shortest pause before a repetition.
+const LEAST: Duration = Duration::from_millis(50);
+
 /// What happens to requests, and what is said of it.
 struct Fault {
     name: &'static str,
@@ -47,7 +49,7 @@ struct Fault {
 }
 
 const fn fault(name: &'static str, act: Act, words: &'static [&'static str]) -> Fault {
-    Fault { name, act, words, least: Duration::from_millis(50), is_slow: false }
+    Fault { name, act, words, least: LEAST, is_slow: false }
 }
 
 const WRITES: &[Fault] = &[
@@ -76,7 +78,6 @@ pub(crate) fn cases() -> Vec<Case> {
     let writes = WRITES.iter().map(|f| limit(Case::new("faults_api", f.name, move |ctx| writes(ctx, f)), f));
     let watches = WATCHES.iter().map(|f| limit(Case::new("faults_api", f.name, move |ctx| watches(ctx, f)), f));
     let more = [
-        Case::new("faults_api", "creates_beyond_a_quota_answered_403", beyond_a_quota),
         Case::new("faults_api", "answers_to_writes_are_lost", answers_are_lost),
         Case::new("faults_api", "reads_answered_500", reads_answered_500),
         Case::new("faults_api", "updates_conflict_all_the_time", updates_conflict),
@@ -176,34 +177,6 @@ async fn writes(ctx: Context, fault: &'static Fault) -> anyhow::Result<()> {
     no_deletions(&scene)?;
     scene.quiet().await?;
     scene.no_call("all is as it shall be").await
-}
-
-/// What a quota does to creates, on a server without any; a real quota is `faults_children::refused_by_a_quota`.
-async fn beyond_a_quota(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
-    scene.ctx.controller("c", scene.spec("InPlace")).await?;
-    let left = AtomicUsize::new(2);
-    gate.set(move |ask| match ask.method == Method::POST && ask.path.ends_with("/configmaps") {
-        true if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() => {
-            Act::Refuse(403, None)
-        }
-        _ => Act::Pass,
-    });
-    let children: Vec<Value> = (0..4).map(|n| config_map(&format!("a{n}"), json!({}))).collect();
-    let parent = scene.thing("p", json!({ "status": { "x": 1 }, "children": children })).await?;
-    scene.event(&parent, "SyncError", &["configmaps", "403", "refused by the trial"]).await?;
-    conditions_say(&scene, "c", &["1 of 1", "403"]).await?;
-    // What could be done was: two children, and the status.
-    ensure!(scene.synced("p").await?["status"]["x"] == 1);
-    scene.called("p", 5).await?;
-    ensure!(scene.ctx.admin.list(&scene.maps, "").await?.len() == 2, "as many as may be");
-    ensure!(scene.calls("p") < 20, "{} calls: it is no hot loop", scene.calls("p"));
-    gate.open();
-    for n in 0..4 {
-        made(&scene, &format!("a{n}"), LATER).await?;
-    }
-    well(&scene.ctx, "c").await?;
-    no_deletions(&scene)
 }
 
 /// Two controllers: `c` from things to ConfigMaps, and `other` from another kind to nothing. The kind, and what is to be
@@ -314,7 +287,7 @@ async fn reads_answered_500(ctx: Context) -> anyhow::Result<()> {
     scene.event(&bad, "SyncError", &["GET", "configmaps/bad", "500"]).await?;
     conditions_say(&scene, "c", &["1 of 2", "configmaps/bad"]).await?;
     let reads = tries(&scene, &gate, TRIES, LATER, |ask| ask.method == Method::GET).await?;
-    back_off(&reads[..TRIES], Duration::from_millis(50))?;
+    back_off(&reads[..TRIES], LEAST)?;
     gate.open();
     scene.synced("bad").await?;
     well(&scene.ctx, "c").await?;
@@ -334,7 +307,7 @@ async fn updates_conflict(ctx: Context) -> anyhow::Result<()> {
     let two = |name: &str| json!({ "children": [config_map(name, json!({ "x": "2" }))] });
     scene.wants("bad", two("bad")).await?;
     let asked = tries(&scene, &gate, TRIES, LATER, updates).await?;
-    back_off(&asked[..TRIES], Duration::from_millis(50))?;
+    back_off(&asked[..TRIES], LEAST)?;
     scene.wants("good", two("good")).await?;
     let check = |map: &Value| {
         ensure!(map["data"]["x"] == "2", "{}", map["data"]);
@@ -376,7 +349,7 @@ async fn list_fails_halfway(ctx: Context) -> anyhow::Result<()> {
     let mark = scene.ctx.mark()?;
     scene.ctx.controller("again", scene.spec("InPlace")).await?;
     let pages = tries(&scene, &gate, TRIES, LATER, |ask| ask.query.contains("continue=")).await?;
-    back_off(&pages[..TRIES], Duration::from_millis(50))?;
+    back_off(&pages[..TRIES], LEAST)?;
     conditions_say(&scene, "again", &["spec.childResources[0]", "500"]).await?;
     ensure!(scene.hook.count() == calls, "a controller that has seen half of its children called its hook");
     gate.open();
@@ -421,7 +394,7 @@ async fn controllers_answered_403(ctx: Context) -> anyhow::Result<()> {
     let line = scene.ringmaster.wait_log(&scene.ctx, "watching fails", LATER).await?;
     ensure!(line.contains("compositecontrollers") && line.contains("403"), "{line}");
     let asked = tries(&scene, &gate, TRIES, LATER, |_| true).await?;
-    back_off(&asked[..TRIES], Duration::from_millis(50))?;
+    back_off(&asked[..TRIES], LEAST)?;
     gate.open();
     made(&scene, "first", LATER).await?;
     well(&scene.ctx, "c").await
@@ -437,8 +410,7 @@ async fn statuses_answered_500(ctx: Context) -> anyhow::Result<()> {
     made(&scene, "first", LATER).await?;
     scene.event(&first, "SyncError", &["things/first/status", "500"]).await?;
     let asked = tries(&scene, &gate, TRIES + 1, LATER, |ask| ask.writes("first")).await?;
-    let least = Duration::from_millis(50);
-    back_off(&settled(&asked, least)[..TRIES], least)?;
+    back_off(&settled(&asked, LEAST)[..TRIES], LEAST)?;
     let name = scene.ctx.controller_name("c");
     let asked = tries(&scene, &gate, TRIES, LATER, |ask| ask.writes(&name)).await?;
     back_off(&asked[..TRIES], Duration::from_secs(1))?;
@@ -463,7 +435,7 @@ async fn everything_answered_500(ctx: Context) -> anyhow::Result<()> {
     tries(&scene, &gate, 8 * TRIES, LATER, |_| true).await?;
     let watches =
         gate.asked(|asked| asked.act != Act::Pass && asked.ask.is_watch() && asked.ask.path.contains("things"));
-    back_off(&watches[..watches.len().min(TRIES)], Duration::from_millis(50))?;
+    back_off(&watches[..watches.len().min(TRIES)], LEAST)?;
     let used = scene.ringmaster.cpu()?.saturating_sub(cpu);
     ensure!(used < Duration::from_secs(2), "{used:?} of CPU time");
     gate.open();

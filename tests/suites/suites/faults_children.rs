@@ -3,15 +3,18 @@
 //!
 //! Never about the shape of a reply: see `faults_reply`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
+use http::Method;
 use serde_json::{Value, json};
 
 use super::faults_hook::{conditions_say, well};
 use super::faults_reply::nothing_written;
 use super::scene::{LATER, NEVER, SOON, Scene, config_map};
 use crate::cluster::{Context, Scope};
+use crate::gate::Act;
 use crate::hook::Reply;
 use crate::objects::Resource;
 use crate::trial::Case;
@@ -83,6 +86,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("faults_children", "immutable_field", immutable_field),
         // The embedded server has no admission by quota.
         Case::real("faults_children", "refused_by_a_quota", refused_by_a_quota),
+        Case::new("faults_children", "refused_as_by_a_quota", beyond_a_quota),
         Case::new("faults_children", "forbidden_to_write", forbidden_to_write),
         Case::new("faults_children", "two_megabytes", two_megabytes),
         Case::new("faults_children", "annotation_of_what_was_applied_is_too_large", annotation_too_large),
@@ -276,6 +280,32 @@ async fn refused_by_a_quota(ctx: Context) -> anyhow::Result<()> {
     ensure!(scene.ctx.admin.list(&scene.maps, "").await?.len() == 2, "as many as the quota allows");
     ensure!(scene.calls("p") < 20, "{} calls: it is no hot loop", scene.calls("p"));
     quota(10).await?;
+    for n in 0..4 {
+        is_there(&scene, &scene.maps, &format!("a{n}")).await?;
+    }
+    well(&scene.ctx, "c").await
+}
+
+/// What a quota does to creates, on a server without any; a real quota is [`refused_by_a_quota`].
+async fn beyond_a_quota(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let left = AtomicUsize::new(2);
+    gate.set(move |ask| {
+        let counts = ask.method == Method::POST && ask.path.ends_with("/configmaps");
+        let take = || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if counts && take().is_err() { Act::Refuse(403, None) } else { Act::Pass }
+    });
+    let children = (0..4).map(|n| config_map(&format!("a{n}"), json!({})));
+    let parent = scene.thing("p", json!({ "status": { "x": 1 }, "children": children.collect::<Value>() })).await?;
+    scene.event(&parent, "SyncError", &["configmaps", "403", "refused by the trial"]).await?;
+    conditions_say(&scene, "c", &["1 of 1", "403"]).await?;
+    // The status is written all the same.
+    ensure!(scene.synced("p").await?["status"]["x"] == 1);
+    scene.called("p", 5).await?;
+    ensure!(scene.ctx.admin.list(&scene.maps, "").await?.len() == 2, "as many as may be");
+    ensure!(scene.calls("p") < 20, "{} calls: it is no hot loop", scene.calls("p"));
+    gate.open();
     for n in 0..4 {
         is_there(&scene, &scene.maps, &format!("a{n}")).await?;
     }
