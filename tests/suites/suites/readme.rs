@@ -34,7 +34,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::alone("readme", "the_first_five_minutes", first_five_minutes).needs(components).timeout(BLOCK * 2),
-        Case::alone("readme", "the_first_controller", first_controller).needs(components),
+        Case::alone("readme", "the_first_controller", first_controller).needs(components).timeout(BLOCK * 2),
         Case::new("readme", "on_a_cluster", on_a_cluster).own_server().needs(components).timeout(BLOCK * 2),
     ]
 }
