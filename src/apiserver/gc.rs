@@ -15,6 +15,7 @@ use crate::grace::{self, Grace};
 use crate::meta::Now;
 use crate::ownership::{CONTROLLERS, Writer, follow};
 use crate::registry::{Definition, Registry};
+use crate::server::NAMESPACES;
 use crate::store::{KindKey, NotStored, Store};
 use crate::terminating::set_conditions;
 
@@ -151,7 +152,7 @@ pub fn consequences(
         }
         let namespace = object.key().namespace();
         if !namespace.is_empty()
-            && store.get(&namespaces(), &ObjectKey::new("", namespace)).is_some_and(|namespace| namespace.is_deleting())
+            && store.get(&NAMESPACES, &ObjectKey::new("", namespace)).is_some_and(|namespace| namespace.is_deleting())
         {
             works.push(Work::Namespace(namespace.to_owned()));
         }
@@ -330,7 +331,7 @@ fn deleting(
 /// The namespace controller: deletes what is in a namespace, says what remains, lets the namespace go.
 fn empty(store: &mut Store, registry: &Registry, name: &str, now: &Now) -> Result<Vec<Work>, NotStored> {
     let key = ObjectKey::new("", name);
-    let (Some(namespace), Some(definition)) = (store.get(&namespaces(), &key), registry.of(&namespaces())) else {
+    let (Some(namespace), Some(definition)) = (store.get(&NAMESPACES, &key), registry.of(&NAMESPACES)) else {
         return Ok(Vec::new());
     };
     let holds = namespace.value()["spec"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
@@ -380,7 +381,7 @@ fn empty(store: &mut Store, registry: &Registry, name: &str, now: &Now) -> Resul
     let mut namespace = namespace;
     if value != namespace.value() {
         follow(&definition, &controller("status", now), &namespace, &mut value);
-        namespace = store.put(&namespaces(), &definition.resource, Some(&namespace), value)?;
+        namespace = store.put(&NAMESPACES, &definition.resource, Some(&namespace), value)?;
     }
     if !left {
         let mut value = namespace.value();
@@ -549,12 +550,8 @@ fn has(object: &Object, finalizer: &str) -> bool {
     object.finalizers().iter().any(|other| other == finalizer)
 }
 
-fn namespaces() -> KindKey {
-    KindKey { group: "".into(), plural: "namespaces".into() }
-}
-
 fn is_namespaces(kind: &KindKey) -> bool {
-    kind.group.is_empty() && &*kind.plural == "namespaces"
+    *kind == *NAMESPACES
 }
 
 fn is_pods(kind: &KindKey) -> bool {

@@ -286,11 +286,11 @@ fn namespaces_are_emptied_pods_first() {
     let text = "Some content in the namespace has finalizers remaining: x/y in 1 resource instances";
     assert_eq!((&conditions[4]["message"], &conditions[4]["status"]), (&json!(text), &json!("True")));
     assert_eq!((&conditions[0]["status"], &conditions[0]["reason"]), (&json!("False"), &json!("ResourcesDiscovered")));
-    let (events, _) = server.store.watch(&namespaces(), 0).unwrap();
+    let (events, _) = server.store.watch(&NAMESPACES, 0).unwrap();
     server.free("configmaps", "held");
     assert!(server.get("namespaces", "n").is_none());
     // As measured: one more status, then the end, which shows the finalizer still.
-    let (all, _) = server.store.watch(&namespaces(), 0).unwrap();
+    let (all, _) = server.store.watch(&NAMESPACES, 0).unwrap();
     assert_eq!(all.len(), events.len() + 2);
     assert_eq!(all.last().unwrap().last.as_ref().unwrap().value()["spec"]["finalizers"], json!(["kubernetes"]));
 }

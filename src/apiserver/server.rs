@@ -27,7 +27,9 @@ use crate::{crd, kinds, shape};
 /// A write that somebody else was faster at is repeated so often when the client named no version (as the real server).
 pub(crate) const PATCH_TRIES: usize = 5;
 
-static NAMESPACES: LazyLock<KindKey> = LazyLock::new(|| KindKey { group: "".into(), plural: "namespaces".into() });
+/// The key of namespaces.
+pub(crate) static NAMESPACES: LazyLock<KindKey> =
+    LazyLock::new(|| KindKey { group: "".into(), plural: "namespaces".into() });
 
 /// Where the time and random bits come from.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
