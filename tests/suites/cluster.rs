@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
-use crate::objects::{FIELD_MANAGER, Objects, Resource};
+use crate::objects::{self, FIELD_MANAGER, Objects, Resource};
 use crate::server::audit::{AuditEntry, Mark};
 use crate::server::{self, Server, Subject, User, lock};
 use crate::wait;
@@ -134,21 +134,12 @@ impl Context {
         schema: Option<Value>,
     ) -> anyhow::Result<Resource> {
         let group = self.group();
-        let schema =
-            schema.unwrap_or_else(|| json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true }));
-        let crd = json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": { "name": format!("{plural}.{group}"), "labels": { "suite": self.id } },
-            "spec": {
-                "group": group,
-                "scope": match scope { Scope::Namespaced => "Namespaced", Scope::Cluster => "Cluster" },
-                "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
-                "versions": [{
-                    "name": "v1", "served": true, "storage": true,
-                    "schema": { "openAPIV3Schema": schema }, "subresources": { "status": {} },
-                }],
-            },
-        });
+        let place = match scope {
+            Scope::Namespaced => "Namespaced",
+            Scope::Cluster => "Cluster",
+        };
+        let mut crd = objects::crd(&group, kind, plural, place, schema);
+        crd["metadata"]["labels"] = json!({ "suite": self.id });
         let applied = self.admin.apply(&crd).await?;
         server::served(&self.admin, &applied).await?;
         let namespace = (scope == Scope::Namespaced).then_some(self.namespace.as_str());

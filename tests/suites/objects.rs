@@ -7,12 +7,29 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 use http::{Method, Request};
 use kube::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The field manager of everything the suites apply.
 pub(crate) const FIELD_MANAGER: &str = "ringmaster-suites";
 /// Most documents in one YAML file.
 const MAX_DOCUMENTS: usize = 256;
+
+/// A CRD of one version, `v1`, with a status subresource. Without a schema the whole object keeps unknown fields.
+pub(crate) fn crd(group: &str, kind: &str, plural: &str, scope: &str, schema: Option<Value>) -> Value {
+    let schema = schema.unwrap_or_else(|| json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true }));
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{plural}.{group}") },
+        "spec": {
+            "group": group, "scope": scope,
+            "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": schema }, "subresources": { "status": {} },
+            }],
+        },
+    })
+}
 
 /// A collection of objects: an API version, a plural, and a namespace unless it is cluster-scoped.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,22 +4,6 @@
 
 use serde_json::{Value, json};
 
-/// The CRD of the parents, in a group; any fields.
-pub(crate) fn crd(group: &str) -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": { "name": format!("websites.{group}") },
-        "spec": {
-            "group": group, "scope": "Namespaced",
-            "names": { "kind": "Website", "plural": "websites", "singular": "website" },
-            "versions": [{
-                "name": "v1", "served": true, "storage": true, "subresources": { "status": {} },
-                "schema": { "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } },
-            }],
-        },
-    })
-}
-
 /// A Website as a user writes it.
 pub(crate) fn website(name: &str, title: &str) -> Value {
     json!({ "metadata": { "name": name }, "spec": { "title": title } })

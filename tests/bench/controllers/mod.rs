@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::child::Child;
 use crate::hook::{Hook, Reply};
 use crate::load::{self, Call, Figures, Target};
-use crate::objects::{Objects, Resource};
+use crate::objects::{self, Objects, Resource};
 use crate::server::{Server, ServerKind, Setup, Started, lock, served, write_private};
 use crate::{save, usage, wait, workload};
 
@@ -100,7 +100,8 @@ async fn measure(server: &Server, count: usize) -> anyhow::Result<([Raw; 2], Our
     let target = Target::new(&address, server.token("admin")?, Some(server.ca_der()))?;
     let processes: Vec<u32> = server.processes().iter().map(|(_, id)| *id).collect();
     let admin = server.admin()?;
-    served(&admin, &admin.apply(&workload::crd(work::GROUP)).await?).await?;
+    let crd = objects::crd(work::GROUP, "Website", "websites", "Namespaced", None);
+    served(&admin, &admin.apply(&crd).await?).await?;
     for namespace in [RAW, OURS] {
         let body = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
         admin.apply(&body).await?;

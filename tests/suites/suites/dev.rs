@@ -89,6 +89,12 @@ async fn end(scratch: &Scratch, child: &mut Child, signal: &str) -> anyhow::Resu
     Ok(())
 }
 
+/// The path that a reader copies from what it printed.
+pub(super) fn kubeconfig(printed: &str) -> anyhow::Result<String> {
+    let path = printed.lines().find_map(|line| line.trim().strip_prefix("export KUBECONFIG="));
+    path.map(str::to_owned).with_context(|| printed.to_owned())
+}
+
 fn websites() -> Resource {
     Resource::new("example.ringmaster.dev/v1", "Website", "websites", Some("default"))
 }
@@ -115,9 +121,7 @@ async fn runs_webhooks_and_keeps_objects(scratch: Scratch) -> anyhow::Result<()>
     let kubeconfig = scratch
         .wait("it prints where its kubeconfig is", SOON, async || {
             dev.check()?;
-            let text = printed(&dev)?;
-            let line = text.lines().find_map(|line| line.trim().strip_prefix("export KUBECONFIG=").map(str::to_owned));
-            line.context(text)
+            kubeconfig(&printed(&dev)?)
         })
         .await?;
     let objects = Objects::of_kubeconfig(Path::new(&kubeconfig)).await?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::sync::Mutex;
 
+use super::{dev, troubleshooting};
 use crate::built::Built;
 use crate::child::Child;
 use crate::cluster::Context;
@@ -46,11 +47,9 @@ fn blocks<const N: usize>(heading: &str) -> anyhow::Result<[String; N]> {
     fenced(section, "sh").with_context(|| format!("README.md, {heading:?}"))
 }
 
-/// The blocks of a language in a document.
+/// The blocks of a language in a document, which has so many.
 fn fenced<const N: usize>(text: &str, language: &str) -> anyhow::Result<[String; N]> {
-    let fence = format!("```{language}\n");
-    let blocks = text.split(&fence).skip(1).filter_map(|block| block.split_once("```"));
-    let blocks: Vec<String> = blocks.map(|(block, _)| block.to_owned()).collect();
+    let blocks: Vec<String> = troubleshooting::blocks(text, language).into_iter().map(str::to_owned).collect();
     let found = blocks.len();
     blocks.try_into().map_err(|_| anyhow!("{found} blocks of {language}, expected {N}"))
 }
@@ -147,11 +146,9 @@ async fn first_controller(scratch: Scratch) -> anyhow::Result<()> {
     let mut dev = Child::start("dev", Path::new("bash"), &arguments, &scratch.log_file("dev"), |command| {
         command.current_dir(scratch.dir()).env("PATH", &path).env_remove("KUBECONFIG");
     })?;
-    let printed = || Ok::<_, anyhow::Error>(std::fs::read_to_string(dev.log_path())?);
     let said = async || {
-        let text = printed()?;
-        let line = text.lines().find_map(|line| line.trim().strip_prefix("export KUBECONFIG=").map(str::to_owned));
-        line.context(text)
+        dev.check()?;
+        dev::kubeconfig(&std::fs::read_to_string(dev.log_path())?)
     };
     let kubeconfig = scratch.wait("it prints where its kubeconfig is", SOON, said).await?;
 

@@ -78,7 +78,7 @@ fn document() -> anyhow::Result<String> {
 }
 
 /// The blocks of one language in a text.
-fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+pub(super) fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let open = format!("```{language}\n");
     text.split(open.as_str()).skip(1).filter_map(|block| block.split_once("```")).map(|(block, _)| block).collect()
 }
