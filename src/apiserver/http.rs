@@ -34,7 +34,7 @@ use crate::table::{
     Accepted, Client, Columns, Encoding, Endpoint, Form, Include, ListMeta, NotAcceptable, TableOptions, metadata,
     metadata_list, negotiate, refusal as refused_form, table,
 };
-use crate::{options, scale, shape, stream};
+use crate::{deadline, options, scale, shape, stream};
 
 /// The content type of a configuration to apply.
 const APPLY: &str = "application/apply-patch+yaml";
@@ -124,7 +124,10 @@ impl Front {
             Ok(request) => request.as_ref(),
             Err(refused) => Some(&*refused.request),
         };
-        let unknown = unknown.or_else(|| {
+        // Before anybody asks who it is.
+        let late = request.is_none_or(|request| request.verb != Verb::Watch);
+        let late = if late { deadline::check(&asked.query()).err() } else { None };
+        let unknown = late.or(unknown).or_else(|| {
             if !impersonates(&head.headers) {
                 return None;
             }
@@ -228,14 +231,6 @@ impl Front {
         };
         let accepted = negotiate(client(asked, asked.query().get("pretty")), endpoint, watch)
             .map_err(|error| not_acceptable(&error))?;
-        if !watch && request.verb != Verb::Delete {
-            let group = definition.is_built_in().then_some(request.group.as_str());
-            let list = matches!(request.verb, Verb::List | Verb::DeleteCollection);
-            let kind = if list { &*definition.list_kind } else { &*definition.resource.kind };
-            if let Some(error) = refused_form(accepted.form, group, kind, list) {
-                return Err(not_acceptable(&error));
-            }
-        }
         let view = View {
             accepted,
             definition: Arc::clone(&definition),
@@ -391,7 +386,22 @@ impl View {
         unix_seconds(&(self.clock)().time)
     }
 
+    /// What was done is done: the real server, too, sees only then that an answer can't have the form.
+    fn check_form(&self, list: bool) -> Result<(), Error> {
+        let definition = &self.definition;
+        let kind = if list { &*definition.list_kind } else { &*definition.resource.kind };
+        let group = definition.is_built_in().then(|| definition.resource.api_version.group());
+        match (refused_form(self.accepted.form, group, kind, list), group) {
+            (None, _) => Ok(()),
+            (Some(_), None) if !list => Err(Error::new(500, "", "content is not a list")),
+            (Some(error), _) => Err(not_acceptable(&error)),
+        }
+    }
+
     fn one(&self, code: u16, object: &Value, warnings: &[String]) -> Result<Response, Error> {
+        if object["kind"] != "Status" {
+            self.check_form(false)?;
+        }
         let options = |version| TableOptions { version, include: self.include, headers: true };
         let shown = match self.accepted.form {
             // A Status is itself in every form.
@@ -416,6 +426,7 @@ impl View {
     }
 
     fn many(&self, listed: &Listed) -> Result<Response, Error> {
+        self.check_form(true)?;
         let version = listed.revision.to_string();
         let meta = ListMeta {
             resource_version: &version,

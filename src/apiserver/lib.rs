@@ -23,6 +23,7 @@ pub mod body;
 pub mod clock;
 mod configuration;
 mod crd;
+mod deadline;
 mod deletion;
 pub mod discovery;
 pub mod error;

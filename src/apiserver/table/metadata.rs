@@ -27,8 +27,8 @@ pub fn metadata_list<'a>(meta: ListMeta<'_>, objects: impl IntoIterator<Item = &
 ///
 /// `kind` is the object's kind or the list's (`ConfigMapList`), `group` its group, or `None` for a custom kind: the
 /// message names the real server's internal types. `None` if the form fits. (The real server answers 500 with `content
-/// is not a list` when a list is asked of one custom object. A watch in the list's form is accepted and ends, empty,
-/// with its first event.)
+/// is not a list` when a list is asked of one custom object: `http` does. A watch in the list's form is accepted and
+/// ends, empty, with its first event.)
 #[must_use]
 pub fn refusal(form: Form, group: Option<&str>, kind: &str, is_list: bool) -> Option<NotAcceptable> {
     let asked = match (form, is_list) {
