@@ -8,7 +8,7 @@ NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 UNIT_TESTS := $(if $(NEXTEST),cargo nextest run --workspace --lib --bins,cargo test --workspace --lib --bins)
 
 .DEFAULT_GOAL := help
-.PHONY: help test unit examples suites fuzz lint crds apiserver demo bench prerequisites
+.PHONY: help test unit examples suites soak fuzz lint crds apiserver demo bench prerequisites
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,11 @@ examples: ## The examples' own tests
 
 suites: ## Black-box suites on the embedded and the real API server; SUITE=name runs those whose name contains it
 	cargo test --test suites -- $(SUITE)
+
+soak: ## All trials of members, ROUNDS=5 times, then with the default durations, then with 10,000 parents
+	for round in $$(seq $(or $(ROUNDS),5)); do echo "round $$round"; cargo test --test suites -- members_ || exit 1; done
+	RINGMASTER_MEMBERS_DEFAULTS=1 cargo test --test suites -- members_
+	RINGMASTER_MEMBERS_PARENTS=10000 cargo test --test suites -- --test-threads=1 real::members_large
 
 fuzz: ## libFuzzer on what reads bytes of others; SECONDS=600 each, TARGET=merge, patch, reply or watch for one
 	tests/fuzz/run $(or $(SECONDS),60) $(TARGET)

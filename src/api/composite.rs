@@ -106,6 +106,9 @@ pub struct CompositeControllerSpec {
     /// Do nothing while this is true.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// Divide the parents among all members of the installation by shards. One member has them all when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharding: Option<Sharding>,
     /// How children are written.
     #[serde(default)]
     #[x_kube(
@@ -116,6 +119,10 @@ pub struct CompositeControllerSpec {
     /// The webhooks that decide.
     pub hooks: Hooks,
 }
+
+/// How parents are divided among the members.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Sharding {}
 
 /// The kind whose objects are reconciled.
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]

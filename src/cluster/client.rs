@@ -12,8 +12,10 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use ringmaster_core::key::{ObjectKey, Resource};
+use ringmaster_core::key::{ObjectKey, Resource, Uid, Version};
 use ringmaster_core::object::Object;
+use ringmaster_core::watch::{PAGE_LIMIT, decode_page};
+use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -35,6 +37,41 @@ pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 const FIELD_MANAGER: &str = "ringmaster";
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
+/// Objects whose metadata one list may name: more than etcd holds.
+pub const MAX_LISTED: usize = 4_000_000;
+/// A list whose pages expire before the last is read begins again at most so often.
+const LIST_TRIES: usize = 3;
+
+/// What answers may look like. Metadata alone is what a server may leave out; then all of an object comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accept {
+    /// The objects.
+    Json,
+    /// The metadata of one object, or of one in each event.
+    Metadata,
+    /// The metadata of a list's objects.
+    MetadataList,
+}
+
+impl Accept {
+    fn header(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Metadata => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+            Self::MetadataList => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+        }
+    }
+}
+
+/// What one consistent list named, and nothing else of it.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The list's version.
+    pub version: Version,
+    /// Each object's key, uid and version.
+    pub objects: Vec<(ObjectKey, Uid, Version)>,
+}
+
 /// Told of every call, for metrics.
 pub trait Meter: Send + Sync {
     /// A call was answered with `code`, or wasn't (`None`); `took` is how long it took, where that tells of the API
@@ -54,13 +91,22 @@ pub struct Client {
     inner: kube::Client,
     in_flight: Arc<Semaphore>,
     meter: Arc<dyn Meter>,
+    write_timeout: Duration,
 }
 
 impl Client {
     /// Wraps a connected client.
     #[must_use]
     pub fn new(inner: kube::Client, meter: Arc<dyn Meter>) -> Self {
-        Self { inner, in_flight: Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT)), meter }
+        let in_flight = Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT));
+        Self { inner, in_flight, meter, write_timeout: WRITE_TIMEOUT }
+    }
+
+    /// The same client with another limit for writes: neither we nor the API server go on with one for longer
+    /// (`?timeout=`, which the API server counts from when it has the request).
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self { write_timeout: limit.min(WRITE_TIMEOUT), ..self.clone() }
     }
 
     /// Reads one object; `None` if it isn't there.
@@ -69,10 +115,67 @@ impl Client {
     /// If the call fails otherwise.
     pub async fn get(&self, resource: &Resource, key: &ObjectKey) -> Result<Option<Object>, Error> {
         let path = object_path(resource, key);
-        match self.call(Method::GET, &path, None, READ_TIMEOUT).await {
+        match self.call(Method::GET, &path, None, Accept::Json, READ_TIMEOUT).await {
             Ok(body) => parse(&Method::GET, &path, &body, resource).map(Some),
             Err(error) if error.is_object_not_found() => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Reads few objects of a kind, at most a page of them; `query` is a selector in its query form. As of which version.
+    ///
+    /// # Errors
+    /// If the call fails.
+    pub async fn list(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        query: &str,
+    ) -> Result<(Vec<Object>, Version), Error> {
+        let path = format!("{}?limit={PAGE_LIMIT}&{query}", kind_path(resource, namespace));
+        let text = self.get_text(&path).await?;
+        let problem = |problem: String| answer(&Method::GET, &path, problem);
+        let page = decode_page(&text).map_err(|error| problem(error.to_string()))?;
+        let parse = |raw: &&RawValue| Object::parse(raw.get(), resource).map_err(|error| problem(error.to_string()));
+        let objects: Result<Vec<Object>, Error> = page.items.iter().map(parse).collect();
+        Ok((objects?, Version::new(&page.version)))
+    }
+
+    /// Lists what a label selector selects (its query form; empty for all), in all namespaces, as of one moment that isn't
+    /// before the call. Only keys, uids and versions are kept.
+    ///
+    /// # Errors
+    /// If a call fails, or there are more than [`MAX_LISTED`].
+    pub async fn list_metadata(&self, resource: &Resource, selector: &str) -> Result<Listed, Error> {
+        let mut tries = 1;
+        loop {
+            match self.list_pages(resource, selector).await {
+                // Its pages are those of one moment, which the server remembers for some minutes.
+                Err(error) if error.is_expired() && tries < LIST_TRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn list_pages(&self, resource: &Resource, selector: &str) -> Result<Listed, Error> {
+        let base = format!("{}?limit={PAGE_LIMIT}{}", kind_path(resource, ""), selected(selector));
+        let (mut listed, mut path) = (Listed::default(), base.clone());
+        loop {
+            let body = self.call(Method::GET, &path, None, Accept::MetadataList, READ_TIMEOUT).await?;
+            let problem = |problem: String| answer(&Method::GET, &path, problem);
+            let text = std::str::from_utf8(&body).map_err(|error| problem(error.to_string()))?;
+            let page = decode_page(text).map_err(|error| problem(error.to_string()))?;
+            if listed.objects.len() + page.items.len() > MAX_LISTED {
+                self.meter.limit_hit("listed_objects");
+                return Err(problem(format!("more than {MAX_LISTED} objects")));
+            }
+            for item in &page.items {
+                let object = Object::parse(item.get(), resource).map_err(|error| problem(error.to_string()))?;
+                listed.objects.push((object.key().clone(), object.uid().clone(), object.version()));
+            }
+            listed.version = Version::new(&page.version);
+            let Some(next) = page.next else { return Ok(listed) };
+            path = format!("{base}&continue={}", utf8_percent_encode(&next, NON_ALPHANUMERIC));
         }
     }
 
@@ -81,7 +184,7 @@ impl Client {
     /// # Errors
     /// If the call fails.
     pub async fn get_text(&self, path: &str) -> Result<String, Error> {
-        let body = self.call(Method::GET, path, None, READ_TIMEOUT).await?;
+        let body = self.call(Method::GET, path, None, Accept::Json, READ_TIMEOUT).await?;
         String::from_utf8(body.into()).map_err(|error| answer(&Method::GET, path, error.to_string()))
     }
 
@@ -90,8 +193,9 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn create(&self, resource: &Resource, namespace: &str, body: Vec<u8>) -> Result<Object, Error> {
-        let path = format!("{}?fieldManager={FIELD_MANAGER}", kind_path(resource, namespace));
-        let body = self.call(Method::POST, &path, Some(("application/json", body)), WRITE_TIMEOUT).await?;
+        let path = self.write_path(&kind_path(resource, namespace));
+        let body =
+            self.call(Method::POST, &path, Some(("application/json", body)), Accept::Json, self.write_timeout).await?;
         parse(&Method::POST, &path, &body, resource)
     }
 
@@ -100,8 +204,20 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn replace(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
-        let path = format!("{}?fieldManager={FIELD_MANAGER}", object_path(resource, key));
-        let body = self.call(Method::PUT, &path, Some(("application/json", body)), WRITE_TIMEOUT).await?;
+        let path = self.write_path(&object_path(resource, key));
+        let body =
+            self.call(Method::PUT, &path, Some(("application/json", body)), Accept::Json, self.write_timeout).await?;
+        parse(&Method::PUT, &path, &body, resource)
+    }
+
+    /// Replaces the status of an object; the body's uid and resourceVersion are the preconditions.
+    ///
+    /// # Errors
+    /// If the call fails; see [`Error::outcome_is_unknown`].
+    pub async fn replace_status(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
+        let path = self.write_path(&format!("{}/status", object_path(resource, key)));
+        let body =
+            self.call(Method::PUT, &path, Some(("application/json", body)), Accept::Json, self.write_timeout).await?;
         parse(&Method::PUT, &path, &body, resource)
     }
 
@@ -110,7 +226,7 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn merge_patch(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
-        let path = format!("{}?fieldManager={FIELD_MANAGER}", object_path(resource, key));
+        let path = self.write_path(&object_path(resource, key));
         self.patch(resource, &path, "application/merge-patch+json", body).await
     }
 
@@ -119,12 +235,12 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn patch_status(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
-        let path = format!("{}/status?fieldManager={FIELD_MANAGER}", object_path(resource, key));
+        let path = self.write_path(&format!("{}/status", object_path(resource, key)));
         self.patch(resource, &path, "application/json-patch+json", body).await
     }
 
     async fn patch(&self, resource: &Resource, path: &str, kind: &'static str, body: Vec<u8>) -> Result<Object, Error> {
-        let body = self.call(Method::PATCH, path, Some((kind, body)), WRITE_TIMEOUT).await?;
+        let body = self.call(Method::PATCH, path, Some((kind, body)), Accept::Json, self.write_timeout).await?;
         parse(&Method::PATCH, path, &body, resource)
     }
 
@@ -135,7 +251,7 @@ impl Client {
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn delete(&self, resource: &Resource, seen: Preconditions<'_>) -> Result<Option<Object>, Error> {
         let object = seen.0;
-        let path = object_path(resource, object.key());
+        let path = format!("{}?timeout={}ms", object_path(resource, object.key()), self.write_timeout.as_millis());
         let options = serde_json::json!({
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -143,10 +259,14 @@ impl Client {
             "preconditions": {"uid": object.uid().to_string(), "resourceVersion": object.version().to_string()},
         });
         let body = Some(("application/json", options.to_string().into_bytes()));
-        let body = self.call(Method::DELETE, &path, body, WRITE_TIMEOUT).await?;
+        let body = self.call(Method::DELETE, &path, body, Accept::Json, self.write_timeout).await?;
         // Either a Status, or the object: as it stays for now, or as it was at its end.
         let left = std::str::from_utf8(&body).ok().and_then(|text| Object::parse(text, resource).ok());
         Ok(left.filter(|left| left.is_deleting() && left.uid() == object.uid()))
+    }
+
+    fn write_path(&self, path: &str) -> String {
+        format!("{path}?fieldManager={FIELD_MANAGER}&timeout={}ms", self.write_timeout.as_millis())
     }
 
     async fn call(
@@ -154,6 +274,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<(&'static str, Vec<u8>)>,
+        accept: Accept,
         timeout: Duration,
     ) -> Result<Bytes, Error> {
         let call = || format!("{method} {}", path.split('?').next().unwrap_or(path));
@@ -165,7 +286,7 @@ impl Client {
             // Never closed.
             let _permit = self.in_flight.acquire().await;
             start = Instant::now();
-            let response = self.send(method.clone(), path, body).await?;
+            let response = self.send(method.clone(), path, body, accept).await?;
             let (code, retry_after) = (response.status(), self.retry_after(&response));
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
                 .collect()
@@ -198,9 +319,10 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<(&'static str, Vec<u8>)>,
+        accept: Accept,
     ) -> Result<Response<Body>, Error> {
         let call = || format!("{method} {}", path.split('?').next().unwrap_or(path));
-        let mut request = Request::builder().method(method.clone()).uri(path).header(ACCEPT, "application/json");
+        let mut request = Request::builder().method(method.clone()).uri(path).header(ACCEPT, accept.header());
         if let Some((kind, _)) = &body {
             request = request.header(CONTENT_TYPE, *kind);
         }
@@ -243,6 +365,14 @@ pub(crate) fn kind_path(resource: &Resource, namespace: &str) -> String {
     } else {
         format!("{root}/{version}/namespaces/{}/{plural}", utf8_percent_encode(namespace, IN_PATH))
     }
+}
+
+/// A label selector as a parameter that follows others.
+pub(crate) fn selected(selector: &str) -> String {
+    if selector.is_empty() {
+        return String::new();
+    }
+    format!("&labelSelector={}", utf8_percent_encode(selector, NON_ALPHANUMERIC))
 }
 
 fn object_path(resource: &Resource, key: &ObjectKey) -> String {

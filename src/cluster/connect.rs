@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -13,10 +14,15 @@ use crate::Error;
 /// A TCP connection to the API server is made within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Makes a client.
+pub type Another = Arc<dyn Fn() -> Result<kube::Client, Error> + Send + Sync>;
+
 /// How to reach the API server.
 pub struct Connection {
     /// The client.
     pub client: kube::Client,
+    /// Makes another client with connections of its own, on the runtime that it is called on.
+    pub another: Another,
     /// Host of the API server's URL.
     pub host: String,
     /// Port of the API server's URL.
@@ -69,6 +75,8 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Connection, Error> {
     config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(agent)));
     let host = config.cluster_url.host().unwrap_or_default().to_owned();
     let port = config.cluster_url.port_u16().unwrap_or(443);
-    let client = kube::Client::try_from(config).map_err(|error| problem(error.to_string()))?;
-    Ok(Connection { client, host, port })
+    let another: Another = Arc::new(move || {
+        kube::Client::try_from(config.clone()).map_err(|error| Error::Configuration(error.to_string()))
+    });
+    Ok(Connection { client: another()?, another, host, port })
 }

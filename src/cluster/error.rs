@@ -49,6 +49,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A call that this member may not make: it was never sent.
+    #[error("{call}: not sent, because {why}")]
+    Fenced {
+        /// What was to be done.
+        call: String,
+        /// Why it may not.
+        why: &'static str,
+    },
     /// The client can't be made.
     #[error("{0}")]
     Configuration(String),
@@ -148,8 +156,14 @@ impl Error {
         match self {
             Self::Status { code, .. } => *code >= 500,
             Self::Connection { .. } | Self::Timeout { .. } | Self::Answer { .. } => true,
-            Self::Configuration(_) => false,
+            Self::Configuration(_) | Self::Fenced { .. } => false,
         }
+    }
+
+    /// It was never sent: this member may not work on it, or not now.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Fenced { .. })
     }
 
     /// A word for conditions and metrics.
@@ -167,6 +181,7 @@ impl Error {
             Self::Timeout { .. } => "Timeout",
             Self::Answer { .. } => "BadAnswer",
             Self::Configuration(_) => "Configuration",
+            Self::Fenced { .. } => "Fenced",
         }
     }
 }

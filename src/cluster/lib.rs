@@ -8,13 +8,17 @@ mod connect;
 mod discovery;
 mod error;
 mod events;
+mod lease;
 mod pump;
 mod rate;
 mod record;
 
-pub use client::{Client, MAX_ANSWER_BYTES, MAX_CALLS_IN_FLIGHT, Meter, Preconditions, WRITE_TIMEOUT};
-pub use connect::{Connection, connect};
+pub use client::{
+    Client, Listed, MAX_ANSWER_BYTES, MAX_CALLS_IN_FLIGHT, MAX_LISTED, Meter, Preconditions, WRITE_TIMEOUT,
+};
+pub use connect::{Another, Connection, connect};
 pub use discovery::Discovery;
 pub use error::Error;
 pub use events::{Event, Events, Level, MAX_QUEUED_EVENTS, Subject};
-pub use pump::{Sink, Watch, run as run_pump};
+pub use lease::Lease;
+pub use pump::{Roused, Sink, Watch, run as run_pump};

@@ -1,8 +1,9 @@
-//! The watch pump: keeps a sink informed of one kind under one selector, for ever.
+//! The watch pump: keeps a sink informed of one kind, as far as the sink's selectors go, for ever.
 //!
-//! The thin shell around [`Pump`], which decides what to ask. Never keeps an object: the sink does. A connection that
-//! went silent is given up after the time that the server was asked to end it, plus a margin.
+//! The thin shell around [`Pump`], which decides what to ask. Never keeps an object: the sink does, which also says what
+//! each list and each watch selects. A connection that went silent is given up after the time that the server was asked to end it, plus a margin.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use ringmaster_core::watch::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::client::{READ_TIMEOUT, kind_path};
+use crate::client::{Accept, READ_TIMEOUT, kind_path, selected};
 use crate::{Client, Error, MAX_ANSWER_BYTES};
 
 /// The longest pause after a first refusal that nobody is told of.
@@ -38,26 +39,44 @@ const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 pub struct Watch {
     /// The kind.
     pub resource: Arc<Resource>,
-    /// A label selector in its query form; empty for all objects.
-    pub selector: String,
+    /// The namespace; empty for all.
+    pub namespace: String,
+    /// Only `metadata` of the objects is asked for; a server that can't give it alone gives all.
+    pub metadata_only: bool,
+    /// The version up to which the sink is informed; a list comes first without it.
+    pub from: Option<Version>,
 }
+
+/// Resolves once a pause should end early.
+pub type Roused = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Who is informed. Calls come from one task, in order, and must not block.
 pub trait Sink: Send + Sync {
-    /// A list begins.
-    fn list_begins(&self);
+    /// A list begins: what it selects, as a label selector in its query form; empty for all objects.
+    fn list_begins(&self) -> String;
+    /// A watch is asked for, from `version`; the one before `ended` as it should, if it isn't the first. What it selects,
+    /// and from which version, which may be an earlier one.
+    fn watch_begins(&self, version: Version, ended: bool) -> (String, Version);
     /// An object is as given; within a list, or changed since.
     fn applied(&self, object: Object);
     /// An object is gone; its last state.
     fn deleted(&self, object: Object);
+    /// All events up to this version were told.
+    fn progressed(&self, version: Version);
     /// The list is complete as of this version.
     fn list_complete(&self, version: Version);
     /// The list broke off and begins again.
     fn list_aborted(&self);
+    /// The watch can't go on from its version; a list will follow.
+    fn lost_track(&self);
     /// A request failed, for the nth time in a row.
     fn trouble(&self, error: &Error, failures: u32);
     /// After trouble: it works again.
     fn recovered(&self);
+    /// Resolves once a pause after trouble should end early, as others can reach the API server again.
+    fn roused(&self) -> Roused {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Runs until cancelled. `random` gives 64 fresh random bits.
@@ -68,11 +87,17 @@ pub async fn run(
     random: impl Fn() -> u64 + Send,
     cancel: CancellationToken,
 ) {
-    let mut shell = Shell { client, watch, sink, pump: Pump::new(), listing: false, troubled: false };
+    let pump = watch.from.map_or_else(Pump::new, |version| Pump::following(version.to_string()));
+    let selector = String::new();
+    let mut shell = Shell { client, watch, sink, pump, selector, listing: false, ended: false, troubled: false };
     loop {
         let step = shell.pump.next(random());
+        let roused = shell.sink.roused();
         let turn = async {
-            tokio::time::sleep(step.wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(step.wait) => {}
+                () = roused => {}
+            }
             shell.turn(step.request).await
         };
         let outcome = tokio::select! {
@@ -91,13 +116,28 @@ struct Shell {
     watch: Watch,
     sink: Arc<dyn Sink>,
     pump: Pump,
+    /// Of the list that is under way.
+    selector: String,
     listing: bool,
+    /// The last request ended as it should.
+    ended: bool,
     troubled: bool,
 }
 
 impl Shell {
     fn on(&mut self, input: Input) {
+        self.ended = input == Input::Ended;
+        let mark = match &input {
+            Input::Bookmark { version, .. } if !self.listing => Some(Version::new(version)),
+            _ => None,
+        };
         let effect = self.pump.on(input);
+        if let Some(version) = mark {
+            self.sink.progressed(version);
+        }
+        if self.pump.must_list() && !self.listing {
+            self.sink.lost_track();
+        }
         if self.troubled && self.pump.failures() == 0 {
             self.troubled = false;
             self.sink.recovered();
@@ -135,26 +175,33 @@ impl Shell {
     }
 
     async fn turn(&mut self, request: Request) -> Result<Input, Error> {
-        let selector = utf8_percent_encode(&self.watch.selector, NON_ALPHANUMERIC).to_string();
-        let base = kind_path(&self.watch.resource, "");
-        let selected = if selector.is_empty() { String::new() } else { format!("&labelSelector={selector}") };
+        let base = kind_path(&self.watch.resource, &self.watch.namespace);
         match request {
             Request::Page { next } => {
                 self.begin_list();
                 let token = next.map_or_else(String::new, |token| {
                     format!("&continue={}", utf8_percent_encode(&token, NON_ALPHANUMERIC))
                 });
+                let selected = selected(&self.selector);
                 self.page(&format!("{base}?limit={PAGE_LIMIT}{token}{selected}")).await
             }
             Request::Stream { timeout_secs } => {
                 self.begin_list();
+                let selected = selected(&self.selector);
                 let path = format!(
                     "{base}?watch=true&allowWatchBookmarks=true&sendInitialEvents=true\
                      &resourceVersionMatch=NotOlderThan&timeoutSeconds={timeout_secs}{selected}"
                 );
                 self.stream(&path, timeout_secs).await
             }
-            Request::Watch { version, timeout_secs } => {
+            Request::Watch { mut version, timeout_secs } => {
+                let known = Version::new(&version);
+                let (selector, from) = self.sink.watch_begins(known, self.ended);
+                if from != known {
+                    version = from.to_string();
+                    self.pump.rewind(version.clone());
+                }
+                let selected = selected(&selector);
                 let path = format!(
                     "{base}?watch=true&allowWatchBookmarks=true&resourceVersion={version}\
                      &timeoutSeconds={timeout_secs}{selected}"
@@ -167,14 +214,15 @@ impl Shell {
     fn begin_list(&mut self) {
         if !self.listing {
             self.listing = true;
-            self.sink.list_begins();
+            self.selector = self.sink.list_begins();
         }
     }
 
     async fn page(&mut self, path: &str) -> Result<Input, Error> {
         let call = || format!("GET {}", kind_path(&self.watch.resource, ""));
         let read = async {
-            let response = self.client.send(Method::GET, path, None).await?;
+            let accept = if self.watch.metadata_only { Accept::MetadataList } else { Accept::Json };
+            let response = self.client.send(Method::GET, path, None, accept).await?;
             let (code, retry) = (response.status(), self.client.retry_after(&response));
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|source| Error::Connection { call: call(), source })?.to_bytes();
@@ -201,7 +249,8 @@ impl Shell {
         let limit = Duration::from_secs(timeout_secs) + SILENCE_MARGIN;
         let deadline = tokio::time::Instant::now() + limit;
         let silent = || Error::Timeout { call: call.clone(), after: limit };
-        let response = tokio::time::timeout(HEAD_TIMEOUT, self.client.send(Method::GET, path, None))
+        let accept = if self.watch.metadata_only { Accept::Metadata } else { Accept::Json };
+        let response = tokio::time::timeout(HEAD_TIMEOUT, self.client.send(Method::GET, path, None, accept))
             .await
             .map_err(|_| Error::Timeout { call: call.clone(), after: HEAD_TIMEOUT })??;
         let (code, retry) = (response.status(), self.client.retry_after(&response));

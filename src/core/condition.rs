@@ -2,6 +2,8 @@
 //!
 //! Never formats a time: the moment of a change is an argument.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 /// One condition, as Kubernetes API conventions define it.
@@ -33,11 +35,37 @@ pub struct Health {
     /// Why its declaration can't be used, with the field; `None` if it can.
     pub rejected: Option<String>,
     /// Why it doesn't run although it is accepted: reason and message; `None` while it runs.
-    pub blocked: Option<(&'static str, String)>,
+    pub blocked: Option<(Cow<'static, str>, String)>,
     /// What the hook's last calls showed.
     pub hook: HookHealth,
     /// Parents whose last sync failed.
     pub failing: Failing,
+    /// How the work is divided among the members; `None` where that isn't known.
+    pub placement: Option<Placement>,
+}
+
+/// How a controller's parents are divided among the members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// How it is now.
+    pub division: Division,
+    /// What has been on its way from member to member for long, in words.
+    pub moving: Option<String>,
+    /// What has had no member for long, in words.
+    pub unassigned: Option<String>,
+}
+
+/// Who has which parents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Division {
+    /// All members, by shards.
+    Sharded,
+    /// One member.
+    Whole,
+    /// On its way from the one to the other.
+    Turning,
+    /// One member, although it is declared as sharded: tables can't be kept.
+    NoTable,
 }
 
 /// The parents whose last sync failed.
@@ -53,6 +81,85 @@ pub struct Failing {
     pub last: String,
 }
 
+/// What one member knows of its part of a sharded controller, as it tells the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Part {
+    /// Parents in its shards.
+    pub parents: usize,
+    /// Those whose last sync failed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failing: usize,
+    /// Which fails longest, and since when.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub longest: String,
+    /// Which failed last, and why.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last: String,
+    /// Whether a hook call was answered; `None` before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<bool>,
+    /// Why the last hook call failed, or why the controller doesn't run: reason and message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<(String, String)>,
+    /// Parents that have had no label for long.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unlabelled: usize,
+}
+
+/// Characters of a message in a [`Part`].
+pub const MAX_PART_CHARS: usize = 200;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl Part {
+    /// What a member's health is, for others.
+    #[must_use]
+    pub fn new(health: &Health, unlabelled: usize) -> Self {
+        let cut = |text: &str| text.chars().take(MAX_PART_CHARS).collect::<String>();
+        let trouble = match (&health.blocked, &health.hook) {
+            (Some((reason, text)), _) | (None, HookHealth::Failing(reason, text)) => Some((cut(reason), cut(text))),
+            (None, HookHealth::Unknown | HookHealth::Reachable) => None,
+        };
+        let hook = match &health.hook {
+            HookHealth::Unknown => None,
+            HookHealth::Reachable => Some(true),
+            HookHealth::Failing(..) => Some(false),
+        };
+        let Failing { count, parents, longest, last } = &health.failing;
+        Self { parents: *parents, failing: *count, longest: cut(longest), last: cut(last), hook, trouble, unlabelled }
+    }
+}
+
+impl Health {
+    /// Adds what other members, by name, know of their parts of the controller.
+    pub fn add(&mut self, parts: &[(String, Part)]) {
+        for (member, part) in parts {
+            self.failing.parents += part.parents;
+            self.failing.count += part.failing;
+            if self.failing.longest.is_empty() {
+                self.failing.longest.clone_from(&part.longest);
+            }
+            if self.failing.last.is_empty() {
+                self.failing.last.clone_from(&part.last);
+            }
+            match (part.hook, &part.trouble) {
+                (Some(false), Some((reason, text))) if !matches!(self.hook, HookHealth::Failing(..)) => {
+                    self.hook = HookHealth::Failing(reason.clone().into(), format!("at {member}: {text}"));
+                }
+                (Some(true), _) if self.hook == HookHealth::Unknown => self.hook = HookHealth::Reachable,
+                _ => {}
+            }
+            if let (Some(true) | None, Some((reason, text)), None) = (part.hook, &part.trouble, &self.blocked) {
+                self.blocked = Some((reason.clone().into(), format!("at {member}: {text}")));
+            }
+        }
+    }
+}
+
 /// What the calls of a hook showed.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum HookHealth {
@@ -62,7 +169,7 @@ pub enum HookHealth {
     /// The last call was answered.
     Reachable,
     /// The last call failed: reason and message.
-    Failing(&'static str, String),
+    Failing(Cow<'static, str>, String),
 }
 
 /// The conditions that `health` amounts to. Those whose status is what `present` says keep their transition time;
@@ -76,11 +183,11 @@ pub fn conditions(health: &Health, generation: i64, present: &[Condition], now: 
     let hook = match &health.hook {
         HookHealth::Unknown => ("HookReachable", "Unknown", "NotCalled", "no hook call was answered yet".to_owned()),
         HookHealth::Reachable => ("HookReachable", "True", "Answered", "the last hook call was answered".to_owned()),
-        HookHealth::Failing(reason, message) => ("HookReachable", "False", *reason, message.clone()),
+        HookHealth::Failing(reason, message) => ("HookReachable", "False", &**reason, message.clone()),
     };
     let ready = match (&health.rejected, &health.blocked, &health.hook) {
         (Some(_), _, _) => ("Ready", "False", "Invalid", "the declaration can't be used; see Accepted".to_owned()),
-        (None, Some((reason, message)), _) => ("Ready", "False", *reason, message.clone()),
+        (None, Some((reason, message)), _) => ("Ready", "False", &**reason, message.clone()),
         (None, None, HookHealth::Failing(..)) => {
             ("Ready", "False", "HookFailing", "the hook's last call failed; see HookReachable".to_owned())
         }
@@ -96,8 +203,10 @@ pub fn conditions(health: &Health, generation: i64, present: &[Condition], now: 
             }
         },
     };
+    let placement = health.placement.as_ref().map(placed);
     [accepted, hook, ready]
         .into_iter()
+        .chain(placement.into_iter().flatten())
         .map(|(kind, status, reason, message)| {
             let before = present.iter().find(|condition| condition.kind == kind && condition.status == status);
             Condition {
@@ -110,6 +219,29 @@ pub fn conditions(health: &Health, generation: i64, present: &[Condition], now: 
             }
         })
         .collect()
+}
+
+/// The conditions of a placement.
+fn placed(placement: &Placement) -> [(&'static str, &'static str, &'static str, String); 3] {
+    let (status, reason, text) = match placement.division {
+        Division::Sharded => ("True", "Sharded", "the parents are divided among all members by shards"),
+        Division::Whole => ("False", "Whole", "one member has all parents"),
+        Division::Turning => ("Unknown", "Turning", "the members are changing how the parents are divided"),
+        Division::NoTable => (
+            "False",
+            "NoTable",
+            "one member has all parents: install the CRD shardtables.ringmaster.dev (ringmaster crds)",
+        ),
+    };
+    let told = |kind, reason, text: &Option<String>, otherwise: (&'static str, &str)| match text {
+        Some(text) => (kind, "True", reason, text.clone()),
+        None => (kind, "False", otherwise.0, otherwise.1.to_owned()),
+    };
+    [
+        ("Sharded", status, reason, text.to_owned()),
+        told("Rebalancing", "Moving", &placement.moving, ("Steady", "nothing has been changing hands for long")),
+        told("Unassigned", "NoMember", &placement.unassigned, ("Assigned", "everything has a member")),
+    ]
 }
 
 #[cfg(test)]
@@ -126,9 +258,15 @@ mod tests {
 
     #[test]
     fn say_what_is_wrong_first() {
-        let fine = Health { rejected: None, blocked: None, hook: HookHealth::Reachable, failing: Failing::default() };
+        let fine = Health {
+            rejected: None,
+            blocked: None,
+            hook: HookHealth::Reachable,
+            failing: Failing::default(),
+            placement: None,
+        };
         expect(&fine, [("True", "Valid"), ("True", "Answered"), ("True", "Running")]);
-        let down = Health { hook: HookHealth::Failing("ConnectionRefused", "x".into()), ..fine.clone() };
+        let down = Health { hook: HookHealth::Failing("ConnectionRefused".into(), "x".into()), ..fine.clone() };
         expect(&down, [("True", "Valid"), ("False", "ConnectionRefused"), ("False", "HookFailing")]);
         let failing = |count| Health {
             failing: Failing { count, parents: 2, longest: "n/b since t".into(), last: "n/a: x".into() },
@@ -139,10 +277,64 @@ mod tests {
         assert!(
             conditions(&failing(1), 1, &[], "now")[2].message.contains("1 of 2 parents failed, of n/b since t; n/a: x")
         );
-        let blocked = Health { blocked: Some(("ParentKindNotServed", "x".into())), ..fine.clone() };
+        let blocked = Health { blocked: Some(("ParentKindNotServed".into(), "x".into())), ..fine.clone() };
         expect(&blocked, [("True", "Valid"), ("True", "Answered"), ("False", "ParentKindNotServed")]);
         let rejected = Health { rejected: Some("spec.x: y".into()), ..fine };
         expect(&rejected, [("False", "Invalid"), ("True", "Answered"), ("False", "Invalid")]);
+    }
+
+    #[test]
+    fn placement_is_three_conditions_more() {
+        let placement =
+            |division, moving: Option<&str>| Placement { division, moving: moving.map(Into::into), unassigned: None };
+        let told = |placement| {
+            let health = Health {
+                rejected: None,
+                blocked: None,
+                hook: HookHealth::Reachable,
+                failing: Failing::default(),
+                placement: Some(placement),
+            };
+            let told = conditions(&health, 1, &[], "now").split_off(3);
+            told.into_iter().map(|c| format!("{} {} {}", c.kind, c.status, c.reason)).collect::<Vec<_>>()
+        };
+        let steady = "Rebalancing False Steady";
+        let assigned = "Unassigned False Assigned";
+        assert_eq!(told(placement(Division::Sharded, None)), ["Sharded True Sharded", steady, assigned]);
+        assert_eq!(told(placement(Division::NoTable, None)), ["Sharded False NoTable", steady, assigned]);
+        let moving = told(placement(Division::Whole, Some("3 shards")));
+        assert_eq!(moving, ["Sharded False Whole", "Rebalancing True Moving", assigned]);
+    }
+
+    #[test]
+    fn members_parts_add_up() {
+        let own = Health {
+            rejected: None,
+            blocked: None,
+            hook: HookHealth::Unknown,
+            failing: Failing { count: 0, parents: 3, ..Failing::default() },
+            placement: None,
+        };
+        let part = |failing, hook, trouble: Option<(&str, &str)>| Part {
+            parents: 4,
+            failing,
+            longest: "n/a since t".into(),
+            last: "n/a: x".into(),
+            hook,
+            trouble: trouble.map(|(reason, text)| (reason.into(), text.into())),
+            unlabelled: 0,
+        };
+        let mut all = own;
+        all.add(&[("m1".into(), part(1, Some(true), None)), ("m2".into(), part(2, None, None))]);
+        assert_eq!((all.failing.parents, all.failing.count, all.hook.clone()), (11, 3, HookHealth::Reachable));
+        assert_eq!(all.failing.longest, "n/a since t");
+        all.add(&[("m3".into(), part(0, Some(false), Some(("Timeout", "slow"))))]);
+        assert_eq!(all.hook, HookHealth::Failing("Timeout".into(), "at m3: slow".into()));
+        all.add(&[("m4".into(), part(0, None, Some(("Forbidden", "no"))))]);
+        assert_eq!(all.blocked, Some(("Forbidden".into(), "at m4: no".into())));
+        let text = serde_json::to_string(&Part::new(&all, 2)).unwrap();
+        assert_eq!(serde_json::from_str::<Part>(&text).unwrap(), Part::new(&all, 2));
+        assert_eq!(serde_json::to_string(&Part::default()).unwrap(), r#"{"parents":0}"#);
     }
 
     #[test]
@@ -150,11 +342,12 @@ mod tests {
         let mut health = Health {
             rejected: None,
             blocked: None,
-            hook: HookHealth::Failing("Timeout", "a".into()),
+            hook: HookHealth::Failing("Timeout".into(), "a".into()),
             failing: Failing::default(),
+            placement: None,
         };
         let first = conditions(&health, 1, &[], "t1");
-        health.hook = HookHealth::Failing("ConnectionRefused", "b".into());
+        health.hook = HookHealth::Failing("ConnectionRefused".into(), "b".into());
         let second = conditions(&health, 2, &first, "t2");
         assert_eq!((second[1].last_transition_time.as_str(), second[1].reason.as_str()), ("t1", "ConnectionRefused"));
         assert_eq!(second[1].observed_generation, 2);

@@ -30,6 +30,8 @@ pub struct Controller {
     pub generate_selector: bool,
     /// Sync every parent this often, changed or not.
     pub resync_period: Option<Duration>,
+    /// Its parents are divided among the members by shards; else one member has them all.
+    pub sharded: bool,
     /// Do nothing while set.
     pub paused: bool,
     /// The sync hook.

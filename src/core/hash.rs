@@ -5,9 +5,7 @@
 use xxhash_rust::xxh64::xxh64;
 
 use crate::key::{ObjectKey, Resource};
-
-/// Into how many shards all parents of an installation are divided. Fixed for ever: labels hold the number.
-pub const SHARDS: u64 = 256;
+use crate::shards::SHARDS;
 
 /// XXH64 with seed 0.
 #[must_use]
@@ -19,8 +17,14 @@ pub fn xxh(bytes: &[u8]) -> u64 {
 /// the namespace is empty for cluster-scoped kinds.
 #[must_use]
 pub fn shard(resource: &Resource, key: &ObjectKey) -> u8 {
-    let text = format!("{}/{}/{}/{}", resource.api_version.group(), resource.kind, key.namespace(), key.name());
-    u8::try_from(xxh(text.as_bytes()) % SHARDS).unwrap_or(0)
+    shard_of(resource.api_version.group(), &resource.kind, key.namespace(), key.name())
+}
+
+/// The same by the parts.
+#[must_use]
+pub fn shard_of(group: &str, kind: &str, namespace: &str, name: &str) -> u8 {
+    let text = [group, "/", kind, "/", namespace, "/", name].concat();
+    u8::try_from(xxh(text.as_bytes()) % SHARDS as u64).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -29,6 +33,20 @@ mod tests {
     use crate::key::ApiVersion;
 
     /// XXH64 of these texts as other implementations print them (Python's xxhash, Go's cespare/xxhash).
+    /// The file that others test their own implementation with.
+    #[test]
+    fn shards_are_those_of_the_published_file() {
+        let text = include_str!("../../docs/shard-vectors.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let vectors = vectors.as_array().or_else(|| vectors["vectors"].as_array()).unwrap();
+        assert!(vectors.len() >= 32);
+        for vector in vectors {
+            let part = |name: &str| vector[name].as_str().unwrap();
+            let shard = shard_of(part("group"), part("kind"), part("namespace"), part("name"));
+            assert_eq!(u64::from(shard), vector["shard"].as_u64().unwrap(), "{vector}");
+        }
+    }
+
     #[test]
     fn shards_follow_the_published_vectors() {
         assert_eq!(xxh(b""), 0xef46_db37_51d8_e999);

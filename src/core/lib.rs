@@ -7,6 +7,8 @@
 //!   queue                which parent is next
 //!   hook                 what is asked of the webhook, and what it answered
 //!   plan                 (parent, children, reply) -> actions
+//!   shards, table        who owns which part of the work, and how it changes hands
+//!   lease                who lives, and how long one may work oneself
 //!   watch                what to ask the API server next to stay informed of one kind
 //!   condition            what a controller's status says
 //! ```
@@ -21,8 +23,11 @@ pub mod dialect;
 pub mod hash;
 pub mod hook;
 pub mod key;
+pub mod lease;
 pub mod object;
 pub mod plan;
 pub mod queue;
 pub mod selector;
+pub mod shards;
+pub mod table;
 pub mod watch;

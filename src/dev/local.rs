@@ -7,6 +7,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -191,7 +192,9 @@ impl Local {
 
     /// The same for the engine.
     pub(crate) fn connection(&self) -> Connection {
-        Connection { client: self.client(), host: self.address.ip().to_string(), port: self.address.port() }
+        let front = self.front.clone();
+        let another = Arc::new(move || Ok(kube::Client::new(InProcess::new(front.clone(), User::admin()), "default")));
+        Connection { client: self.client(), another, host: self.address.ip().to_string(), port: self.address.port() }
     }
 
     /// Ends it: no new connections, objects saved, the kubeconfig removed if it is still ours.

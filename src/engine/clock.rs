@@ -30,3 +30,18 @@ pub(crate) fn wall_time() -> String {
 pub(crate) fn random() -> u64 {
     fastrand::u64(..)
 }
+
+/// The clock that a member's right to work is measured by: time since the machine started, suspended or not.
+pub(crate) fn boot_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+/// The wall clock in RFC 3339 to the microsecond, as a Lease holds it, and in seconds since 1970. Written for people,
+/// and to make numbers that rise; nothing is ever due by it.
+#[expect(clippy::disallowed_methods, reason = "see above")]
+pub(crate) fn lease_time() -> (String, u64) {
+    let now = jiff::Timestamp::now();
+    (format!("{now:.6}"), u64::try_from(now.as_second()).unwrap_or_default())
+}

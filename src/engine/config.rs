@@ -16,6 +16,7 @@ use crate::telemetry;
 use source::{Given, Layer, Text};
 
 mod flags;
+mod membership;
 mod source;
 mod value;
 
@@ -23,6 +24,7 @@ mod value;
 mod tests;
 
 pub use flags::{ENV_PREFIX, Flags, normalize_args};
+pub use membership::{MAX_MEMBER_NAME_CHARS, Membership};
 
 /// Largest configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -126,6 +128,9 @@ pub enum Error {
         /// Where and why.
         source: Box<::config::ConfigError>,
     },
+    /// The times of a Lease don't fit together; each is well by itself.
+    #[error(transparent)]
+    Lease(#[from] ringmaster_core::lease::Error),
     /// The sources can't be put together.
     #[error("cannot merge flags, environment and file")]
     Merge(#[source] Box<::config::ConfigError>),
@@ -184,8 +189,15 @@ pub struct Settings {
     pub cache_flush_interval: Option<Duration>,
     /// Labels of the controllers that are run; `None` for all.
     pub target_label_selector: Option<Selector>,
+    /// What this member is called, and its Lease.
+    pub membership: Membership,
     /// Where metrics are served; `None` for nowhere. Port 0 takes a free one.
     pub metrics_address: Option<SocketAddr>,
+    /// Whether metrics are served at a free port of loopback if that one is busy: outside a pod, where no address was
+    /// given, so that several members can be started side by side.
+    pub metrics_falls_back: bool,
+    /// The same for health.
+    pub health_falls_back: bool,
     /// Where health is served; `None` for nowhere. Port 0 takes a free one.
     pub health_probe_address: Option<SocketAddr>,
     /// Events per second that one object may cause in the long run: above 0, at most [`MAX_EVENTS_QPS`].
@@ -254,6 +266,9 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
 impl Given {
     fn settings(&mut self, place: Place) -> Result<Settings, Error> {
         self.ignored()?;
+        let given = |name: &str| self.is_given(name);
+        let [metrics_falls_back, health_falls_back] =
+            ["metrics-address", "health-probe-bind-address"].map(|name| place == Place::Machine && !given(name));
         let (metrics_address, health_probe_address) = self.addresses(place)?;
         let (log_format, log_level) = self.logging(place)?;
         Ok(Settings {
@@ -264,7 +279,10 @@ impl Given {
             })?,
             cache_flush_interval: self.cache_flush_interval()?,
             target_label_selector: self.selector()?,
+            membership: self.membership(place)?,
             metrics_address,
+            metrics_falls_back,
+            health_falls_back,
             health_probe_address,
             events_qps: self.or("events-qps", DEFAULT_EVENTS_QPS, |text| value::rate(text, MAX_EVENTS_QPS))?,
             events_burst: self
@@ -374,7 +392,8 @@ impl Given {
 
     /// Takes out what is accepted for Metacontroller's sake only, with a notice for each that asks for something.
     fn ignored(&mut self) -> Result<(), Error> {
-        const ONE_OWNER: &str = "no leader is elected; run one replica for now";
+        const ONE_OWNER: &str =
+            "members share the work and need no leader; --lease-duration and its like set the Leases";
         const NO_LIMIT: &str = "requests to the API server have no client-side limit";
         const NAMES: [(&str, &str); 6] = [
             ("leader-election", ONE_OWNER),

@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::clock::{Clock, random};
+use crate::member::pulse::{BEAT, Part, Pulse};
 use crate::metrics::{ControllerMetrics, Sample, count};
 
-/// Nothing is waited for longer than this, timer or not; a bound for a lost wake-up that nobody knows of.
-const MAX_SLEEP: Duration = Duration::from_secs(10);
+/// Nothing is waited for longer than this, timer or not: whoever waits for work says that it is alive.
+const MAX_SLEEP: Duration = BEAT;
 
 /// Runs one sync of one key.
 pub(crate) type Work = Box<dyn Fn(Popped) -> BoxFuture<'static, Outcome> + Send + Sync>;
@@ -88,12 +89,31 @@ impl Dispatch {
         self.wake.notify_one();
     }
 
+    /// Queues keys spread over the first `within`.
+    pub(crate) fn add_spread(&self, keys: Vec<SyncKey>, within: Duration) {
+        let now = self.clock.now();
+        let step = within / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX);
+        let mut queue = self.queue.lock();
+        for (key, place) in keys.into_iter().zip(1..) {
+            self.counted(key.controller, ControllerMetrics::added);
+            queue.add_after(key, Priority::Background, step * place, now);
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
     pub(crate) fn remove(&self, key: &SyncKey) {
         self.queue.lock().remove(key);
     }
 
     /// Runs syncs until `stop`; then starts no more and waits for those that run, until `abort` ends them.
-    pub(crate) async fn run(self: Arc<Self>, work: Work, stop: CancellationToken, abort: CancellationToken) {
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        work: Work,
+        pulse: Arc<Pulse>,
+        stop: CancellationToken,
+        abort: CancellationToken,
+    ) {
         let mut running: JoinSet<Outcome> = JoinSet::new();
         let mut keys: HashMap<Id, SyncKey> = HashMap::new();
         loop {
@@ -102,6 +122,7 @@ impl Dispatch {
             } else if running.is_empty() {
                 return;
             }
+            pulse.beat(Part::Dispatch);
             let sleep = self.time_to_next_timer();
             tokio::select! {
                 () = abort.cancelled() => {

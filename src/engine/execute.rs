@@ -16,6 +16,7 @@ use ringmaster_core::selector::Selector;
 
 use crate::changes::{Change, Changes};
 use crate::hosted::{ChildKind, Hosted};
+use crate::member::guard::Permit;
 
 /// Writes of one sync that run at once.
 pub(crate) const MAX_WRITES_AT_ONCE: usize = 8;
@@ -27,6 +28,7 @@ pub(crate) struct Executor<'a> {
     pub(crate) client: &'a Client,
     pub(crate) hosted: &'a Hosted,
     pub(crate) key: &'a SyncKey,
+    pub(crate) permit: &'a Permit,
     pub(crate) parent: &'a Object,
     pub(crate) selector: &'a Selector,
 }
@@ -84,6 +86,11 @@ impl Failures {
     /// Whether nothing failed but that our picture was old.
     pub(crate) fn is_only_stale(&self) -> bool {
         self.count == 0
+    }
+
+    /// Whether a write wasn't made because this member had no right to it.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.errors.iter().any(|error| matches!(error, WriteError::Call(error) if error.is_fenced()))
     }
 
     /// How long the API server wants to be left alone, as the most patient of its answers says.
@@ -197,7 +204,8 @@ impl Executor<'_> {
         let child = self.child(delete.kind)?;
         let object = &delete.object;
         let change = if delete.recreate { Change::Recreated } else { Change::Deleted };
-        match self.client.delete(&child.resource, Preconditions(object)).await {
+        let write = async |client: Client| client.delete(&child.resource, Preconditions(object)).await;
+        match self.permit.write(self.client, "deleting a child", write).await {
             Ok(Some(left)) => child.shared.answer(left, None, Some(self.key)),
             Ok(None) => child.shared.gone(object.key(), object.uid(), Some(self.key)),
             Err(error) if error.is_object_not_found() => {
@@ -211,7 +219,9 @@ impl Executor<'_> {
 
     async fn create(&self, create: Create) -> Written {
         let child = self.child(create.kind)?;
-        match self.client.create(&child.resource, create.key.namespace(), create.body).await {
+        let (namespace, body) = (create.key.namespace(), create.body);
+        let write = async |client: Client| client.create(&child.resource, namespace, body).await;
+        match self.permit.write(self.client, "creating a child", write).await {
             Ok(answer) => {
                 child.shared.answer(answer, Some(create.desired), Some(self.key));
                 Ok(Some((Change::Created, create.kind, create.key)))
@@ -226,7 +236,8 @@ impl Executor<'_> {
     async fn update(&self, update: Update) -> Written {
         let child = self.child(update.kind)?;
         let object = &update.object;
-        match self.client.replace(&child.resource, object.key(), update.body).await {
+        let write = async |client: Client| client.replace(&child.resource, object.key(), update.body).await;
+        match self.permit.write(self.client, "updating a child", write).await {
             Ok(answer) => {
                 child.shared.answer(answer, Some(update.desired), Some(self.key));
                 Ok(Some((Change::Updated, update.kind, object.key().clone())))
@@ -236,7 +247,8 @@ impl Executor<'_> {
     }
 
     async fn status(&self, patch: Vec<u8>) -> Result<(), Failure> {
-        match self.client.patch_status(&self.hosted.parent, self.parent.key(), patch).await {
+        let write = async |client: Client| client.patch_status(&self.hosted.parent, self.parent.key(), patch).await;
+        match self.permit.write(self.client, "the status", write).await {
             Ok(answer) => {
                 self.hosted.parents.answer(answer, None, Some(self.key));
                 Ok(())
@@ -321,6 +333,10 @@ impl Executor<'_> {
             )),
         };
         child.shared.answer(found, None, Some(self.key));
+        // What has no label isn't kept: it is read again before the next sync, and gets its label then.
+        if whose.is_none() && self.hosted.sharded.is_some() {
+            self.hosted.note_unknown(&self.key.parent, Some(kind), key);
+        }
         match whose {
             None => Failure::Stale(format!("{what} was there before it was seen")),
             Some(whose) => Failure::Error(WriteError::Taken { what, whose }),

@@ -9,30 +9,45 @@ use std::time::{Duration, Instant};
 
 use futures::future::select_all;
 use parking_lot::{Mutex, RwLock};
-use ringmaster_cluster::{Discovery, Subject, Watch};
+use ringmaster_cluster::{Client, Discovery, Subject};
 use ringmaster_core::cache::Change;
 use ringmaster_core::controller::Controller;
 use ringmaster_core::hook::Limits;
-use ringmaster_core::key::{ApiVersion, ControllerId, Resource};
+use ringmaster_core::key::{ApiVersion, ControllerId, ObjectKey, Resource};
 use ringmaster_core::queue::Priority;
+use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL, Shards};
+use ringmaster_core::table::RowId;
+use ringmaster_core::table::duty::Done;
+use ringmaster_core::watch::Scope;
 use ringmaster_hooks::{Target, check_url};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::dispatch::Dispatch;
-use crate::hosted::{ChildKind, Hosted};
+use crate::hosted::{ChildKind, Hosted, Sharded};
+use crate::labels::Labels;
+use crate::member::declared::DeclaredControllers;
+use crate::member::guard::Guard;
+use crate::member::posts::{Post, Posts, Stand};
 use crate::metrics::{Metrics, Sample, count};
 use crate::route::{ChildRoute, ParentRoute, index_parent};
+use crate::serve::Kinds;
 use crate::status::Board;
+use crate::strays::Stray;
+use crate::streams::State;
 use crate::tell::Tell;
-use crate::watches::{State, Subscription, Watches};
+use crate::unlabelled::{StrayChildren, StrayParents};
+use crate::watches::{Subscription, Watches};
 
 /// What isn't served, or can't be watched, is looked at again after this long, doubling up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+pub(crate) const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// Kinds that are in doubt are looked up again at most this often.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The parents of a row that killed its owners begin within this time.
+const DELAYED_BEGIN: Duration = Duration::from_secs(60);
 
 /// Why a controller's watches fail when the API server itself is away.
 pub(crate) const UNREACHABLE: &str = "ApiServerUnreachable";
@@ -40,7 +55,7 @@ pub(crate) const UNREACHABLE: &str = "ApiServerUnreachable";
 /// What every hosted controller needs.
 pub(crate) struct Stage {
     pub(crate) discovery: Discovery,
-    pub(crate) watches: Watches,
+    pub(crate) watches: Arc<Watches>,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) tell: Tell,
     pub(crate) metrics: Arc<Metrics>,
@@ -49,6 +64,15 @@ pub(crate) struct Stage {
     pub(crate) flush_interval: Option<Duration>,
     pub(crate) hosted: RwLock<HashMap<ControllerId, Arc<Hosted>>>,
     pub(crate) next_id: AtomicU32,
+    pub(crate) client: Client,
+    /// What this member may do.
+    pub(crate) guard: Arc<Guard>,
+    /// Which part of the table is whose to do.
+    pub(crate) posts: Arc<Posts>,
+    /// Which controllers shall run.
+    pub(crate) declared: Arc<DeclaredControllers>,
+    /// Labels to put right.
+    pub(crate) labels: Arc<Labels>,
 }
 
 impl Stage {
@@ -81,6 +105,16 @@ impl Stage {
                 each_value(&|hosted| hosted.board.failing_longest().as_secs_f64()),
             ),
             Sample::gauge(
+                "ringmaster_unassigned_objects",
+                "Parents in this member's shards that have no label of their shard yet",
+                each(&|hosted| hosted.unlabelled_count().0),
+            ),
+            Sample::gauge(
+                "ringmaster_unassigned_oldest_seconds",
+                "How long the first of the parents without a label has been seen without it",
+                each_value(&|hosted| hosted.unlabelled_count().1.as_secs_f64()),
+            ),
+            Sample::gauge(
                 "ringmaster_parents_refused",
                 "Parents that the hook refused until they change",
                 each(&Hosted::terminal_count),
@@ -90,13 +124,15 @@ impl Stage {
 }
 
 /// Why a round of hosting ended.
-enum Ended {
+pub(crate) enum Ended {
     Cancelled,
     /// A kind isn't served, or no longer: everything is looked up anew.
     Again,
+    /// The table wants something else of this member.
+    Turned,
 }
 
-/// Hosts a controller until cancelled.
+/// Hosts a controller until cancelled: as much of it as the table gives this member.
 pub(crate) async fn host(
     stage: Arc<Stage>,
     model: Controller,
@@ -114,46 +150,83 @@ pub(crate) async fn host(
             return;
         }
     };
-    let round = Round { stage, model, board, subject, target, cancel };
+    let post = stage.posts.post(&model.uid);
+    let mut stand = post.stand();
+    let round = Round { stage, model, board, subject, target, post, cancel };
     let mut wait = RETRY.0;
-    while let Ended::Again = round.run(&mut wait).await {
-        if tokio::time::timeout(wait, round.cancel.cancelled()).await.is_ok() {
-            return;
+    loop {
+        let turned = stand.changed();
+        match round.run(&mut wait).await {
+            Ended::Cancelled => return,
+            Ended::Turned => drop(turned),
+            Ended::Again => {
+                tokio::select! {
+                    () = round.cancel.cancelled() => return,
+                    _ = turned => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
+                wait = (wait * 2).min(RETRY.1);
+            }
         }
-        wait = (wait * 2).min(RETRY.1);
     }
 }
 
-struct Round {
-    stage: Arc<Stage>,
-    model: Controller,
-    board: Arc<Board>,
-    subject: Subject,
-    target: Target,
-    cancel: CancellationToken,
+/// One try to do what the table wants, from the look at the kinds to the end.
+pub(crate) struct Round {
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) model: Controller,
+    pub(crate) board: Arc<Board>,
+    pub(crate) subject: Subject,
+    pub(crate) target: Target,
+    pub(crate) post: Arc<Post>,
+    pub(crate) cancel: CancellationToken,
 }
 
 impl Round {
     async fn run(&self, wait: &mut Duration) -> Ended {
+        let mut stand = self.post.stand();
+        let begun = *stand.borrow_and_update();
+        if begun == Stand::Nothing {
+            // Nothing is said before the table was seen: it may be this member's.
+            let settled = async {
+                self.stage.posts.settled().await;
+                self.board.elsewhere();
+                std::future::pending::<()>().await;
+            };
+            return tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => Ended::Cancelled,
+                _ = stand.changed() => Ended::Turned,
+                () = settled => Ended::Turned,
+            };
+        }
+        match begun {
+            Stand::Nothing | Stand::Warm(_) => {}
+            Stand::Whole { .. } => self.board.here(true),
+            Stand::Sharded { .. } => self.board.here(false),
+        }
         let kinds = tokio::select! {
             () = self.cancel.cancelled() => return Ended::Cancelled,
             kinds = self.find_kinds() => kinds,
         };
         let Some((parent, children)) = kinds else { return Ended::Again };
-        let (hosted, subscriptions) = self.subscribe(parent, children);
-        let mut states: Vec<_> = subscriptions.iter().map(|subscription| subscription.shared().state()).collect();
-        if let Some(ended) = self.wait_until_synced(&subscriptions, &mut states).await {
-            return ended;
-        }
-        *wait = RETRY.0;
-        self.start(&hosted);
-        let ended = self.serve(&hosted, &mut states).await;
+        let sharded = matches!(begun, Stand::Sharded { .. });
+        let (hosted, subscriptions) = self.subscribe(parent, children, sharded);
+        let states: Vec<_> = subscriptions.iter().map(|subscription| subscription.shared().state()).collect();
+        let mut kinds = Kinds { subscriptions, states };
+        let ended = if sharded {
+            self.serve_shards(&hosted, &mut kinds, stand, wait).await
+        } else {
+            self.serve_whole(&hosted, &mut kinds, stand, wait).await
+        };
         // Its keys go first, then its running syncs end, then its watches.
         hosted.active.store(false, Ordering::Release);
-        self.stage.dispatch.forget(hosted.id).await;
-        self.stage.hosted.write().remove(&hosted.id);
-        info!(controller = %self.model.name, "stopped");
-        drop(subscriptions);
+        if self.stage.hosted.read().contains_key(&hosted.id) {
+            self.stage.dispatch.forget(hosted.id).await;
+            self.stage.hosted.write().remove(&hosted.id);
+            info!(controller = %self.model.name, "stopped");
+        }
+        drop(kinds);
         ended
     }
 
@@ -201,6 +274,7 @@ impl Round {
     }
 
     fn block(&self, reason: &'static str, text: String) {
+        self.held_back();
         let news = self.board.block(reason, text.clone());
         // An outage is told once for all, and no event could be posted.
         if news && reason != UNREACHABLE {
@@ -209,20 +283,60 @@ impl Round {
         }
     }
 
-    fn subscribe(&self, parent: Arc<Resource>, children: Vec<Arc<Resource>>) -> (Arc<Hosted>, Vec<Subscription>) {
+    /// A controller that can't be warmed holds no hand-over back but its own.
+    fn held_back(&self) {
+        let stand = *self.post.stand().borrow();
+        match stand {
+            Stand::Nothing | Stand::Whole { label: None, .. } => {}
+            Stand::Warm(epoch) => {
+                self.stage.posts.tell(Done::Warm(RowId::Controller(self.model.uid.clone()), epoch));
+            }
+            // What can't be labelled now is labelled once it is seen without.
+            Stand::Whole { label: Some(epoch), .. } => {
+                self.stage.posts.tell(Done::Labelled(self.model.uid.clone(), epoch));
+            }
+            Stand::Sharded { .. } => self.post.set_warm(&self.stage.posts, Shards::ALL),
+        }
+    }
+
+    fn subscribe(
+        &self,
+        parent: Arc<Resource>,
+        children: Vec<Arc<Resource>>,
+        sharded: bool,
+    ) -> (Arc<Hosted>, Vec<Subscription>) {
         let slot = Arc::new(OnceLock::new());
-        let everything = |resource: &Arc<Resource>| Watch { resource: Arc::clone(resource), selector: String::new() };
-        let dispatch = &self.stage.dispatch;
-        let route = ParentRoute { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch) };
-        let parents = self.stage.watches.subscribe(everything(&parent), Arc::new(route));
-        let mut subscriptions = vec![parents];
+        let scope = |label: &'static str| if sharded { Scope::Sharded(label) } else { Scope::Everything };
+        let (dispatch, labels, watches) = (&self.stage.dispatch, &self.stage.labels, &self.stage.watches);
+        let route =
+            ParentRoute { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch), labels: Arc::clone(labels) };
+        let mut subscriptions = vec![watches.subscribe(Arc::clone(&parent), scope(SELF_LABEL), Arc::new(route))];
+        let mut strays = Vec::new();
+        if sharded {
+            let listener = StrayParents { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch) };
+            let selector = Shards::none_selector(SELF_LABEL);
+            strays.push(watches.strays(Arc::clone(&parent), selector, Arc::new(listener)));
+        }
         let mut kinds = Vec::with_capacity(children.len());
-        for (resource, rule) in children.into_iter().zip(&self.model.children) {
-            let route = ChildRoute { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch) };
-            let subscription = self.stage.watches.subscribe(everything(&resource), Arc::new(route));
+        for (kind, (resource, rule)) in children.into_iter().zip(&self.model.children).enumerate() {
+            let route = ChildRoute {
+                hosted: Arc::clone(&slot),
+                dispatch: Arc::clone(dispatch),
+                labels: Arc::clone(labels),
+                kind,
+            };
+            let subscription = watches.subscribe(Arc::clone(&resource), scope(OWNER_LABEL), Arc::new(route));
             let shared = Arc::clone(subscription.shared());
-            shared.index_orphans();
-            kinds.push(ChildKind { resource, strategy: rule.strategy, shared });
+            let stray = if sharded {
+                let listener = Arc::new(StrayChildren::new(Arc::clone(&slot), Arc::clone(dispatch), kind));
+                let seen = Arc::clone(&listener) as Arc<dyn Stray>;
+                strays.push(watches.strays(Arc::clone(&resource), format!("!{OWNER_LABEL}"), seen));
+                Some(listener)
+            } else {
+                shared.index_orphans();
+                None
+            };
+            kinds.push(ChildKind { resource, strategy: rule.strategy, shared, strays: stray });
             subscriptions.push(subscription);
         }
         let hosted = Arc::new(Hosted {
@@ -236,6 +350,9 @@ impl Round {
             board: Arc::clone(&self.board),
             active: AtomicBool::new(false),
             doubt: Notify::new(),
+            labels: AtomicBool::new(false),
+            sharded: sharded.then(Sharded::default),
+            _strays: strays,
             index: Mutex::default(),
             notes: Mutex::default(),
         });
@@ -244,28 +361,8 @@ impl Round {
         (hosted, subscriptions)
     }
 
-    /// `None` once all watches are informed.
-    async fn wait_until_synced(
-        &self,
-        subscriptions: &[Subscription],
-        states: &mut [watch::Receiver<State>],
-    ) -> Option<Ended> {
-        loop {
-            if let Some(ended) = self.judge(states, subscriptions.iter().all(|s| s.shared().is_synced())) {
-                return Some(ended);
-            }
-            if subscriptions.iter().all(|subscription| subscription.shared().is_synced()) {
-                return None;
-            }
-            tokio::select! {
-                () = self.cancel.cancelled() => return Some(Ended::Cancelled),
-                () = any_changed(states) => {}
-            }
-        }
-    }
-
     /// Looks at the watches: one whose kind isn't served any more ends the round; others that fail are told.
-    fn judge(&self, states: &mut [watch::Receiver<State>], running: bool) -> Option<Ended> {
+    pub(crate) fn judge(&self, states: &mut [watch::Receiver<State>], running: bool) -> Option<Ended> {
         let mut trouble = None;
         for (index, state) in states.iter_mut().enumerate() {
             let State::Troubled(reason, text, not_served) = &*state.borrow_and_update() else { continue };
@@ -297,25 +394,38 @@ impl Round {
         None
     }
 
-    fn start(&self, hosted: &Arc<Hosted>) {
+    /// Changes lead to syncs from now on.
+    pub(crate) fn start(&self, hosted: &Arc<Hosted>) {
         self.stage.hosted.write().insert(hosted.id, Arc::clone(hosted));
         self.stage.dispatch.register(hosted.id, Arc::clone(&hosted.metrics));
         hosted.active.store(true, Ordering::Release);
-        let parents: Vec<_> = hosted.parents.store().iter().cloned().collect();
-        for new in parents {
-            index_parent(hosted, &Change::Applied { old: None, new });
-        }
-        // What went while nobody watched leaves no trace.
-        hosted.board.retain(|parent| hosted.has(parent));
-        let keys = hosted.parent_keys();
-        info!(controller = %self.model.name, parents = keys.len(), hook = %self.target.uri, "started");
-        self.stage.dispatch.add_all(keys.into_iter(), Priority::Background);
         self.board.run(Arc::downgrade(hosted));
         self.stage.tell.event(self.subject.clone(), false, "Started", format!("syncing {}", hosted.parent));
     }
 
+    /// Every parent that this member has just become the owner of, is indexed and queued.
+    pub(crate) fn begin(&self, hosted: &Hosted, is_new: impl Fn(&ObjectKey) -> bool, delayed: bool) {
+        let parents: Vec<_> = hosted.parents.store().iter().filter(|parent| is_new(parent.key())).cloned().collect();
+        let mut keys = Vec::with_capacity(parents.len());
+        for new in parents {
+            if hosted.selects(&new) {
+                keys.push(hosted.key(new.key()));
+            }
+            index_parent(hosted, &Change::Applied { old: None, new });
+        }
+        // What went while nobody watched leaves no trace.
+        hosted.board.retain(|parent| !is_new(parent) || hosted.has(parent));
+        info!(controller = %self.model.name, parents = keys.len(), hook = %self.target.uri, "started");
+        if delayed {
+            warn!(controller = %self.model.name, "its last members died at this work: it begins with a delay");
+            self.stage.dispatch.add_spread(keys, DELAYED_BEGIN);
+        } else {
+            self.stage.dispatch.add_all(keys.into_iter(), Priority::Background);
+        }
+    }
+
     /// Looks the kinds up again; tells whether one isn't there any more, or isn't what it was.
-    async fn kinds_changed(&self, hosted: &Hosted) -> bool {
+    pub(crate) async fn kinds_changed(&self, hosted: &Hosted) -> bool {
         let children = hosted.children.iter().map(|child| &child.resource);
         let kinds: Vec<&Arc<Resource>> = std::iter::once(&hosted.parent).chain(children).collect();
         kinds.iter().for_each(|kind| self.stage.discovery.forget(&kind.api_version));
@@ -330,7 +440,7 @@ impl Round {
     }
 
     /// All watches are informed, and were before: what was wrong in between is over.
-    fn well_again(&self, hosted: &Arc<Hosted>) {
+    pub(crate) fn well_again(&self, hosted: &Arc<Hosted>) {
         let Some(reason) = self.board.run(Arc::downgrade(hosted)) else { return };
         // What the API server has refused meanwhile waits for up to a minute; its cause is most likely the one that has
         // just gone. What fails by its hook waits on.
@@ -347,62 +457,17 @@ impl Round {
             );
         }
     }
-
-    async fn serve(&self, hosted: &Arc<Hosted>, states: &mut [watch::Receiver<State>]) -> Ended {
-        // When the kinds may be looked up again, and when they shall be.
-        let mut may_look = Instant::now();
-        let mut look: Option<Instant> = None;
-        let period = [self.model.resync_period, self.stage.flush_interval].into_iter().flatten().min();
-        loop {
-            let resync = async {
-                match period {
-                    Some(period) => tokio::time::sleep(period).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let resync = std::pin::pin!(resync);
-            let mut resync = resync;
-            let due = loop {
-                tokio::select! {
-                    () = self.cancel.cancelled() => return Ended::Cancelled,
-                    () = &mut resync => break true,
-                    () = hosted.doubt.notified() => look = Some(may_look),
-                    () = at(look) => {
-                        (look, may_look) = (None, Instant::now() + LOOK_INTERVAL);
-                        let changed = tokio::select! {
-                            () = self.cancel.cancelled() => return Ended::Cancelled,
-                            changed = self.kinds_changed(hosted) => changed,
-                        };
-                        if changed {
-                            return Ended::Again;
-                        }
-                    }
-                    () = any_changed(states) => {
-                        if let Some(ended) = self.judge(states, false) {
-                            return ended;
-                        }
-                        if states.iter().all(|state| *state.borrow() == State::Synced) {
-                            self.well_again(hosted);
-                        }
-                    }
-                }
-            };
-            if due {
-                self.stage.dispatch.add_all(hosted.parent_keys().into_iter(), Priority::Background);
-            }
-        }
-    }
 }
 
 /// Waits for a moment; for ever if there is none.
-async fn at(moment: Option<Instant>) {
+pub(crate) async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
     }
 }
 
-async fn any_changed(states: &mut [watch::Receiver<State>]) {
+pub(crate) async fn any_changed(states: &mut [watch::Receiver<State>]) {
     // The senders live as long as the subscriptions do, which outlive this wait.
     let _ = select_all(states.iter_mut().map(|state| Box::pin(state.changed()))).await;
 }

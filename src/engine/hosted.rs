@@ -2,22 +2,27 @@
 //!
 //! Never calls a hook and never writes; see `sync`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use ringmaster_core::cache::SelectorIndex;
 use ringmaster_core::condition::HookHealth;
 use ringmaster_core::controller::{Controller, UpdateStrategy};
-use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid};
+use ringmaster_core::hash::shard;
+use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid, Version};
 use ringmaster_core::object::Object;
+use ringmaster_core::shards::Shards;
 use ringmaster_hooks::Target;
 use tokio::sync::Notify;
 
 use crate::metrics::ControllerMetrics;
-use crate::watches::Shared;
+use crate::strays::StraySubscription;
+use crate::streams::Shared;
+use crate::unlabelled::StrayChildren;
 
 /// A controller that runs.
 pub(crate) struct Hosted {
@@ -41,6 +46,12 @@ pub(crate) struct Hosted {
     pub(crate) active: AtomicBool,
     /// A call was answered as if a kind weren't what it was when it was found.
     pub(crate) doubt: Notify,
+    /// It is a whole that becomes sharded: what it writes has labels already.
+    pub(crate) labels: AtomicBool,
+    /// What a sharded controller knows beside; `None` for a whole.
+    pub(crate) sharded: Option<Sharded>,
+    /// Streams of objects without labels, for as long as it runs.
+    pub(crate) _strays: Vec<StraySubscription>,
     pub(crate) index: Mutex<ParentIndex>,
     pub(crate) notes: Mutex<HashMap<ObjectKey, Note, FixedState>>,
 }
@@ -53,6 +64,31 @@ pub(crate) struct ChildKind {
     pub(crate) strategy: UpdateStrategy,
     /// Its objects.
     pub(crate) shared: Arc<Shared>,
+    /// Of a sharded controller: what is known of objects without an owner's label.
+    pub(crate) strays: Option<Arc<StrayChildren>>,
+}
+
+/// What is known of a sharded controller's part on this member.
+#[derive(Default)]
+pub(crate) struct Sharded {
+    /// The shards whose parents are synced here.
+    started: RwLock<Shards>,
+    /// The shards that are about to be: parents without a label are noted already.
+    gaining: RwLock<Shards>,
+    /// Parents of those shards that lack their label: as they were seen (metadata only), and since when.
+    unlabelled: Mutex<HashMap<ObjectKey, Unlabelled, FixedState>>,
+    /// Parents whose older children without a label were looked for.
+    searched: Mutex<HashSet<ObjectKey, FixedState>>,
+}
+
+/// A parent without its label.
+#[derive(Clone)]
+pub(crate) struct Unlabelled {
+    /// As it was seen, if it is known to be one of the controller's (metadata only); else it is read first.
+    pub(crate) seen: Option<Arc<Object>>,
+    /// The version without the label.
+    pub(crate) version: Version,
+    since: Instant,
 }
 
 /// How an orphan finds the parents that may adopt it.
@@ -89,6 +125,144 @@ impl Hosted {
         SyncKey { controller: self.id, parent: parent.clone() }
     }
 
+    /// The shard of a parent, if the controller is sharded.
+    pub(crate) fn shard(&self, parent: &ObjectKey) -> Option<u8> {
+        self.sharded.as_ref().map(|_| shard(&self.parent, parent))
+    }
+
+    /// The number that children are labelled with, if they are.
+    pub(crate) fn label(&self, parent: &ObjectKey) -> Option<u8> {
+        let labels = self.sharded.is_some() || self.labels.load(Ordering::Acquire);
+        labels.then(|| shard(&self.parent, parent))
+    }
+
+    /// Whether a parent's syncs are this member's: always true of a whole that runs here.
+    pub(crate) fn holds(&self, parent: &ObjectKey) -> bool {
+        let Some(sharded) = &self.sharded else { return true };
+        sharded.started.read().contains(shard(&self.parent, parent))
+    }
+
+    /// These shards are about to be started, or not any more.
+    pub(crate) fn set_gaining(&self, shards: Shards) {
+        if let Some(sharded) = &self.sharded {
+            *sharded.gaining.write() = shards;
+        }
+    }
+
+    /// Whether a parent's shard is about to be started.
+    pub(crate) fn is_gaining(&self, parent: &ObjectKey) -> bool {
+        let Some(sharded) = &self.sharded else { return false };
+        sharded.gaining.read().contains(shard(&self.parent, parent))
+    }
+
+    /// The shards whose parents are synced here.
+    pub(crate) fn started(&self) -> Shards {
+        self.sharded.as_ref().map_or(Shards::ALL, |sharded| *sharded.started.read())
+    }
+
+    /// From now on the parents of these shards are synced here.
+    pub(crate) fn start_shards(&self, shards: &Shards) {
+        if let Some(sharded) = &self.sharded {
+            let mut started = sharded.started.write();
+            *started = started.union(shards);
+        }
+    }
+
+    /// From now on they aren't; what was noted of their parents is forgotten.
+    pub(crate) fn stop_shards(&self, shards: &Shards) {
+        let Some(sharded) = &self.sharded else { return };
+        {
+            let mut started = sharded.started.write();
+            *started = started.difference(shards);
+        }
+        let stays = |parent: &ObjectKey| !shards.contains(shard(&self.parent, parent));
+        {
+            let mut index = self.index.lock();
+            for parent in self.parents.store().iter().filter(|parent| !stays(parent.key())) {
+                index.by_uid.remove(parent.uid());
+                index.selectors.set(parent.key(), None);
+            }
+        }
+        sharded.unlabelled.lock().retain(|parent, _| stays(parent));
+        sharded.searched.lock().retain(|parent| stays(parent));
+        self.notes.lock().retain(|parent, _| stays(parent));
+        self.board.retain(stays);
+    }
+
+    /// A parent of a shard that is synced here, or is about to be, lacks its label. `seen` is the parent if it is known to
+    /// be one of the controller's (metadata only); else it is read first.
+    pub(crate) fn note_unlabelled(&self, parent: &ObjectKey, version: Version, seen: Option<&Arc<Object>>) {
+        let Some(sharded) = &self.sharded else { return };
+        let mut unlabelled = sharded.unlabelled.lock();
+        let new = || Unlabelled { seen: None, version, since: Instant::now() };
+        let known = unlabelled.entry(parent.clone()).or_insert_with(new);
+        if version.is_before(known.version) {
+            return;
+        }
+        known.version = version;
+        if let Some(seen) = seen {
+            known.seen = Some(Arc::clone(seen));
+        }
+    }
+
+    /// The parent without its label; `None` if it doesn't lack it, as far as is known.
+    pub(crate) fn unlabelled(&self, parent: &ObjectKey) -> Option<Unlabelled> {
+        self.sharded.as_ref()?.unlabelled.lock().get(parent).cloned()
+    }
+
+    /// The keys of all parents that lack their label.
+    pub(crate) fn unlabelled_keys(&self) -> Vec<SyncKey> {
+        let Some(sharded) = &self.sharded else { return Vec::new() };
+        sharded.unlabelled.lock().keys().map(|parent| self.key(parent)).collect()
+    }
+
+    /// It has its label in this version, or was gone by then. A newer one that was seen without it stays noted: streams
+    /// are no answer to each other, and it may have lost its label again.
+    pub(crate) fn labelled(&self, parent: &ObjectKey, version: Version) {
+        let Some(sharded) = &self.sharded else { return };
+        let mut unlabelled = sharded.unlabelled.lock();
+        if unlabelled.get(parent).is_some_and(|known| !version.is_before(known.version)) {
+            unlabelled.remove(parent);
+        }
+    }
+
+    /// Forgets notes of parents in shards that aren't started.
+    pub(crate) fn forget_unlabelled(&self) {
+        let Some(sharded) = &self.sharded else { return };
+        let started = *sharded.started.read();
+        sharded.unlabelled.lock().retain(|parent, _| started.contains(shard(&self.parent, parent)));
+    }
+
+    /// Parents that lack their label, and for how long the first of them has.
+    pub(crate) fn unlabelled_count(&self) -> (usize, Duration) {
+        let Some(sharded) = &self.sharded else { return (0, Duration::ZERO) };
+        let unlabelled = sharded.unlabelled.lock();
+        let oldest = unlabelled.values().map(|parent| parent.since.elapsed()).max();
+        (unlabelled.len(), oldest.unwrap_or_default())
+    }
+
+    /// Whether the older children of a parent are still to be looked for.
+    pub(crate) fn must_search(&self, parent: &ObjectKey) -> bool {
+        self.sharded.as_ref().is_some_and(|sharded| !sharded.searched.lock().contains(parent))
+    }
+
+    /// They were, while the parent was this member's.
+    pub(crate) fn searched(&self, parent: &ObjectKey) {
+        if let Some(sharded) = &self.sharded {
+            let started = sharded.started.read();
+            if started.contains(shard(&self.parent, parent)) {
+                sharded.searched.lock().insert(parent.clone());
+            }
+        }
+    }
+
+    /// They are to be looked for again.
+    pub(crate) fn search_again(&self, parent: &ObjectKey) {
+        if let Some(sharded) = &self.sharded {
+            sharded.searched.lock().remove(parent);
+        }
+    }
+
     /// Whether a parent is one of this controller's.
     pub(crate) fn selects(&self, parent: &Object) -> bool {
         let selector = &self.model.parent.selector;
@@ -98,16 +272,17 @@ impl Hosted {
     /// The keys of all its parents.
     pub(crate) fn parent_keys(&self) -> Vec<SyncKey> {
         let store = self.parents.store();
-        store.iter().filter(|parent| self.selects(parent)).map(|parent| self.key(parent.key())).collect()
+        let mine = |parent: &&Arc<Object>| self.selects(parent) && self.holds(parent.key());
+        store.iter().filter(mine).map(|parent| self.key(parent.key())).collect()
     }
 
     /// How many parents it has.
     pub(crate) fn parent_count(&self) -> usize {
         let store = self.parents.store();
-        if self.model.parent.selector.is_everything() {
+        if self.model.parent.selector.is_everything() && self.sharded.is_none() {
             return store.len();
         }
-        store.iter().filter(|parent| self.selects(parent)).count()
+        store.iter().filter(|parent| self.selects(parent) && self.holds(parent.key())).count()
     }
 
     /// Whether changes lead to syncs.
@@ -215,5 +390,6 @@ impl Hosted {
     pub(crate) fn forget_notes(&self, parent: &ObjectKey) {
         self.notes.lock().remove(parent);
         self.board.not_failing(parent);
+        self.search_again(parent);
     }
 }

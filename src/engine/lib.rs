@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   registry    declared controllers -> hosted ones
-//!   host        one controller's life: kinds, watches, start, stop
-//!   watches     one pump and store per kind and selector, shared
+//!   host        one controller's life: kinds, watches, start, stop; serve: while the table gives it to this member
+//!   watches     one collection per kind and scope, shared; streams: its watches; strays, unlabelled: what has no label of ours
+//!   verify      what is known of gained shards is brought to where the API server is
 //!   route       a change of an object -> the parents to sync
 //!   dispatch    the queue's shell: which parent next, on which worker
-//!   sync        one sync: read, call the hook, plan; execute: do it
+//!   sync        one sync: read, call the hook, plan; children: what is read and put right before; execute: do it
 //!   status      conditions of controllers; tell: log lines and events; changes: the words for what children went through
 //! ```
 //!
@@ -14,23 +15,34 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod changes;
+mod children;
 mod clock;
 pub mod config;
 mod dispatch;
 mod execute;
+mod fault;
 mod host;
 mod hosted;
+mod label_all;
+mod labels;
+mod member;
 mod metrics;
 mod outage;
 mod process;
 mod registry;
 mod route;
 mod run;
+mod serve;
 mod status;
+mod strays;
+mod streams;
 mod sync;
 pub mod telemetry;
 mod tell;
+mod unlabelled;
+mod verify;
 mod watches;
 
+pub use member::keeper::End;
 pub use ringmaster_cluster::Connection;
 pub use run::{Engine, Error, Resync};

@@ -17,6 +17,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use ringmaster_cluster::Meter;
 
+use crate::member::metrics::MemberMetrics;
+
 /// How a sync ended: controller-runtime's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SyncResult {
@@ -119,6 +121,8 @@ pub(crate) struct Metrics {
     retries: Family<QueueLabels, Counter>,
     queue_duration: Durations<QueueLabels>,
     work_duration: Durations<QueueLabels>,
+    /// What is counted of membership.
+    pub(crate) members: MemberMetrics,
 }
 
 /// One controller's part, looked up once.
@@ -207,7 +211,10 @@ impl Collector for Samplers {
 impl Metrics {
     /// The metrics, and a registry that shows them and what the samplers give. `host` is the API server's.
     pub(crate) fn register(host: &str, samplers: &Samplers) -> (Arc<Self>, Arc<Registry>) {
+        let mut r = Registry::default();
+        let members = MemberMetrics::register(&mut r);
         let m = Self {
+            members,
             host: host.into(),
             api_calls: Family::default(),
             api_latency: durations(),
@@ -224,7 +231,6 @@ impl Metrics {
             queue_duration: durations(),
             work_duration: durations(),
         };
-        let mut r = Registry::default();
         r.register("rest_client_requests", "Calls to the API server by code", m.api_calls.clone());
         r.register(
             "rest_client_request_duration_seconds",

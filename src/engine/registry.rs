@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringmaster_api::convert;
-use ringmaster_cluster::{Client, Watch};
+use ringmaster_cluster::Client;
 use ringmaster_core::cache::Change;
 use ringmaster_core::dialect::Dialect;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey, Uid};
 use ringmaster_core::object::Object;
+use ringmaster_core::table::ControllerName;
+use ringmaster_core::watch::Scope;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -22,9 +24,11 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::host::{Stage, host};
-use crate::status::{Board, Boards, write_all};
+use crate::member::placement::Placements;
+use crate::status::{Board, Boards, Members, write_all};
+use crate::streams::State;
 use crate::tell::subject;
-use crate::watches::{Listener, State};
+use crate::watches::Listener;
 
 /// A controller kind whose CRD isn't there is asked for this often.
 const ABSENT_INTERVAL: Duration = Duration::from_secs(5);
@@ -52,6 +56,8 @@ pub(crate) struct Registry {
     pub(crate) stage: Arc<Stage>,
     pub(crate) client: Client,
     pub(crate) clock: Clock,
+    /// Who has what.
+    pub(crate) placements: Arc<Placements>,
     /// Only controllers with these labels are ours; empty for all.
     pub(crate) selector: String,
     pub(crate) tasks: TaskTracker,
@@ -103,14 +109,20 @@ impl Registry {
         let version = ApiVersion::new(&format!("{}/{VERSION}", dialect.group));
         let Some(resource) = self.wait_for_kind(&version, &progress).await else { return };
         let changed = Arc::new(Changed::default());
-        let watch = Watch { resource: Arc::clone(&resource), selector: self.selector.clone() };
-        let subscription = self.stage.watches.subscribe(watch, Arc::clone(&changed) as Arc<dyn Listener>);
+        let scope = if self.selector.is_empty() { Scope::Everything } else { Scope::Selected(self.selector.clone()) };
+        let listener = Arc::clone(&changed) as Arc<dyn Listener>;
+        let subscription = self.stage.watches.subscribe(Arc::clone(&resource), scope, listener);
         let shared = subscription.shared();
         let boards = Arc::new(Boards::new(Arc::clone(shared)));
         *progress.boards.lock() = Some(Arc::clone(&boards));
         if dialect.conditions {
-            let stop = self.stop.clone();
-            self.tasks.spawn(write_all(self.client.clone(), Arc::clone(&boards), Arc::clone(&resource), stop));
+            let members = Members {
+                posts: Arc::clone(&self.stage.posts),
+                placements: Arc::clone(&self.placements),
+                metrics: Arc::clone(&self.stage.metrics),
+            };
+            let (boards, resource) = (Arc::clone(&boards), Arc::clone(&resource));
+            self.tasks.spawn(write_all(self.client.clone(), boards, resource, members, self.stop.clone()));
         }
         let mut state = shared.state();
         let mut gone = false;
@@ -118,6 +130,8 @@ impl Registry {
         // Of controllers that are gone: their last syncs may still run.
         let mut ending: HashMap<ObjectKey, JoinHandle<()>> = HashMap::new();
         loop {
+            // Asked first: what a list that is complete named is among the names.
+            let is_synced = shared.is_synced();
             let names = std::mem::take(&mut *changed.names.lock());
             for name in names {
                 let object = shared.store().get(&name).cloned();
@@ -129,8 +143,8 @@ impl Registry {
                 }
             }
             ending.retain(|_, task| !task.is_finished());
-            if shared.is_synced() {
-                progress.settled.store(true, Ordering::Release);
+            if is_synced {
+                self.settle(&progress);
             }
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -144,6 +158,13 @@ impl Registry {
         }
     }
 
+    /// All controllers of the dialect that there are now are known.
+    fn settle(&self, progress: &Progress) {
+        if !progress.settled.swap(true, Ordering::AcqRel) {
+            self.stage.declared.know();
+        }
+    }
+
     async fn wait_for_kind(&self, version: &ApiVersion, progress: &Progress) -> Option<Arc<Resource>> {
         let (mut told, mut failures) = (false, 0u32);
         loop {
@@ -154,7 +175,7 @@ impl Registry {
                         info!(group = version.group(), "no {COMPOSITES} are served; waiting for their CRD");
                         told = true;
                     }
-                    progress.settled.store(true, Ordering::Release);
+                    self.settle(progress);
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
@@ -194,8 +215,10 @@ impl Registry {
         });
         // At most one of them: a controller that ends isn't among the running.
         let before = before.or(ending);
+        let declared = ControllerName { group: dialect.group.into(), name: name.name().into() };
         let Some(object) = object else {
             boards.set(name, None);
+            self.stage.declared.set(declared, None);
             return before;
         };
         let board = Board::new(self.clock);
@@ -204,6 +227,7 @@ impl Registry {
         let about = subject(resource, object);
         let cancel = self.stop.child_token();
         let model = self.convert(dialect, resource, object, &board);
+        self.stage.declared.set(declared, model.as_ref().map(|model| (model.uid.clone(), model.sharded)));
         let (stage, token) = (Arc::clone(&self.stage), cancel.clone());
         let task = self.tasks.spawn(async move {
             if let Some(task) = before {

@@ -5,38 +5,60 @@
 use std::sync::{Arc, Weak};
 
 use ringmaster_core::cache::Change;
+use ringmaster_core::hash::shard;
 use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::{CONTROLLER_UID_LABEL, parent_selector};
 use ringmaster_core::queue::Priority;
 use ringmaster_core::selector::Labels as _;
+use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL};
 
+use crate::children::has_label;
 use crate::dispatch::Dispatch;
 use crate::hosted::Hosted;
+use crate::labels::Labels;
 use crate::watches::Listener;
 
 /// Listens to the parents of a controller. The controller is set once it exists: its watches come first.
 pub(crate) struct ParentRoute {
     pub(crate) hosted: Arc<std::sync::OnceLock<Weak<Hosted>>>,
     pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) labels: Arc<Labels>,
 }
 
 /// Listens to one kind of its children.
 pub(crate) struct ChildRoute {
     pub(crate) hosted: Arc<std::sync::OnceLock<Weak<Hosted>>>,
     pub(crate) dispatch: Arc<Dispatch>,
+    pub(crate) labels: Arc<Labels>,
+    /// Index of the declared kind.
+    pub(crate) kind: usize,
 }
 
-fn running(hosted: &std::sync::OnceLock<Weak<Hosted>>) -> Option<Arc<Hosted>> {
+pub(crate) fn running(hosted: &std::sync::OnceLock<Weak<Hosted>>) -> Option<Arc<Hosted>> {
     hosted.get()?.upgrade().filter(|hosted| hosted.is_active())
 }
 
 impl Listener for ParentRoute {
     fn changed(&self, change: &Change, origin: Option<&SyncKey>) {
         let Some(hosted) = running(&self.hosted) else { return };
+        if !hosted.holds(change.key()) {
+            // Its label says that it is this member's, and it isn't.
+            if let (Change::Applied { new, .. }, Some(right)) = (change, hosted.shard(change.key()))
+                && !has_label(new, SELF_LABEL, right)
+            {
+                self.labels.put_right(&hosted.parent, new, SELF_LABEL, Some(right));
+            }
+            return;
+        }
         let key = hosted.key(change.key());
         let Some(new) = index_parent(&hosted, change) else {
-            self.dispatch.remove(&key);
+            if hosted.unlabelled(change.key()).is_some() {
+                // It only lost its label, as far as is known: its sync finds out.
+                self.dispatch.add(key, Priority::Fresh);
+            } else {
+                self.dispatch.remove(&key);
+            }
             return;
         };
         if !hosted.selects(&new) {
@@ -49,7 +71,8 @@ impl Listener for ParentRoute {
             Change::Deleted { .. } => None,
         };
         // The sync that wrote a status queues its parent by its own rules; what came with the answer beside is news.
-        if origin == Some(&key) && old.is_some_and(|old| new.is_same_but_status(old)) {
+        // One that its sync gave a label is new here, and is synced just now.
+        if origin == Some(&key) && old.is_none_or(|old| new.is_same_but_status(old)) {
             return;
         }
         if !old.is_some_and(|old| new.differs_in_status_only(old)) {
@@ -64,7 +87,7 @@ impl Listener for ParentRoute {
 pub(crate) fn index_parent(hosted: &Hosted, change: &Change) -> Option<Arc<Object>> {
     let known = match change {
         Change::Applied { old, .. } => old.as_ref(),
-        Change::Deleted { old } => Some(old),
+        Change::Deleted { old, .. } => Some(old),
     };
     // Under this lock the last to come here sees the newest, whatever it was told.
     let mut index = hosted.index.lock();
@@ -93,15 +116,24 @@ impl Listener for ChildRoute {
         let Some(hosted) = running(&self.hosted) else { return };
         let mut parents = Vec::new();
         match change {
-            Change::Deleted { old } => parents_of(&hosted, old, &mut parents),
+            Change::Deleted { old, certain } => {
+                parents_of(&hosted, old, &mut parents);
+                if !certain {
+                    // It may only have lost its label: it is read before the parent is synced again.
+                    for parent in parents.iter().filter(|parent| hosted.holds(parent)) {
+                        hosted.note_unknown(parent, Some(self.kind), old.key());
+                    }
+                }
+            }
             Change::Applied { old, new } => {
+                self.check_label(&hosted, new);
                 parents_of(&hosted, new, &mut parents);
                 if let Some(old) = old.as_ref().filter(|old| old.controller() != new.controller()) {
                     parents_of(&hosted, old, &mut parents);
                 }
             }
         }
-        for parent in parents {
+        for parent in parents.into_iter().filter(|parent| hosted.holds(parent)) {
             let key = hosted.key(&parent);
             if origin != Some(&key) {
                 self.dispatch.add(key, Priority::Child);
@@ -110,8 +142,34 @@ impl Listener for ChildRoute {
     }
 }
 
+impl ChildRoute {
+    /// A child of a sharded controller's parent whose label isn't the parent's number is put right by whoever sees it; a
+    /// label on a child of nobody's goes.
+    fn check_label(&self, hosted: &Hosted, child: &Arc<Object>) {
+        if hosted.sharded.is_none() {
+            return;
+        }
+        let Some(resource) = hosted.children.get(self.kind).map(|kind| &kind.resource) else { return };
+        let owners = child.owner_references();
+        let Some(owner) = owners.iter().find(|owner| owner.controller) else {
+            self.labels.put_right(resource, child, OWNER_LABEL, None);
+            return;
+        };
+        let group = ringmaster_core::key::ApiVersion::new(&owner.api_version);
+        // Of another kind of parents: whoever runs their controller judges.
+        if *owner.kind != *hosted.parent.kind || group.group() != hosted.parent.api_version.group() {
+            return;
+        }
+        let namespace = if hosted.parent.namespaced { child.key().namespace() } else { "" };
+        let right = shard(&hosted.parent, &ObjectKey::new(namespace, &owner.name));
+        if !has_label(child, OWNER_LABEL, right) {
+            self.labels.put_right(resource, child, OWNER_LABEL, Some(right));
+        }
+    }
+}
+
 /// The parent that controls a child, or those that may adopt an orphan.
-fn parents_of(hosted: &Hosted, child: &Object, found: &mut Vec<ObjectKey>) {
+pub(crate) fn parents_of(hosted: &Hosted, child: &Object, found: &mut Vec<ObjectKey>) {
     let Some(uid) = child.controller() else {
         let namespace = hosted.orphan_namespace(child.key());
         let labels = child.labels();

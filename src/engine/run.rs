@@ -3,7 +3,7 @@
 //! On the way down: no new syncs, running ones end within a bound, then watches, events and servers stop.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use futures::FutureExt;
 use http::HeaderValue;
 use parking_lot::RwLock;
 use ringmaster_cluster::{Client, Connection, Discovery, Events, Meter, connect};
-use ringmaster_core::dialect::{METACONTROLLER, RINGMASTER};
+use ringmaster_core::dialect::{Dialect, METACONTROLLER, RINGMASTER};
 use ringmaster_core::hook::Limits;
 use ringmaster_core::queue::Outcome;
 use ringmaster_hooks::{Hooks, Overrides, Policy};
@@ -25,13 +25,26 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::dispatch::{Dispatch, Work};
+use crate::fault::Fault;
 use crate::host::Stage;
+use crate::labels::Labels;
+use crate::member::declared::DeclaredControllers;
+use crate::member::guard::Guard;
+use crate::member::keeper::End;
+use crate::member::observe::World;
+use crate::member::placement::Placements;
+use crate::member::posts::Posts;
+use crate::member::pulse::Pulse;
+use crate::member::{Identity, Member};
 use crate::metrics::{Metrics, Sample, Samplers, count};
 use crate::process;
 use crate::registry::{Progress, Registry};
 use crate::sync::Syncer;
 use crate::tell::Tell;
 use crate::watches::Watches;
+
+/// Whose controllers are run.
+const DIALECTS: [&Dialect; 2] = [&RINGMASTER, &METACONTROLLER];
 
 /// Running syncs may take this long to end once the process is asked to stop; a pod has 30 s in all by default.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
@@ -52,6 +65,9 @@ pub enum Error {
     /// A part that everything depends on ended by itself, which is a bug; starting anew is better than going on.
     #[error("the dispatcher ended by itself")]
     Crashed,
+    /// It isn't a member any more, or couldn't become one; another member does its work.
+    #[error("{0}")]
+    Member(End),
     /// An address can't be listened on.
     #[error("--{flag}: {source}")]
     Server {
@@ -105,11 +121,17 @@ impl Engine {
         let (metrics, registry) = Metrics::register(&host, &samplers);
         let health = Health::new();
         let health_server = match settings.health_probe_address {
-            Some(address) => Some(listen("health-probe-bind-address", address).await?.with_health(health.clone())),
+            Some(address) => {
+                let server = listen("health-probe-bind-address", address, settings.health_falls_back).await?;
+                Some(server.with_health(health.clone()))
+            }
             None => None,
         };
         let metrics_server = match settings.metrics_address {
-            Some(address) => Some(listen("metrics-address", address).await?.with_metrics(MetricsText::new(registry))),
+            Some(address) => {
+                let server = listen("metrics-address", address, settings.metrics_falls_back).await?;
+                Some(server.with_metrics(MetricsText::new(registry)))
+            }
             None => None,
         };
         let resync = Resync::default();
@@ -158,7 +180,8 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     let policy = Policy { allow_loopback: settings.hook_allow_loopback, api_server: connection.addresses().await };
     let hooks = Hooks::new(policy, overrides, settings.workers, metrics.clone())?;
 
-    let (tasks, stop, rest) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+    let tasks = TaskTracker::new();
+    let (leave, stop, rest) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     for server in [health_server, metrics_server].into_iter().flatten() {
         tasks.spawn({
             let rest = rest.clone();
@@ -174,9 +197,18 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     tasks.spawn(posting);
     let (clock, limits, tell) = (Clock::start(), Limits::default(), Tell::new(events));
     let dispatch = Arc::new(Dispatch::new(settings.workers, clock));
+    let selector = settings.target_label_selector.as_ref().map(ToString::to_string).unwrap_or_default();
+    let identity = Arc::new(Identity::new(&settings.membership, &selector));
+    let (guard, pulse, posts) = (Guard::new(), Pulse::new(), Posts::new());
+    let declared = Arc::new(DeclaredControllers::new(DIALECTS.len()));
+    let world = World::new(Arc::clone(&identity));
+    let placements = Placements::new(Arc::clone(&world), Arc::clone(&identity));
+    let labels = Labels::new(metrics.clone());
+    tasks.spawn(Arc::clone(&labels).run(client.clone(), Arc::clone(&guard), rest.clone()));
+    let watches = Arc::new(Watches::new(client.clone(), tasks.clone(), rest.clone()));
     let stage = Arc::new(Stage {
         discovery: Discovery::new(client.clone(), settings.discovery_interval),
-        watches: Watches::new(client.clone(), tasks.clone(), rest.clone()),
+        watches: Arc::clone(&watches),
         dispatch: Arc::clone(&dispatch),
         tell: tell.clone(),
         metrics: Arc::clone(&metrics),
@@ -184,6 +216,11 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         flush_interval: settings.cache_flush_interval,
         hosted: RwLock::new(HashMap::new()),
         next_id: AtomicU32::new(0),
+        client: client.clone(),
+        guard: Arc::clone(&guard),
+        posts: Arc::clone(&posts),
+        declared: Arc::clone(&declared),
+        labels,
     });
     tasks.spawn({
         let (stage, rest) = (Arc::clone(&stage), rest.clone());
@@ -209,32 +246,82 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
             samples
         })
     });
-    let syncer = Arc::new(Syncer { client: client.clone(), hooks, tell, limits, member: member_name() });
-    let abort = CancellationToken::new();
-    let mut dispatching =
-        tokio::spawn(Arc::clone(&dispatch).run(work(Arc::clone(&stage), syncer), stop.clone(), abort.clone()));
-    let registry = Arc::new(Registry {
-        stage,
-        client,
-        clock,
-        selector: settings.target_label_selector.map(|selector| selector.to_string()).unwrap_or_default(),
-        tasks: tasks.clone(),
-        stop: stop.clone(),
+    let member = HeaderValue::from_str(identity.name.as_str()).unwrap_or_else(|_| HeaderValue::from_static(""));
+    let syncer = Arc::new(Syncer {
+        client: client.clone(),
+        hooks,
+        tell: tell.clone(),
+        limits,
+        guard: Arc::clone(&guard),
+        fault: Fault::of_environment(),
+        member,
     });
-    let progress = [(&RINGMASTER, Arc::<Progress>::default()), (&METACONTROLLER, Arc::default())];
+    let abort = CancellationToken::new();
+    let mut dispatching = tokio::spawn(Arc::clone(&dispatch).run(
+        work(Arc::clone(&stage), syncer),
+        Arc::clone(&pulse),
+        stop.clone(),
+        abort.clone(),
+    ));
+    let mut membership = tokio::spawn(
+        Member {
+            settings: settings.membership.clone(),
+            // Its calls don't wait behind those of syncs.
+            client: Client::new(connection.client.clone(), metrics.clone()),
+            another: Arc::clone(&connection.another),
+            identity,
+            guard,
+            pulse,
+            world,
+            posts: Arc::clone(&posts),
+            declared,
+            watches,
+            tell,
+            metrics: Arc::clone(&metrics),
+            samplers: samplers.clone(),
+        }
+        .run(leave.clone(), rest.clone()),
+    );
+    let registry =
+        Arc::new(Registry { stage, client, clock, placements, selector, tasks: tasks.clone(), stop: stop.clone() });
+    let progress = DIALECTS.map(|dialect| (dialect, Arc::<Progress>::default()));
     for (dialect, progress) in &progress {
         tasks.spawn(Arc::clone(&registry).run(dialect, Arc::clone(progress)));
     }
     drop(registry);
     info!(api_server = connection.host, port = connection.port, workers = settings.workers, "running");
-    wait_ready(&progress.map(|(_, progress)| progress), &health, &shutdown).await;
-    let crashed = tokio::select! {
-        () = shutdown.cancelled() => false,
-        ended = &mut dispatching => ended.is_err(),
+    let progress = progress.map(|(_, progress)| progress);
+    let running = async {
+        wait_ready(&progress, &posts, &health).await;
+        std::future::pending::<()>().await;
+    };
+    let mut failure = None;
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => None,
+        () = running => None,
+        ended = &mut dispatching => {
+            failure = Some(Error::Crashed);
+            drop(ended);
+            None
+        }
+        ended = &mut membership => Some(ended),
     };
 
     health.set_not_ready("stopping");
-    info!("stopping: running syncs end first");
+    match ended {
+        Some(ended) => failure = Some(ended.map_or(Error::Crashed, Error::Member)),
+        None => {
+            info!("stopping: other members take over, and running syncs end first");
+            leave.cancel();
+            let late = tokio::time::timeout(SHUTDOWN_GRACE, &mut membership).await;
+            match late {
+                Ok(Ok(End::Released)) => {}
+                Ok(Ok(end)) => failure = Some(Error::Member(end)),
+                Ok(Err(_)) => failure = Some(Error::Crashed),
+                Err(_) => warn!("the others didn't take over within {SHUTDOWN_GRACE:?}"),
+            }
+        }
+    }
     stop.cancel();
     if !dispatching.is_finished() && tokio::time::timeout(SHUTDOWN_GRACE, &mut dispatching).await.is_err() {
         warn!("syncs still ran after {SHUTDOWN_GRACE:?} and were ended");
@@ -247,7 +334,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         warn!("{} tasks did not end in time", tasks.len());
     }
     info!("stopped");
-    if crashed { Err(Error::Crashed) } else { Ok(()) }
+    failure.map_or(Ok(()), Err)
 }
 
 fn work(stage: Arc<Stage>, syncer: Arc<Syncer>) -> Work {
@@ -264,22 +351,27 @@ fn work(stage: Arc<Stage>, syncer: Arc<Syncer>) -> Work {
     })
 }
 
-async fn wait_ready(progress: &[Arc<Progress>], health: &Health, shutdown: &CancellationToken) {
-    while !progress.iter().all(|progress| progress.is_settled()) {
-        if tokio::time::timeout(READY_INTERVAL, shutdown.cancelled()).await.is_ok() {
-            return;
-        }
+/// Ready once the table gives everything to somebody, and what it gives to this member runs or is known not to.
+async fn wait_ready(progress: &[Arc<Progress>], posts: &Posts, health: &Health) {
+    while !(posts.is_settled() && progress.iter().all(|progress| progress.is_settled())) {
+        tokio::time::sleep(READY_INTERVAL).await;
     }
     health.set_ready(true);
     info!("ready: all caches are synced");
 }
 
-async fn listen(flag: &'static str, address: SocketAddr) -> Result<Server, Error> {
-    Server::bind(address).await.map_err(|source| Error::Server { flag, source })
-}
-
-/// The pod's name, or the host's, as hooks see it.
-fn member_name() -> HeaderValue {
-    let name = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_default();
-    HeaderValue::from_str(&name).unwrap_or_else(|_| HeaderValue::from_static(""))
+/// Listens there; if the port is busy and `falls_back`, at a free one of loopback.
+async fn listen(flag: &'static str, address: SocketAddr, falls_back: bool) -> Result<Server, Error> {
+    let source = match Server::bind(address).await {
+        Ok(server) => return Ok(server),
+        Err(source) => source,
+    };
+    if falls_back && source.is_busy() {
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        if let Ok(server) = Server::bind(free).await {
+            info!("--{flag}: port {} is busy; listening at {} instead", address.port(), server.local_addr());
+            return Ok(server);
+        }
+    }
+    Err(Error::Server { flag, source })
 }

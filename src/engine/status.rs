@@ -4,13 +4,14 @@
 //! and nothing is missed. Never writes the status of a dialect that has none.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringmaster_cluster::Client;
-use ringmaster_core::condition::{Condition, Failing, Health, HookHealth, conditions};
-use ringmaster_core::key::ObjectKey;
+use ringmaster_core::condition::{Condition, Failing, Health, HookHealth, Part, conditions};
+use ringmaster_core::key::{ObjectKey, Uid};
 use ringmaster_core::object::Object;
 use serde::Deserialize;
 use serde_json::json;
@@ -20,7 +21,10 @@ use tracing::{debug, warn};
 
 use crate::clock::{Clock, wall_time};
 use crate::hosted::Hosted;
-use crate::watches::Shared;
+use crate::member::placement::{LONG, Placements};
+use crate::member::posts::Posts;
+use crate::metrics::Metrics;
+use crate::streams::Shared;
 
 /// A controller's status is looked at this often, and so written at most this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -57,7 +61,20 @@ struct Noted {
     last_line: Option<Duration>,
     /// Neither running nor known to be blocked yet.
     starting: bool,
+    teller: Teller,
     hosted: Weak<Hosted>,
+}
+
+/// Who writes a controller's status.
+#[derive(Clone, Copy, Default)]
+enum Teller {
+    /// Whoever writes the table: of controllers that all members work on, and of those that nobody does.
+    #[default]
+    Sharder,
+    /// This member, which works on it.
+    Owner,
+    /// The one that works on it.
+    Other,
 }
 
 /// A parent fails.
@@ -118,6 +135,29 @@ impl Board {
         news
     }
 
+    /// Another member works on the controller, or none yet.
+    pub(crate) fn elsewhere(&self) {
+        let mut noted = self.noted.lock();
+        let (generation, last_line) = (noted.generation, noted.last_line);
+        *noted = Noted { generation, last_line, teller: Teller::Other, ..Noted::default() };
+    }
+
+    /// This member works on the controller, or makes ready to: alone, or with all others.
+    pub(crate) fn here(&self, alone: bool) {
+        let mut noted = self.noted.lock();
+        noted.teller = if alone { Teller::Owner } else { Teller::Sharder };
+        noted.starting = noted.blocked.is_none() && noted.hosted.strong_count() == 0;
+    }
+
+    /// Whether this member writes the controller's status; `leads` says whether it writes the table.
+    fn is_told_here(&self, leads: bool) -> bool {
+        match self.noted.lock().teller {
+            Teller::Sharder => leads,
+            Teller::Owner => true,
+            Teller::Other => false,
+        }
+    }
+
     /// The controller runs; gives back why it didn't before, or not well.
     pub(crate) fn run(&self, hosted: Weak<Hosted>) -> Option<&'static str> {
         let mut noted = self.noted.lock();
@@ -138,7 +178,10 @@ impl Board {
             HookHealth::Failing(reason, message) => {
                 let recent = noted.last_success.is_some_and(|at| now.saturating_sub(at) < FAILING_AFTER);
                 if recent
-                    && matches!(reason, "BadCode" | "BadReply" | "Timeout" | "ConnectionBroken" | "NotHttp" | "NoRoom")
+                    && matches!(
+                        &*reason,
+                        "BadCode" | "BadReply" | "Timeout" | "ConnectionBroken" | "NotHttp" | "NoRoom"
+                    )
                 {
                     return false;
                 }
@@ -224,11 +267,18 @@ impl Board {
         };
         let health = Health {
             rejected: noted.rejected.clone(),
-            blocked: noted.blocked.clone(),
+            blocked: noted.blocked.clone().map(|(reason, text)| (reason.into(), text)),
             hook: noted.hook.clone(),
             failing,
+            placement: None,
         };
         (noted.generation, health, hosted)
+    }
+
+    /// Whether all members work on it.
+    fn is_shared(&self) -> bool {
+        let noted = self.noted.lock();
+        matches!(noted.teller, Teller::Sharder) && noted.hosted.upgrade().is_some_and(|hosted| hosted.sharded.is_some())
     }
 }
 
@@ -252,6 +302,52 @@ fn longest(failing: &HashMap<ObjectKey, Trouble>) -> String {
 fn newest(failing: &HashMap<ObjectKey, Trouble>) -> String {
     let last = failing.iter().max_by_key(|(key, trouble)| (trouble.last, *key));
     last.map(|(key, trouble)| format!("{key}: {}", trouble.text)).unwrap_or_default()
+}
+
+/// What a status needs to know of the other members.
+pub(crate) struct Members {
+    pub(crate) posts: Arc<Posts>,
+    pub(crate) placements: Arc<Placements>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Members {
+    /// Whether this member writes the table.
+    fn leads(&self) -> bool {
+        self.metrics.members.leads.load(Ordering::Relaxed)
+    }
+
+    /// Tells the others of this member's part of a sharded controller.
+    fn tell(&self, uid: &Uid, board: &Board) {
+        let part = board.is_shared().then(|| {
+            let (_, health, hosted) = board.health();
+            Part::new(&health, unlabelled(hosted.as_deref()))
+        });
+        self.posts.set_part(uid, part);
+    }
+
+    /// Adds what the others know, and who has what.
+    fn complete(&self, uid: &Uid, board: &Board, health: &mut Health) {
+        if health.rejected.is_some() {
+            return;
+        }
+        let (_, _, hosted) = board.health();
+        let mut without = unlabelled(hosted.as_deref());
+        let shared = board.is_shared();
+        if shared {
+            let parts = self.placements.parts(uid);
+            without += parts.iter().map(|(_, part)| part.unlabelled).sum::<usize>();
+            health.add(&parts);
+        }
+        let declared = hosted.is_some_and(|hosted| hosted.model.sharded);
+        health.placement = self.placements.of(uid, declared, without);
+    }
+}
+
+/// Parents that have had no label for long.
+fn unlabelled(hosted: Option<&Hosted>) -> usize {
+    let (count, oldest) = hosted.map_or((0, Duration::ZERO), Hosted::unlabelled_count);
+    if oldest >= LONG { count } else { 0 }
 }
 
 /// A status that can't be written is tried again after so many ticks, doubling each time.
@@ -304,6 +400,7 @@ pub(crate) async fn write_all(
     client: Client,
     boards: Arc<Boards>,
     resource: Arc<ringmaster_core::key::Resource>,
+    members: Members,
     cancel: CancellationToken,
 ) {
     let mut interval = tokio::time::interval(TICK);
@@ -322,12 +419,15 @@ pub(crate) async fn write_all(
         let all: Vec<_> = boards.boards.lock().iter().map(|(key, board)| (key.clone(), Arc::clone(board))).collect();
         refused.retain(|key, _| boards.boards.lock().contains_key(key));
         for (key, board) in all {
-            if refused.get(&key).is_some_and(|refused| tick < refused.until) {
-                continue;
-            }
             let object = boards.shared.store().get(&key).cloned();
             let Some(object) = object else { continue };
-            let Some(patch) = patch(&object, &board, tick.is_multiple_of(TICKS_PER_COUNT)) else { continue };
+            members.tell(object.uid(), &board);
+            let waits = refused.get(&key).is_some_and(|refused| tick < refused.until);
+            if waits || !board.is_told_here(members.leads()) {
+                continue;
+            }
+            let due = tick.is_multiple_of(TICKS_PER_COUNT);
+            let Some(patch) = patch(&object, &board, &members, due) else { continue };
             let write = client.patch_status(&resource, &key, patch);
             let written = tokio::select! {
                 () = cancel.cancelled() => return,
@@ -367,8 +467,9 @@ pub(crate) async fn write_all(
 }
 
 /// The patch that makes the status right; `None` if it is, or if only the count differs and isn't due.
-fn patch(object: &Object, board: &Board, count_is_due: bool) -> Option<Vec<u8>> {
-    let (generation, health, hosted) = board.health();
+fn patch(object: &Object, board: &Board, members: &Members, count_is_due: bool) -> Option<Vec<u8>> {
+    let (generation, mut health, hosted) = board.health();
+    members.complete(object.uid(), board, &mut health);
     if generation != object.generation() || board.is_starting() {
         return None;
     }
@@ -378,7 +479,7 @@ fn patch(object: &Object, board: &Board, count_is_due: bool) -> Option<Vec<u8>> 
     if fine && !count_is_due {
         return None;
     }
-    let parents = hosted.map(|hosted| i64::try_from(hosted.parent_count()).unwrap_or(i64::MAX));
+    let parents = hosted.map(|_| i64::try_from(health.failing.parents).unwrap_or(i64::MAX));
     if fine && (parents == present.parents || parents.is_none()) {
         return None;
     }
@@ -396,7 +497,7 @@ mod tests {
     use super::*;
 
     fn failing(reason: &'static str) -> HookHealth {
-        HookHealth::Failing(reason, "x".to_owned())
+        HookHealth::Failing(reason.into(), "x".to_owned())
     }
 
     #[test]

@@ -6,28 +6,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use http::{HeaderMap, HeaderValue};
 use ringmaster_cluster::Client;
 use ringmaster_core::condition::HookHealth;
-use ringmaster_core::hash::{SHARDS, shard, xxh};
+use ringmaster_core::hash::{shard, xxh};
 use ringmaster_core::hook::{Limits, Observed, SyncReply, sync_request};
-use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Input, Kind, plan};
-use ringmaster_core::plan::{Claims, adopt_patch, claim, describe, parent_selector, release_patch};
+use ringmaster_core::plan::{describe, parent_selector};
 use ringmaster_core::queue::{FREE_REPEATS, Outcome, Popped, Priority};
-use ringmaster_core::selector::Selector;
+use ringmaster_core::shards::SHARDS;
 use ringmaster_hooks::Hooks;
 
-use crate::execute::{Executor, Failures};
+use crate::children::Family;
+use crate::execute::Executor;
+use crate::fault::Fault;
 use crate::hosted::Hosted;
+use crate::member::guard::{Guard, Permit, Refused};
 use crate::metrics::SyncResult;
 use crate::tell::{Problem, Tell};
 
-/// Objects of one sync that are read at once.
-const MAX_READS_AT_ONCE: usize = 8;
+/// While the Lease isn't renewed, a parent that was due is looked at again after this long.
+const LAPSED_RETRY: Duration = Duration::from_secs(1);
 
 /// What every sync needs.
 pub(crate) struct Syncer {
@@ -35,6 +35,10 @@ pub(crate) struct Syncer {
     pub(crate) hooks: Hooks,
     pub(crate) tell: Tell,
     pub(crate) limits: Limits,
+    /// Asked before each call and write.
+    pub(crate) guard: Arc<Guard>,
+    /// What a test wants of this process.
+    pub(crate) fault: Fault,
     /// This process's name, as hooks see it.
     pub(crate) member: HeaderValue,
 }
@@ -49,7 +53,18 @@ impl Syncer {
     /// Syncs one parent, tells of what went wrong, counts it, and says what the queue should do.
     pub(crate) async fn sync(&self, hosted: &Hosted, popped: &Popped) -> Outcome {
         let start = Instant::now();
-        let outcome = self.sync_uncounted(hosted, popped).await;
+        let permit = match self.guard.enter(&hosted.model.uid, hosted.shard(&popped.key.parent)) {
+            Ok(permit) => permit,
+            Err(Refused::NotOurs) => return Outcome::Dropped,
+            Err(Refused::Lapsed) => return Outcome::RetryAfter(LAPSED_RETRY),
+        };
+        let outcome = tokio::select! {
+            outcome = self.sync_uncounted(hosted, popped, &permit) => outcome,
+            () = permit.cancelled() => {
+                lapsed(&permit)
+            }
+        };
+        drop(permit);
         let result = match &outcome {
             Outcome::Success { again: Some(_), .. } => SyncResult::Requeue,
             Outcome::Success { resync_after: Some(_), .. } | Outcome::RetryAfter(_) => SyncResult::RequeueAfter,
@@ -60,17 +75,29 @@ impl Syncer {
         outcome
     }
 
-    async fn sync_uncounted(&self, hosted: &Hosted, popped: &Popped) -> Outcome {
+    async fn sync_uncounted(&self, hosted: &Hosted, popped: &Popped, permit: &Permit) -> Outcome {
         let key = &popped.key;
-        let parent = hosted.parents.store().get(&key.parent).cloned();
-        let Some(parent) = parent.filter(|parent| hosted.selects(parent)) else {
+        if !hosted.holds(&key.parent) {
+            return Outcome::Dropped;
+        }
+        let parent = match self.labelled(hosted, key, permit).await {
+            Ok(parent) => parent.filter(|parent| hosted.selects(parent)),
+            Err((_, problem)) if problem.is_fenced() => return lapsed(permit),
+            Err((seen, problem)) => {
+                if let Some(seen) = seen {
+                    self.tell.problem(hosted, &seen, popped.attempt, &problem);
+                }
+                return problem.retry_after().map_or(Outcome::Failure, Outcome::FailureFor);
+            }
+        };
+        let Some(parent) = parent else {
             hosted.forget_notes(&key.parent);
             return Outcome::Dropped;
         };
         if hosted.is_terminal(&parent) {
             return Outcome::Success { resync_after: None, again: None };
         }
-        let outcome = self.told(hosted, popped, parent).await;
+        let outcome = self.told(hosted, popped, parent, permit).await;
         if !hosted.has(&key.parent) {
             // It went while its sync ran: what was noted of it since has nobody who would take it away.
             hosted.forget_notes(&key.parent);
@@ -79,13 +106,14 @@ impl Syncer {
         outcome
     }
 
-    async fn told(&self, hosted: &Hosted, popped: &Popped, parent: Arc<Object>) -> Outcome {
-        match self.attempt(hosted, popped).await {
+    async fn told(&self, hosted: &Hosted, popped: &Popped, parent: Arc<Object>, permit: &Permit) -> Outcome {
+        match self.attempt(hosted, popped, permit).await {
             Ok(done) => {
                 self.tell.well(hosted, &parent);
                 Outcome::Success { resync_after: done.resync_after, again: done.again.then_some(Priority::Child) }
             }
             Err(Problem::Gone) => Outcome::Dropped,
+            Err(problem) if problem.is_fenced() => lapsed(permit),
             Err(Problem::Later(after)) => {
                 self.tell.postponed(hosted, &parent, after);
                 // Without a time it is a failure like any other: short at first, then longer.
@@ -103,13 +131,16 @@ impl Syncer {
         }
     }
 
-    async fn attempt(&self, hosted: &Hosted, popped: &Popped) -> Result<Done, Problem> {
+    async fn attempt(&self, hosted: &Hosted, popped: &Popped, permit: &Permit) -> Result<Done, Problem> {
         let key = &popped.key;
-        self.resolve_unknown(hosted, key).await?;
+        let family = Family { hosted, key, permit, shard: hosted.label(&key.parent) };
+        self.search(&family).await?;
+        self.resolve_unknown(&family).await?;
         let parent = hosted.parents.store().get(&key.parent).cloned().ok_or(Problem::Gone)?;
+        self.fault.strike(&parent);
         let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
-        let kinds = self.claimed(hosted, key, &parent, &selector).await?;
-        let reply = self.call(hosted, &parent, &kinds, popped.attempt).await?;
+        let kinds = self.claimed(&family, &parent, &selector).await?;
+        let reply = self.call(&family, &parent, &kinds, popped.attempt).await?;
         hosted.answered(&key.parent);
         for remark in &reply.remarks {
             self.tell.remark(hosted, &parent, remark);
@@ -121,6 +152,7 @@ impl Syncer {
             selector: &selector,
             kinds: &kinds,
             reply: &reply,
+            shard: family.shard,
         };
         let plan = plan(&input).map_err(|error| Problem::Reply(error.to_string()))?;
         let resync_after = reply.resync_after;
@@ -134,7 +166,7 @@ impl Syncer {
         if popped.repeats >= FREE_REPEATS {
             self.tell.restless(hosted, &parent, || describe(&plan, &input));
         }
-        let executor = Executor { client: &self.client, hosted, key, parent: &parent, selector: &selector };
+        let executor = Executor { client: &self.client, hosted, key, permit, parent: &parent, selector: &selector };
         let (failures, changes) = executor.execute(plan).await;
         self.tell.children(hosted, &parent, changes);
         failures.into_result().map_err(Problem::Write)?;
@@ -142,130 +174,25 @@ impl Syncer {
         Ok(Done { resync_after, again: wrote_children || own_status })
     }
 
-    /// Reads what a write of unknown outcome may have changed.
-    async fn resolve_unknown(&self, hosted: &Hosted, key: &SyncKey) -> Result<(), Problem> {
-        let mut waiting = hosted.unknown(&key.parent).into_iter();
-        let mut running: FuturesUnordered<_> = FuturesUnordered::new();
-        loop {
-            while running.len() < MAX_READS_AT_ONCE
-                && let Some((kind, object)) = waiting.next()
-            {
-                running.push(self.read(hosted, key, kind, object));
-            }
-            let Some(outcome) = running.next().await else { return Ok(()) };
-            outcome.map_err(Problem::Read)?;
-        }
-    }
-
-    async fn read(
+    async fn call(
         &self,
-        hosted: &Hosted,
-        key: &SyncKey,
-        kind: Option<usize>,
-        object: ObjectKey,
-    ) -> Result<(), ringmaster_cluster::Error> {
-        let (resource, shared) = match kind.and_then(|kind| hosted.children.get(kind)) {
-            Some(child) => (&child.resource, &child.shared),
-            None => (&hosted.parent, &hosted.parents),
-        };
-        // Taken before the read: what is made anew meanwhile is another object.
-        let known = shared.store().get(&object).cloned();
-        match self.client.get(resource, &object).await? {
-            Some(found) => shared.answer(found, None, Some(key)),
-            None => {
-                if let Some(known) = known {
-                    shared.gone(&object, known.uid(), Some(key));
-                }
-            }
-        }
-        hosted.known(&key.parent, kind, &object);
-        Ok(())
-    }
-
-    /// The parent's children of each declared kind, after adopting and releasing.
-    async fn claimed(
-        &self,
-        hosted: &Hosted,
-        key: &SyncKey,
+        family: &Family<'_>,
         parent: &Object,
-        selector: &Selector,
-    ) -> Result<Vec<Kind>, Problem> {
-        let mut kinds = Vec::with_capacity(hosted.children.len());
-        let mut checked = false;
-        for child in &hosted.children {
-            let mut claims = claims(hosted, child, parent, selector);
-            if !claims.adopt.is_empty() || !claims.release.is_empty() {
-                if !checked {
-                    self.check_parent(hosted, key, parent).await?;
-                    checked = true;
-                }
-                for object in &claims.adopt {
-                    let patch = adopt_patch(parent, &hosted.parent, object);
-                    self.patch_owner(hosted, key, child, object, &patch).await?;
-                }
-                for object in &claims.release {
-                    let patch = release_patch(parent, object);
-                    self.patch_owner(hosted, key, child, object, &patch).await?;
-                }
-                claims = self::claims(hosted, child, parent, selector);
-            }
-            kinds.push(Kind { resource: Arc::clone(&child.resource), strategy: child.strategy, owned: claims.owned });
-        }
-        Ok(kinds)
-    }
-
-    /// Before anything is adopted: the parent is the one that we think it is, and it stays (contract 1.7).
-    async fn check_parent(&self, hosted: &Hosted, key: &SyncKey, parent: &Object) -> Result<(), Problem> {
-        let live = self.client.get(&hosted.parent, &key.parent).await.map_err(Problem::Read)?;
-        match live {
-            Some(live) if live.uid() == parent.uid() && !live.is_deleting() => Ok(()),
-            Some(live) => {
-                hosted.parents.answer(live, None, Some(key));
-                Err(Problem::Stale("the parent changed before children were adopted".to_owned()))
-            }
-            None => Err(Problem::Gone),
-        }
-    }
-
-    async fn patch_owner(
-        &self,
-        hosted: &Hosted,
-        key: &SyncKey,
-        child: &crate::hosted::ChildKind,
-        object: &Object,
-        patch: &serde_json::Value,
-    ) -> Result<(), Problem> {
-        let kind = hosted.children.iter().position(|other| std::ptr::eq(other, child));
-        match self.client.merge_patch(&child.resource, object.key(), patch.to_string().into_bytes()).await {
-            Ok(answer) => {
-                child.shared.answer(answer, None, Some(key));
-                Ok(())
-            }
-            Err(error) => {
-                if error.is_object_not_found() {
-                    child.shared.gone(object.key(), object.uid(), Some(key));
-                    return Ok(());
-                }
-                // What we saw isn't what is, or may not be: look before the next try.
-                hosted.note_unknown(&key.parent, kind, object.key());
-                if error.is_conflict() {
-                    return Err(Problem::Stale(error.to_string()));
-                }
-                Err(Problem::Write(Failures::one(error)))
-            }
-        }
-    }
-
-    async fn call(&self, hosted: &Hosted, parent: &Object, kinds: &[Kind], attempt: u32) -> Result<SyncReply, Problem> {
+        kinds: &[Kind],
+        attempt: u32,
+    ) -> Result<SyncReply, Problem> {
+        let hosted = family.hosted;
         let hook = &hosted.model.sync;
         let observed: Vec<Observed> = kinds
             .iter()
             .map(|kind| Observed { resource: Arc::clone(&kind.resource), objects: kind.owned.clone() })
             .collect();
         let body = sync_request(&hosted.model.json, parent, &observed, hook.version);
-        let headers = self.headers(hosted, parent, &body, attempt);
+        let headers = self.headers(family, parent, &body, attempt);
         let start = Instant::now();
+        family.permit.check("a hook call").map_err(Problem::Read)?;
         let answer = self.hooks.call(&hosted.target, headers, Bytes::from(body)).await;
+        family.permit.check("what follows from a hook's reply").map_err(Problem::Read)?;
         let code = match &answer {
             Ok(_) => 200,
             Err(ringmaster_hooks::Error::Code { code, .. } | ringmaster_hooks::Error::Redirect { code }) => *code,
@@ -281,7 +208,7 @@ impl Syncer {
             }
             Err(error) => {
                 let url = &hosted.target.uri;
-                self.tell.hook(hosted, HookHealth::Failing(error.reason(), format!("POST {url}: {error}")));
+                self.tell.hook(hosted, HookHealth::Failing(error.reason().into(), format!("POST {url}: {error}")));
                 if error.is_terminal() && hosted.model.dialect.terminal_422 {
                     return Err(Problem::Terminal(error));
                 }
@@ -295,21 +222,23 @@ impl Syncer {
             }
             Err(error) => {
                 let url = &hosted.target.uri;
-                self.tell.hook(hosted, HookHealth::Failing("BadReply", format!("POST {url}: {error}")));
+                self.tell.hook(hosted, HookHealth::Failing("BadReply".into(), format!("POST {url}: {error}")));
                 self.tell.bad_reply(hosted, parent, &reply.body);
                 Err(Problem::Reply(error.to_string()))
             }
         }
     }
 
-    fn headers(&self, hosted: &Hosted, parent: &Object, body: &[u8], attempt: u32) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(6);
+    fn headers(&self, family: &Family<'_>, parent: &Object, body: &[u8], attempt: u32) -> HeaderMap {
+        let hosted = family.hosted;
+        let mut headers = HeaderMap::with_capacity(7);
         let mut set = |name: &'static str, value: String| {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 headers.insert(name, value);
             }
         };
         set("ringmaster-shard", format!("{}/{SHARDS}", shard(&hosted.parent, parent.key())));
+        set("ringmaster-epoch", family.permit.epoch().to_string());
         set("ringmaster-attempt", attempt.to_string());
         set("ringmaster-deadline-ms", hosted.target.timeout.as_millis().to_string());
         set("ringmaster-delivery", format!("{}-{:016x}", parent.uid(), xxh(body)));
@@ -318,9 +247,7 @@ impl Syncer {
     }
 }
 
-fn claims(hosted: &Hosted, child: &crate::hosted::ChildKind, parent: &Object, selector: &Selector) -> Claims {
-    let store = child.shared.store();
-    let namespace = hosted.orphan_namespace(parent.key());
-    let orphans = store.orphans(namespace, selector.exact_pairs().next());
-    claim(parent, selector, namespace, store.owned_by(parent.uid()), orphans)
+/// How a sync ends whose member may not go on with it.
+fn lapsed(permit: &Permit) -> Outcome {
+    if permit.is_lapsed() { Outcome::RetryAfter(LAPSED_RETRY) } else { Outcome::Dropped }
 }

@@ -66,6 +66,15 @@ impl Problem {
         }
     }
 
+    /// The member may not work on it, or not now: nothing is wrong with the parent.
+    pub(crate) fn is_fenced(&self) -> bool {
+        match self {
+            Self::Read(error) => error.is_fenced(),
+            Self::Write(failures) => failures.is_fenced(),
+            _ => false,
+        }
+    }
+
     /// How long the API server wants to be left alone.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -215,7 +224,7 @@ impl Tell {
     /// The hook's health as the last call showed it; a change is a line in the log.
     pub(crate) fn hook(&self, hosted: &Hosted, health: HookHealth) {
         let line = match &health {
-            HookHealth::Failing(reason, message) => Some((*reason, message.clone())),
+            HookHealth::Failing(reason, message) => Some((reason.clone(), message.clone())),
             _ => None,
         };
         if !hosted.hook_health(health) {
@@ -223,7 +232,7 @@ impl Tell {
         }
         let controller = &hosted.model.name;
         match line {
-            Some((reason, message)) => warn!(%controller, reason, "the hook fails: {message}"),
+            Some((reason, message)) => warn!(%controller, %reason, "the hook fails: {message}"),
             None => info!(%controller, "the hook answers"),
         }
     }

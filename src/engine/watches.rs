@@ -1,82 +1,66 @@
-//! Shared watches: one pump and one store per kind and selector, however many controllers need it.
+//! The watches of a process: one collection per kind and scope, however many controllers need it.
 //!
-//! Never decides what a change means: listeners do. A watch runs while somebody is subscribed to it.
+//! Never decides what a change means: listeners do. A collection is kept while somebody is subscribed to it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use ringmaster_cluster::{Client, Error, Sink, Watch, run_pump};
-use ringmaster_core::cache::{Change, FOR_EVER, Store};
-use ringmaster_core::key::{ObjectKey, SyncKey, Uid, Version};
-use ringmaster_core::object::Object;
-use ringmaster_core::selector::Selector;
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use ringmaster_cluster::Client;
+use ringmaster_core::cache::Change;
+use ringmaster_core::key::{Resource, SyncKey};
+use ringmaster_core::shards::Shards;
+use ringmaster_core::watch::Scope;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
 
-use crate::clock;
-use crate::host::UNREACHABLE;
 use crate::metrics::{Sample, count};
 use crate::outage::Outage;
+use crate::strays::{Stray, StraySubscription, Strays};
+use crate::streams::Shared;
 
 /// Who wants to know of changes. Called in the order of events, from one task or from whoever wrote; must not block.
 pub(crate) trait Listener: Send + Sync {
     /// Something changed. `origin` is the sync whose own write did it, if one did. Changes that a watch and an answer
-    /// bring may be told out of order: what the store holds is what counts.
+    /// bring may be told out of order: what the store holds is what counts. Objects of shards that aren't wanted any more
+    /// go without a word.
     fn changed(&self, change: &Change, origin: Option<&SyncKey>);
 }
 
-/// How a watch is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(crate) enum State {
-    /// The first list isn't complete yet.
-    #[default]
-    Starting,
-    /// Informed.
-    Synced,
-    /// Its requests fail: a word, a sentence, and whether the kind isn't served (any more).
-    Troubled(&'static str, String, bool),
-}
-
-/// One kind under one selector.
-pub(crate) struct Shared {
-    watch: Watch,
-    /// What the watch selects by.
-    selector: Selector,
-    store: RwLock<Store>,
-    listeners: RwLock<Vec<(u64, Arc<dyn Listener>)>>,
-    state: watch::Sender<State>,
-    synced_once: AtomicBool,
-    outage: Arc<Outage>,
-    unreachable: AtomicBool,
-    /// What the subscriptions hold: the pump holds the watch itself, and must end without them.
-    hold: Mutex<Weak<Hold>>,
+/// What every pump needs.
+pub(crate) struct Pumps {
+    pub(crate) client: Client,
+    pub(crate) outage: Arc<Outage>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) cancel: CancellationToken,
 }
 
 /// All watches of a process.
 pub(crate) struct Watches {
-    client: Client,
-    outage: Arc<Outage>,
-    known: Mutex<HashMap<Watch, Weak<Shared>>>,
+    pumps: Arc<Pumps>,
+    known: Mutex<Known>,
     next_listener: AtomicU64,
-    tasks: TaskTracker,
-    cancel: CancellationToken,
 }
 
-/// A listener's hold on a watch; the watch ends with its last subscription.
+#[derive(Default)]
+struct Known {
+    /// What sharded collections hold.
+    wanted: Shards,
+    shared: HashMap<(Arc<Resource>, Scope), Weak<Shared>>,
+    strays: HashMap<(Arc<Resource>, String), Weak<Strays>>,
+}
+
+/// A listener's hold on a collection, whose streams end with the last one.
 pub(crate) struct Subscription {
     shared: Arc<Shared>,
     listener: u64,
     _hold: Arc<Hold>,
 }
 
-/// Ends the pump when the last subscription is gone; the pump itself holds the watch too.
-struct Hold {
-    cancel: CancellationToken,
+/// Ends the pumps when the last subscription is gone; they themselves hold the collection, too.
+pub(crate) struct Hold {
+    pub(crate) cancel: CancellationToken,
 }
 
 impl Drop for Hold {
@@ -85,78 +69,114 @@ impl Drop for Hold {
     }
 }
 
+/// Of one kind, for metrics.
+#[derive(Default)]
+struct Totals {
+    objects: usize,
+    bytes: usize,
+    streams: usize,
+}
+
 impl Watches {
     pub(crate) fn new(client: Client, tasks: TaskTracker, cancel: CancellationToken) -> Self {
-        Self {
-            client,
-            outage: Arc::default(),
-            known: Mutex::default(),
-            next_listener: AtomicU64::new(0),
-            tasks,
-            cancel,
-        }
+        let pumps = Arc::new(Pumps { client, outage: Arc::default(), tasks, cancel });
+        Self { pumps, known: Mutex::default(), next_listener: AtomicU64::new(0) }
     }
 
-    /// Subscribes to a watch, which is started if nobody has it yet.
-    pub(crate) fn subscribe(&self, watch: Watch, listener: Arc<dyn Listener>) -> Subscription {
+    /// The API server answers again: watches that pause after a failure try again at once.
+    pub(crate) fn rouse(&self) {
+        self.pumps.outage.rouse();
+    }
+
+    /// Subscribes to a collection, which is started if nobody has it yet.
+    pub(crate) fn subscribe(&self, resource: Arc<Resource>, scope: Scope, listener: Arc<dyn Listener>) -> Subscription {
         let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
         let mut known = self.known.lock();
-        known.retain(|_, shared| shared.strong_count() > 0);
-        let running = known.get(&watch).and_then(Weak::upgrade).and_then(|shared| {
-            let hold = shared.hold.lock().upgrade()?;
+        known.shared.retain(|_, shared| shared.strong_count() > 0);
+        let key = (resource, scope);
+        let running = known.shared.get(&key).and_then(Weak::upgrade).and_then(|shared| {
+            let hold = shared.hold()?;
             Some((shared, hold))
         });
-        let (shared, hold) = running.unwrap_or_else(|| self.start(&mut known, watch));
-        shared.listeners.write().push((id, listener));
+        let (shared, hold) = running.unwrap_or_else(|| {
+            let hold = Arc::new(Hold { cancel: self.pumps.cancel.child_token() });
+            let shared = Shared::new(Arc::clone(&key.0), key.1.clone(), &self.pumps, &hold);
+            shared.want(if matches!(key.1, Scope::Sharded(_)) { known.wanted } else { Shards::ALL });
+            known.shared.insert(key, Arc::downgrade(&shared));
+            (shared, hold)
+        });
+        shared.listen(id, listener);
         Subscription { shared, listener: id, _hold: hold }
     }
 
-    fn start(&self, known: &mut HashMap<Watch, Weak<Shared>>, watch: Watch) -> (Arc<Shared>, Arc<Hold>) {
-        let cancel = self.cancel.child_token();
-        let hold = Arc::new(Hold { cancel: cancel.clone() });
-        let shared = Arc::new(Shared {
-            watch: watch.clone(),
-            // Made from a selector; one that can't be read would select nothing at the API server either.
-            selector: Selector::parse(&watch.selector).unwrap_or_default(),
-            store: RwLock::default(),
-            listeners: RwLock::default(),
-            state: watch::Sender::new(State::Starting),
-            synced_once: AtomicBool::new(false),
-            outage: Arc::clone(&self.outage),
-            unreachable: AtomicBool::new(false),
-            hold: Mutex::new(Arc::downgrade(&hold)),
-        });
-        known.insert(watch.clone(), Arc::downgrade(&shared));
-        let sink: Arc<dyn Sink> = Arc::clone(&shared) as Arc<dyn Sink>;
-        self.tasks.spawn(run_pump(self.client.clone(), watch, sink, clock::random, cancel));
-        (shared, hold)
+    /// Has all sharded collections, also later ones, hold these shards: what this member owns, or warms. What is lost goes
+    /// at once.
+    pub(crate) fn want(&self, shards: Shards) {
+        let mut known = self.known.lock();
+        known.wanted = shards;
+        // Under this lock, so that the last to come here has the last word.
+        for shared in known.shared.values().filter_map(Weak::upgrade).filter(|shared| shared.is_sharded()) {
+            shared.want(shards);
+        }
     }
 
-    /// Objects and bytes of each watch, for metrics.
+    /// Has `stray` see the metadata of all that a label selector selects, and of what it selects later: what there is, and
+    /// each change. All of it comes again when somebody else asks for the same.
+    pub(crate) fn strays(&self, resource: Arc<Resource>, selector: String, stray: Arc<dyn Stray>) -> StraySubscription {
+        let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
+        let mut known = self.known.lock();
+        known.strays.retain(|_, strays| strays.strong_count() > 0);
+        let key = (resource, selector);
+        let strays = known.strays.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let strays = Strays::new(Arc::clone(&key.0), key.1.clone(), &self.pumps);
+            known.strays.insert(key, Arc::downgrade(&strays));
+            strays
+        });
+        drop(known);
+        strays.subscribe(id, stray)
+    }
+
+    /// Objects, bytes and streams of each kind, for metrics.
     pub(crate) fn samples(&self) -> Vec<Sample> {
-        // Watches of one kind with different selectors count together.
-        let mut kinds: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
-        for shared in self.known.lock().values().filter_map(Weak::upgrade) {
-            let resource = &shared.watch.resource;
-            let kind = (resource.api_version.group().to_owned(), resource.kind.to_string());
-            let store = shared.store.read();
-            let (objects, bytes) = kinds.entry(kind).or_default();
-            *objects += store.len();
-            *bytes += store.bytes();
+        // Collections of one kind count together.
+        let mut kinds: BTreeMap<(String, String), Totals> = BTreeMap::new();
+        let kind = |resource: &Resource| (resource.api_version.group().to_owned(), resource.kind.to_string());
+        let known = self.known.lock();
+        let shared: Vec<_> = known.shared.values().filter_map(Weak::upgrade).collect();
+        let strays: Vec<_> = known.strays.values().filter_map(Weak::upgrade).collect();
+        drop(known);
+        for shared in shared {
+            let totals = kinds.entry(kind(shared.resource())).or_default();
+            totals.streams += shared.stream_count();
+            let store = shared.store();
+            totals.objects += store.len();
+            totals.bytes += store.bytes();
         }
-        let by_kind = |value: fn(&(usize, usize)) -> usize| {
+        for strays in strays {
+            kinds.entry(kind(strays.resource())).or_default().streams += 1;
+        }
+        let by_kind = |value: fn(&Totals) -> usize| {
             let labels = |(group, kind): &(String, String)| vec![("group", group.clone()), ("kind", kind.clone())];
-            kinds.iter().map(|(kind, both)| (labels(kind), count(value(both)))).collect()
+            kinds.iter().map(|(kind, totals)| (labels(kind), count(value(totals)))).collect()
         };
         vec![
-            Sample::gauge("ringmaster_cache_objects", "Objects in the cache", by_kind(|(objects, _)| *objects)),
-            Sample::gauge("ringmaster_cache_bytes", "Bytes of the objects in the cache", by_kind(|(_, bytes)| *bytes)),
+            Sample::gauge("ringmaster_cache_objects", "Objects in the cache", by_kind(|totals| totals.objects)),
+            Sample::gauge(
+                "ringmaster_cache_bytes",
+                "Bytes of the objects in the cache",
+                by_kind(|totals| totals.bytes),
+            ),
+            Sample::gauge(
+                "ringmaster_watch_streams",
+                "Watches that run or are tried",
+                by_kind(|totals| totals.streams),
+            ),
         ]
     }
 }
 
 impl Subscription {
-    /// The watch.
+    /// The collection.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -164,139 +184,6 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.shared.listeners.write().retain(|(id, _)| *id != self.listener);
-    }
-}
-
-impl Shared {
-    /// The objects. Held briefly, never across an await.
-    pub(crate) fn store(&self) -> RwLockReadGuard<'_, Store> {
-        self.store.read()
-    }
-
-    /// How the watch is doing, now and from now on.
-    pub(crate) fn state(&self) -> watch::Receiver<State> {
-        self.state.subscribe()
-    }
-
-    /// Whether a first list was complete.
-    pub(crate) fn is_synced(&self) -> bool {
-        self.synced_once.load(Ordering::Acquire)
-    }
-
-    /// Takes the answer to a read or a write of our own: what we wrote is what we read from now on. `settled` is what
-    /// the object was written to look like.
-    pub(crate) fn answer(&self, object: Object, settled: Option<u64>, origin: Option<&SyncKey>) {
-        // An answer shows objects that the watch doesn't: those that were relabelled out of its sight meanwhile.
-        if !self.selector.is_everything() && !self.selector.matches(&object.labels()) {
-            return;
-        }
-        let (key, version) = (object.key().clone(), object.version());
-        if let Some(hash) = settled {
-            object.settle(hash);
-        }
-        let change = self.store.write().apply(object);
-        match change {
-            Some(change) => self.tell(&change, origin),
-            // The watch was faster, or the write changed nothing: the note still belongs on what is there.
-            None => {
-                if let (Some(hash), Some(known)) = (settled, self.store.read().get(&key))
-                    && known.version() == version
-                {
-                    known.settle(hash);
-                }
-            }
-        }
-    }
-
-    /// Takes the answer to a read or a delete of our own: the object is gone.
-    pub(crate) fn gone(&self, key: &ObjectKey, uid: &Uid, origin: Option<&SyncKey>) {
-        self.delete(key, uid, FOR_EVER, origin);
-    }
-
-    /// From now on its orphans can be found by label.
-    pub(crate) fn index_orphans(&self) {
-        self.store.write().index_orphans();
-    }
-
-    fn delete(&self, key: &ObjectKey, uid: &Uid, until: Version, origin: Option<&SyncKey>) {
-        let change = self.store.write().delete(key, uid, until);
-        if let Some(change) = change {
-            self.tell(&change, origin);
-        }
-    }
-
-    /// The API server answered.
-    fn reached(&self) {
-        let before = self.unreachable.swap(false, Ordering::Relaxed);
-        if let Some(after) = self.outage.reached(before, Instant::now()) {
-            info!(after_s = after.as_secs(), "the API server is reached again");
-        }
-    }
-
-    fn tell(&self, change: &Change, origin: Option<&SyncKey>) {
-        for (_, listener) in self.listeners.read().iter() {
-            listener.changed(change, origin);
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if *self.unreachable.get_mut() {
-            self.outage.left();
-        }
-    }
-}
-
-impl Sink for Shared {
-    fn list_begins(&self) {
-        self.store.write().begin_relist();
-    }
-
-    fn applied(&self, object: Object) {
-        let change = self.store.write().observe(object);
-        if let Some(change) = change {
-            self.tell(&change, None);
-        }
-    }
-
-    fn deleted(&self, object: Object) {
-        self.delete(object.key(), object.uid(), object.version(), None);
-    }
-
-    fn list_complete(&self, version: Version) {
-        let changes = self.store.write().end_relist(version);
-        for change in &changes {
-            self.tell(change, None);
-        }
-        self.synced_once.store(true, Ordering::Release);
-        self.reached();
-        self.state.send_replace(State::Synced);
-    }
-
-    fn list_aborted(&self) {
-        self.store.write().abort_relist();
-    }
-
-    fn trouble(&self, error: &Error, failures: u32) {
-        let resource = &self.watch.resource;
-        let unreachable = error.code().is_none();
-        if !unreachable {
-            self.reached();
-        } else if !self.unreachable.swap(true, Ordering::Relaxed) && self.outage.lost(Instant::now()) {
-            warn!("the API server can't be reached: {error}; trying again");
-        }
-        // One line when it begins, and a reminder at each doubling; an outage is one line for all kinds.
-        if !unreachable && failures.is_power_of_two() && !error.is_not_found() {
-            warn!(kind = %resource, failures, "watching fails: {error}");
-        }
-        let reason = if unreachable { UNREACHABLE } else { error.reason() };
-        self.state.send_replace(State::Troubled(reason, error.to_string(), error.is_not_found()));
-    }
-
-    fn recovered(&self) {
-        self.reached();
-        self.state.send_replace(if self.is_synced() { State::Synced } else { State::Starting });
+        self.shared.leave(self.listener);
     }
 }

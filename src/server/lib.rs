@@ -60,6 +60,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Somebody else listens there.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+}
+
 /// A server that listens; it answers once [`Server::run`] runs. Without health and metrics it knows no path.
 #[derive(Debug)]
 pub struct Server {

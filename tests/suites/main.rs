@@ -15,6 +15,7 @@ mod faults;
 mod faulty;
 mod gate;
 mod hook;
+mod members;
 mod objects;
 mod process;
 mod scrape;

@@ -45,6 +45,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         generate_selector: spec.generate_selector.unwrap_or(false),
         resync_period: resync_period(spec.resync_period_seconds, &mut warnings),
         paused: false,
+        sharded: false,
         sync,
     };
     Ok(Converted { controller, warnings })

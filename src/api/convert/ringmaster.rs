@@ -50,6 +50,7 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
         generate_selector: spec.generate_selector,
         resync_period: resync_period(spec.resync_period_seconds)?,
         paused: spec.paused,
+        sharded: spec.sharding.is_some(),
         sync: hook("spec.hooks.sync", sync)?,
     };
     Ok(Converted { controller, warnings: Vec::new() })

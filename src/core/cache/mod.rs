@@ -6,4 +6,4 @@ mod selectors;
 mod store;
 
 pub use selectors::SelectorIndex;
-pub use store::{Change, FOR_EVER, MAX_TOMBSTONES, Store};
+pub use store::{Change, FOR_EVER, MAX_TOMBSTONES, Relist, Store};

@@ -1,10 +1,11 @@
 //! The objects of one kind under one selector, by key, by controlling owner, and orphans by label.
 //!
 //! Everything enters by resource version: an older event never replaces a newer answer. What was deleted stays
-//! deleted, whatever arrives late. Never holds an object twice.
+//! deleted, whatever arrives late. Never holds an object twice, and never knows which watches there are: each brings
+//! its own [`Relist`].
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ type Map<K, V> = HashMap<K, V, FixedState>;
 /// Answers are at most a request timeout late; this is minutes of deletions at full speed.
 pub const MAX_TOMBSTONES: usize = 32_768;
 
-/// A deletion that no later version can undo: the object itself is gone, not only out of a selector's sight.
+/// A deletion that no version can undo: the object itself is gone, not only out of a selector's sight.
 pub const FOR_EVER: Version = Version(u64::MAX);
 
 /// What one event or answer changed.
@@ -37,6 +38,8 @@ pub enum Change {
     Deleted {
         /// What was known last.
         old: Arc<Object>,
+        /// Whether it doesn't exist any more. What is only seen under a selector may have left its sight.
+        certain: bool,
     },
 }
 
@@ -46,28 +49,47 @@ impl Change {
     pub fn key(&self) -> &ObjectKey {
         match self {
             Self::Applied { new, .. } => new.key(),
-            Self::Deleted { old } => old.key(),
+            Self::Deleted { old, .. } => old.key(),
         }
     }
 }
 
 /// The objects of one kind.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Store {
     objects: Map<ObjectKey, Arc<Object>>,
     /// Sorted, so that the typical three children cost three words each and ten thousand are still found fast.
     owned: Map<Uid, Vec<ObjectKey>>,
     /// Kept only for kinds whose orphans somebody may adopt.
     orphans: Option<Orphans>,
-    /// Until which version each is gone.
+    /// From which version on each may be seen again.
     gone: Map<Uid, Version>,
     gone_order: VecDeque<Uid>,
-    relist: Option<HashSet<ObjectKey, FixedState>>,
+    /// Whether it is fed under a selector, so that what is missing may exist all the same.
+    partial: bool,
     bytes: usize,
 }
 
+/// What one list has named so far.
+#[derive(Debug, Default)]
+pub struct Relist {
+    seen: Map<ObjectKey, Uid>,
+}
+
+impl Relist {
+    /// The list names an object.
+    pub fn saw(&mut self, key: &ObjectKey, uid: &Uid) {
+        self.seen.insert(key.clone(), uid.clone());
+    }
+
+    /// What was named so far of an object counts no more.
+    pub(crate) fn forget(&mut self, key: &ObjectKey) {
+        self.seen.remove(key);
+    }
+}
+
 /// The objects without a controlling owner.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Orphans {
     all: BTreeSet<ObjectKey>,
     /// By a hash of label and value: a collision only means one more object to look at.
@@ -75,32 +97,31 @@ struct Orphans {
 }
 
 /// The orphans with one label; most labels are on one object only.
+#[derive(Debug)]
 enum Bucket {
     One(ObjectKey),
     Many(BTreeSet<ObjectKey>),
 }
 
 impl Store {
-    /// An empty store.
+    /// An empty store, of all objects of the kind.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes an object from a list or an event; otherwise as [`Self::apply`].
-    pub fn observe(&mut self, object: Object) -> Option<Change> {
-        if let Some(seen) = &mut self.relist {
-            seen.insert(object.key().clone());
-        }
-        self.apply(object)
+    /// An empty store, of what selectors show of the kind.
+    #[must_use]
+    pub fn partial() -> Self {
+        Self { partial: true, ..Self::default() }
     }
 
-    /// Takes an object from the answer to a read or a write of our own. `None` if it changes nothing: the same or a
-    /// newer version is known, or the object is known to be deleted.
+    /// Takes an object from a list, an event, or an answer. `None` if it changes nothing: the same or a newer version is
+    /// known, or the object is known to be deleted. What is known under its name may be gone with it.
     pub fn apply(&mut self, object: Object) -> Option<Change> {
-        if let Some(until) = self.gone.get(object.uid()) {
-            if !until.is_before(object.version()) {
-                return None;
+        if self.gone.contains_key(object.uid()) {
+            if !self.may_show(object.uid(), object.version()) {
+                return self.outlived_by(&object);
             }
             // It only was out of sight. Its place in the order is left, and means nothing.
             self.gone.remove(object.uid());
@@ -134,44 +155,84 @@ impl Store {
         Some(Change::Applied { old, new })
     }
 
-    /// Takes word that an object is gone: from a watch event as of its version, or from the answer to a delete of our
-    /// own [`FOR_EVER`].
-    pub fn delete(&mut self, key: &ObjectKey, uid: &Uid, until: Version) -> Option<Change> {
-        self.bury(uid.clone(), until);
-        let known = self.objects.get(key)?;
-        if known.uid() != uid {
+    /// An object that is gone had the name after another: that one is gone, too.
+    fn outlived_by(&mut self, later: &Object) -> Option<Change> {
+        let known = self.objects.get(later.key())?;
+        if known.uid() == later.uid() || !known.version().is_before(later.version()) {
             return None;
         }
-        self.remove(key)
+        let uid = known.uid().clone();
+        self.bury(uid, FOR_EVER);
+        self.remove(later.key(), true)
     }
 
-    /// A list begins; what it doesn't name until [`Self::end_relist`] is gone.
-    pub fn begin_relist(&mut self) {
-        self.relist = Some(HashSet::default());
+    /// Takes word that an object is gone: from a watch event as of its version, or from the answer to a delete of our
+    /// own [`FOR_EVER`]. Older states of it are stale from now on; the state of that very version isn't, because another
+    /// selector may show it. Where a newer state is known, nothing else changes.
+    pub fn delete(&mut self, key: &ObjectKey, uid: &Uid, until: Version) -> Option<Change> {
+        self.bury(uid.clone(), until);
+        let known = self.objects.get(key).filter(|known| known.uid() == uid)?;
+        // The answer to a write that ended an object carries the version of its end.
+        let ended = || known.is_deleting() && known.finalizers().is_empty();
+        let moved = self.partial && until == known.version() && until != Version::UNKNOWN && !ended();
+        if moved || until.is_before(known.version()) {
+            return None;
+        }
+        self.remove(key, !self.partial || until == FOR_EVER)
     }
 
-    /// A list is complete as of `version`. Objects that it didn't name are gone, unless an answer of our own that is
-    /// newer than the list brought them.
-    pub fn end_relist(&mut self, version: Version) -> Vec<Change> {
-        let Some(seen) = self.relist.take() else { return Vec::new() };
+    /// An object exists as given, but isn't to be held: older states of it, and whatever had its name before, are over.
+    pub fn pass_over(&mut self, object: &Object) -> Option<Change> {
+        let change = self.delete(object.key(), object.uid(), object.version());
+        change.or_else(|| self.outlived_by(object))
+    }
+
+    /// A list is complete as of `version`. Objects `in_scope` of it that it didn't name are gone, unless something that
+    /// is newer than the list brought them.
+    pub fn end_relist(&mut self, relist: &Relist, version: Version, in_scope: impl Fn(&Object) -> bool) -> Vec<Change> {
+        let is_missing = |object: &Object| {
+            relist.seen.get(object.key()) != Some(object.uid())
+                && !version.is_before(object.version())
+                && in_scope(object)
+        };
         let missing: Vec<_> = self
             .objects
             .values()
-            .filter(|object| !seen.contains(object.key()) && !version.is_before(object.version()))
-            .map(|object| (object.key().clone(), object.uid().clone()))
+            .filter(|object| is_missing(object))
+            .map(|object| (object.key().clone(), object.uid().clone(), object.version()))
             .collect();
         missing
             .into_iter()
-            .filter_map(|(key, uid)| {
-                self.bury(uid, version);
-                self.remove(&key)
+            .filter_map(|(key, uid, known)| {
+                let next = Version(known.0.saturating_add(1));
+                // When it left a selector's sight isn't known: a later state may be in another's.
+                let again = if known == Version::UNKNOWN || version == Version::UNKNOWN {
+                    Version::UNKNOWN
+                } else if self.partial {
+                    next
+                } else {
+                    next.max(version)
+                };
+                self.bury(uid, again);
+                self.remove(&key, !self.partial)
             })
             .collect()
     }
 
-    /// A list broke off: nothing is concluded from what it didn't name.
-    pub fn abort_relist(&mut self) {
-        self.relist = None;
+    /// Drops objects of which nothing is known any more: it isn't told, and they may come back as they were. Gives back
+    /// their keys.
+    pub fn evict(&mut self, is_dropped: impl Fn(&Object) -> bool) -> Vec<ObjectKey> {
+        let dropped: Vec<_> = self.objects.values().filter(|o| is_dropped(o)).map(|o| o.key().clone()).collect();
+        for key in &dropped {
+            self.remove(key, false);
+        }
+        dropped
+    }
+
+    /// Whether it would take the object of this uid in this version, had it none.
+    #[must_use]
+    pub fn may_show(&self, uid: &Uid, version: Version) -> bool {
+        self.gone.get(uid).is_none_or(|again| *again != Version::UNKNOWN && *again <= version)
     }
 
     /// One object.
@@ -238,11 +299,11 @@ impl Store {
         }
     }
 
-    fn remove(&mut self, key: &ObjectKey) -> Option<Change> {
+    fn remove(&mut self, key: &ObjectKey, certain: bool) -> Option<Change> {
         let old = self.objects.remove(key)?;
         self.unindex(&old);
         self.bytes -= old.cost_bytes();
-        Some(Change::Deleted { old })
+        Some(Change::Deleted { old, certain })
     }
 
     fn index(&mut self, object: &Arc<Object>) {
@@ -282,12 +343,12 @@ impl Store {
         }
     }
 
-    fn bury(&mut self, uid: Uid, until: Version) {
+    fn bury(&mut self, uid: Uid, again: Version) {
         let known = self.gone.entry(uid.clone()).or_insert_with(|| {
             self.gone_order.push_back(uid);
-            until
+            again
         });
-        *known = (*known).max(until);
+        *known = (*known).max(again);
         if self.gone_order.len() > MAX_TOMBSTONES
             && let Some(oldest) = self.gone_order.pop_front()
         {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::object::tests::config_maps;
+use crate::selector::Labels as _;
 
 fn object(name: &str, uid: &str, version: u64, owner: Option<&str>, labels: &[(&str, &str)]) -> Object {
     let owners = owner.map_or_else(String::new, |uid| {
@@ -47,22 +48,41 @@ fn what_was_deleted_stays_deleted() {
     assert_eq!(store.len(), 1);
 }
 
+fn saw(objects: &[(&str, &str)]) -> Relist {
+    let mut relist = Relist::default();
+    objects.iter().for_each(|(name, uid)| relist.saw(&ObjectKey::new("n", name), &Uid::new(uid)));
+    relist
+}
+
 #[test]
 fn a_relist_removes_what_it_does_not_name_but_never_newer_answers() {
     let mut store = Store::new();
     store.apply(object("a", "ua", 1, None, &[]));
     store.apply(object("b", "ub", 2, Some("p"), &[]));
-    store.begin_relist();
-    store.observe(object("a", "ua", 1, None, &[]));
+    store.apply(object("a", "ua", 1, None, &[]));
     store.apply(object("c", "uc", 12, Some("p"), &[]));
     // Answered in the middle of the list, and gone again before the list's version.
     store.apply(object("d", "ud", 5, None, &[]));
-    let changes = store.end_relist(Version(10));
+    store.apply(object("e", "ue", 5, None, &[]));
+    let changes =
+        store.end_relist(&saw(&[("a", "ua"), ("d", "other")]), Version(10), |object| object.key().name() != "e");
     let mut gone: Vec<_> = changes.iter().map(|change| change.key().name()).collect();
     gone.sort_unstable();
     assert_eq!(gone, ["b", "d"]);
-    assert_eq!(names(store.iter()), ["a", "c"]);
+    assert!(changes.iter().all(|change| matches!(change, Change::Deleted { certain: true, .. })));
+    assert_eq!(names(store.iter()), ["a", "c", "e"], "what is newer, or none of this list's business, stays");
     assert_eq!(names(store.owned_by(&Uid::new("p"))), ["c"]);
+    assert!(store.apply(object("d", "ud", 9, None, &[])).is_none(), "older than the list that hasn't got it");
+}
+
+#[test]
+fn evicted_objects_leave_nothing_and_may_come_back_as_they_were() {
+    let mut store = Store::partial();
+    store.apply(object("a", "ua", 5, Some("p"), &[("s", "1")]));
+    store.apply(object("b", "ub", 6, None, &[("s", "2")]));
+    store.evict(|object| object.labels().get("s") == Some("1"));
+    assert_eq!((names(store.iter()), store.owned_by(&Uid::new("p")).count()), (vec!["b".to_owned()], 0));
+    assert!(store.apply(object("a", "ua", 5, Some("p"), &[("s", "1")])).is_some());
 }
 
 #[test]
@@ -87,11 +107,46 @@ fn orphans_are_found_by_label_and_namespace() {
 
 #[test]
 fn what_left_a_selector_s_sight_may_come_back() {
-    let mut store = Store::new();
+    let mut store = Store::partial();
     store.apply(object("a", "u", 5, None, &[]));
-    store.delete(&ObjectKey::new("n", "a"), &Uid::new("u"), Version(6));
+    let change = store.delete(&ObjectKey::new("n", "a"), &Uid::new("u"), Version(7));
+    assert!(matches!(change, Some(Change::Deleted { certain: false, .. })));
     assert!(store.apply(object("a", "u", 6, None, &[])).is_none(), "a late answer is older than the event");
-    assert!(store.apply(object("a", "u", 7, None, &[])).is_some(), "the same object came back into sight");
+    assert!(store.apply(object("a", "u", 7, None, &[])).is_some(), "the same object came into another's sight");
+    let (key, uid) = (ObjectKey::new("n", "a"), Uid::new("u"));
+    assert!(store.delete(&key, &uid, Version(7)).is_none(), "it is in sight there, whoever tells first");
+    assert!(store.delete(&key, &uid, Version(6)).is_none(), "old news");
+    assert!(matches!(store.delete(&key, &uid, FOR_EVER), Some(Change::Deleted { certain: true, .. })));
+    assert!(store.apply(object("a", "u", 70, None, &[])).is_none());
+}
+
+#[test]
+fn what_a_partial_relist_misses_may_show_elsewhere_but_not_as_it_was() {
+    let mut store = Store::partial();
+    store.apply(object("a", "u", 5, None, &[]));
+    let changes = store.end_relist(&saw(&[]), Version(10), |_| true);
+    assert!(matches!(changes[..], [Change::Deleted { certain: false, .. }]));
+    assert!(store.apply(object("a", "u", 5, None, &[])).is_none());
+    assert!(store.apply(object("a", "u", 8, None, &[])).is_some());
+}
+
+#[test]
+fn the_answer_that_ended_an_object_goes_with_its_event() {
+    let text = r#"{"metadata":{"name":"a","namespace":"n","uid":"u","resourceVersion":"7","deletionTimestamp":"t"}}"#;
+    for mut store in [Store::new(), Store::partial()] {
+        store.apply(Object::parse(text, &config_maps()).unwrap());
+        assert!(store.delete(&ObjectKey::new("n", "a"), &Uid::new("u"), Version(7)).is_some());
+    }
+}
+
+#[test]
+fn an_object_whose_successor_is_gone_is_gone_too() {
+    let (mut store, key) = (Store::new(), ObjectKey::new("n", "a"));
+    store.delete(&key, &Uid::new("second"), FOR_EVER);
+    store.apply(object("a", "first", 2, None, &[]));
+    assert!(matches!(store.apply(object("a", "second", 5, None, &[])), Some(Change::Deleted { certain: true, .. })));
+    assert!(store.apply(object("a", "first", 3, None, &[])).is_none());
+    assert!(store.is_empty());
 }
 
 #[test]
@@ -177,15 +232,17 @@ proptest! {
                     }
                 }
                 Step::Relist { names, version } => {
-                    store.begin_relist();
+                    let mut relist = Relist::default();
                     for name in &names {
                         if let Some(known) = model.get(name) {
                             let owner = known.owner.map(|owner| format!("p{owner}"));
                             let label = known.label.to_string();
-                            store.observe(object(&name.to_string(), &known.uid, known.version, owner.as_deref(), &[("l", &label)]));
+                            let object = object(&name.to_string(), &known.uid, known.version, owner.as_deref(), &[("l", &label)]);
+                            relist.saw(object.key(), object.uid());
+                            store.apply(object);
                         }
                     }
-                    store.end_relist(Version(version));
+                    store.end_relist(&relist, Version(version), |_| true);
                     let dead: Vec<_> = model.iter().filter(|(name, known)| !names.contains(name) && known.version <= version)
                         .map(|(name, _)| *name).collect();
                     for name in dead {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::controller::Controller;
 use crate::key::Resource;
 use crate::object::{Object, OwnerReference};
-use crate::selector::Selector;
+use crate::selector::{Labels as _, Selector};
+use crate::shards::OWNER_LABEL;
 
 /// The label that `generateSelector` puts on children and selects them by (Metacontroller's contract).
 pub const CONTROLLER_UID_LABEL: &str = "controller-uid";
@@ -88,18 +89,37 @@ pub(super) fn controller_reference(parent: &Object, resource: &Resource) -> Valu
     })
 }
 
-/// A merge patch that makes `parent` the controller of an orphan, if the orphan is still the version that we saw.
+/// A merge patch that makes `parent` the controller of an orphan, if the orphan is still the version that we saw; with
+/// the label of the parent's shard, if its controller is sharded.
 #[must_use]
-pub fn adopt_patch(parent: &Object, resource: &Resource, orphan: &Object) -> Value {
+pub fn adopt_patch(parent: &Object, resource: &Resource, orphan: &Object, shard: Option<u8>) -> Value {
     let mut references = references(orphan, |_| true);
     references.push(controller_reference(parent, resource));
-    owners_patch(orphan, references)
+    let mut patch = owners_patch(orphan, references);
+    if let Some(shard) = shard {
+        patch["metadata"]["labels"] = json!({ OWNER_LABEL: shard.to_string() });
+    }
+    patch
 }
 
-/// A merge patch that takes the parent's reference off a child, if it is still the version that we saw.
+/// A merge patch that takes the parent's reference, and the label of its shard, off a child, if it is still the version
+/// that we saw.
 #[must_use]
 pub fn release_patch(parent: &Object, child: &Object) -> Value {
-    owners_patch(child, references(child, |owner| owner.uid != *parent.uid()))
+    let mut patch = owners_patch(child, references(child, |owner| owner.uid != *parent.uid()));
+    if child.labels().get(OWNER_LABEL).is_some() {
+        patch["metadata"]["labels"] = json!({ OWNER_LABEL: null });
+    }
+    patch
+}
+
+/// A merge patch that gives an object the label of a shard, or takes it away, if it is still the object that we saw.
+#[must_use]
+pub fn label_patch(object: &Object, label: &str, shard: Option<u8>) -> Value {
+    json!({"metadata": {
+        "uid": object.uid().to_string(),
+        "labels": { label: shard.map(|shard| shard.to_string()) },
+    }})
 }
 
 fn references(object: &Object, keep: impl Fn(&OwnerReference) -> bool) -> Vec<Value> {
@@ -169,7 +189,10 @@ mod tests {
     #[test]
     fn patches_keep_other_owners_and_lock_the_version() {
         let parent = object("p", "x", None, false);
-        let patch = adopt_patch(&parent, &config_maps(), &object("o", "x", None, false));
+        let patch = adopt_patch(&parent, &config_maps(), &object("o", "x", None, false), None);
+        assert_eq!(patch["metadata"].get("labels"), None);
+        let sharded = adopt_patch(&parent, &config_maps(), &object("o", "x", None, false), Some(7));
+        assert_eq!(sharded["metadata"]["labels"], json!({ OWNER_LABEL: "7" }));
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
         assert_eq!(patch["metadata"]["uid"], "uid-o");
         assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], "uid-p");

@@ -16,6 +16,7 @@ use crate::hook::{Desired, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, SyncReply, excerpt
 use crate::key::{ObjectKey, Resource};
 use crate::object::Object;
 use crate::selector::Selector;
+use crate::shards::{LABEL_PREFIX, OWNER_LABEL};
 
 /// Names are at most this long (Kubernetes: DNS subdomain).
 pub const MAX_NAME_BYTES: usize = 253;
@@ -60,6 +61,8 @@ pub struct Input<'a> {
     pub kinds: &'a [Kind],
     /// What the webhook answered.
     pub reply: &'a SyncReply,
+    /// The parent's shard, if its controller is sharded: children carry its number as a label.
+    pub shard: Option<u8>,
 }
 
 /// What to do, in this order: deletes, then creates and updates, then the status.
@@ -311,12 +314,13 @@ fn check_metadata(input: &Input<'_>, child: &Desired) -> Result<(), String> {
 
 /// The webhook's text, and what else the object is made of.
 fn settled_hash(input: &Input<'_>, child: &Desired) -> u64 {
-    let generated = input.controller.generate_selector;
-    xxh(format!("{:x} {} {generated}", child.hash, input.parent.uid()).as_bytes()).max(1)
+    let (generated, shard) = (input.controller.generate_selector, input.shard);
+    xxh(format!("{:x} {} {generated} {shard:?}", child.hash, input.parent.uid()).as_bytes()).max(1)
 }
 
 /// The child as it shall be: the webhook's object with namespace and, if we select by it, our label. Without our
-/// annotation, which webhooks return that start from what they were sent: it is never the webhook's to set.
+/// annotation and the labels of shards, which webhooks return that start from what they were sent: they are never the
+/// webhook's to set.
 fn complete(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired) -> Value {
     // The text was checked to be a JSON object, down to its numbers and strings, when the reply was read.
     let mut desired: Value = serde_json::from_str(child.json.get()).unwrap_or_default();
@@ -328,6 +332,9 @@ fn complete(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired) ->
     }
     if let Some(annotations) = desired["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove(input.controller.dialect.last_applied);
+    }
+    if let Some(labels) = desired["metadata"].get_mut("labels").and_then(Value::as_object_mut) {
+        labels.retain(|key, _| !key.starts_with(LABEL_PREFIX));
     }
     if input.controller.generate_selector {
         if !desired["metadata"]["labels"].is_object() {
@@ -349,6 +356,7 @@ fn create_body(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired)
     let annotation = input.controller.dialect.last_applied;
     let text = merge::desired_annotation(&desired, annotation);
     annotate(&mut object, annotation, text);
+    label(&mut object, input.shard);
     if let Some(object) = object.as_object_mut() {
         object.remove("status");
     }
@@ -385,6 +393,7 @@ fn update_body(
     let annotation = input.controller.dialect.last_applied;
     let last: Option<Value> = object.annotation(annotation).and_then(|text| serde_json::from_str(&text).ok());
     let mut merged = merge::merge_object(&observed, last.as_ref(), &desired);
+    label(&mut merged, input.shard);
     let text = merge::desired_annotation(&desired, annotation);
     // Compared as JSON: whoever wrote it may have spelled it otherwise.
     let recorded =
@@ -394,6 +403,16 @@ fn update_body(
     }
     annotate(&mut merged, annotation, text);
     Ok(Some(merged.to_string().into_bytes()))
+}
+
+/// The shard's label. It is no part of what was last applied: a controller that isn't sharded any more leaves it alone.
+fn label(object: &mut Value, shard: Option<u8>) {
+    let Some(shard) = shard else { return };
+    let labels = &mut object["metadata"]["labels"];
+    if !labels.is_object() {
+        *labels = json!({});
+    }
+    labels[OWNER_LABEL] = shard.to_string().into();
 }
 
 fn annotate(object: &mut Value, name: &str, text: String) {

@@ -69,6 +69,7 @@ impl World {
             generate_selector: false,
             resync_period: None,
             paused: false,
+            sharded: false,
             sync: Hook { version: dialect.hook_version, webhook },
         };
         let kind =
@@ -121,6 +122,7 @@ impl World {
             selector: &selector,
             kinds: &self.kinds,
             reply: &reply,
+            shard: None,
         })
     }
 

@@ -8,4 +8,4 @@ pub mod composite;
 pub mod merge;
 
 pub use change::describe;
-pub use claim::{CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, parent_selector, release_patch};
+pub use claim::{CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, label_patch, parent_selector, release_patch};

@@ -135,6 +135,25 @@ impl Pump {
         Self { phase: Phase::Start, stream: true, failures: 0, relists: 0, pause: Duration::ZERO, progressed: false }
     }
 
+    /// A watch that knows all up to a version.
+    #[must_use]
+    pub fn following(version: String) -> Self {
+        Self { phase: Phase::Watching { version }, ..Self::new() }
+    }
+
+    /// Has a watch that is informed go on from another version.
+    pub fn rewind(&mut self, to: String) {
+        if let Phase::Watching { version } = &mut self.phase {
+            *version = to;
+        }
+    }
+
+    /// Whether it begins with a list next.
+    #[must_use]
+    pub fn must_list(&self) -> bool {
+        matches!(self.phase, Phase::Start)
+    }
+
     /// What to do next. A list begins where [`Request::Stream`] or a first [`Request::Page`] is returned.
     pub fn next(&mut self, random: u64) -> Step {
         // After an API server's restart everybody's version is too old at the same moment: the jitter spreads them.
@@ -279,6 +298,21 @@ mod tests {
             step,
             Step { wait: Duration::ZERO, request: Request::Watch { version: "9".into(), timeout_secs: 60 } }
         );
+    }
+
+    #[test]
+    fn goes_on_from_where_it_is_told() {
+        let mut pump = Pump::following("7".into());
+        assert!(matches!(request(&mut pump), Request::Watch { version, .. } if version == "7"));
+        pump.on(Input::Event { version: "9".into() });
+        pump.on(Input::Ended);
+        pump.rewind("8".into());
+        assert!(matches!(request(&mut pump), Request::Watch { version, .. } if version == "8"));
+        assert!(!pump.must_list());
+        pump.on(Input::Expired);
+        assert!(pump.must_list());
+        pump.rewind("8".into());
+        assert!(matches!(request(&mut pump), Request::Stream { .. }), "a list has no version to begin from");
     }
 
     #[test]

@@ -46,6 +46,26 @@ pub struct Flags {
     #[arg(long, value_name = "SELECTOR", allow_hyphen_values = true)]
     pub target_label_selector: Option<String>,
 
+    /// The beginning of this member's name, up to 50 letters, digits and dashes [default: the pod's name, else the host's]
+    #[arg(long, value_name = "NAME")]
+    pub member_name: Option<String>,
+
+    /// Namespace of the members' Leases; those with the same one share the work [default: the pod's, else ringmaster-system]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// How long others wait for a member that is silent: at least 1.25 x (renew deadline + 2s) [default: 15s]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    pub lease_duration: Option<String>,
+
+    /// A member that couldn't renew its Lease for so long stops its work [default: 10s]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    pub renew_deadline: Option<String>,
+
+    /// How often a member renews its Lease and looks at the others [default: 2s]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    pub retry_period: Option<String>,
+
     /// Where /metrics is served; 0 turns it off [default: :9999]
     #[arg(long, value_name = "IP:PORT")]
     pub metrics_address: Option<String>,
@@ -119,7 +139,7 @@ pub struct Flags {
     #[arg(long, value_name = "IP:PORT", help_heading = METACONTROLLER)]
     pub pprof_address: Option<String>,
 
-    /// Accepted and ignored: no leader is elected; run one replica for now
+    /// Accepted and ignored: members share the work and need no leader
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         help_heading = METACONTROLLER)]
     pub leader_election: Option<String>,

@@ -145,6 +145,11 @@ impl Given {
         Given { values, notices: Vec::new() }
     }
 
+    /// Whether there is a value that nobody has taken yet.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// Takes a value that must be a single one.
     pub(super) fn one(&mut self, name: &str) -> Result<Option<Text>, Error> {
         self.values.remove(name).map(single).transpose()

@@ -72,11 +72,12 @@ pub(super) fn duration(text: &str, range: &RangeInclusive<Duration>) -> Result<D
     })
 }
 
-/// A duration of whole seconds as a user would write it.
+/// A duration of whole seconds, or of milliseconds below one, as a user would write it.
 fn shown(duration: Duration) -> String {
     match duration.as_secs() {
         seconds if seconds > 0 && seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
         seconds if seconds > 0 && seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        0 if !duration.is_zero() => format!("{}ms", duration.as_millis()),
         seconds => format!("{seconds}s"),
     }
 }

@@ -95,6 +95,7 @@ impl World {
             generate_selector: flag(4),
             resync_period: None,
             paused: false,
+            sharded: false,
             sync: Hook {
                 version: if flag(5) { HookVersion::V1 } else { HookVersion::V2 },
                 webhook: Webhook {
@@ -233,6 +234,7 @@ impl World {
                 selector: &selector,
                 kinds: &kinds,
                 reply: &reply,
+                shard: None,
             };
             // Refused whole; nothing of it may depend on what is there.
             let Ok(plan) = plan(&input) else { return assert_eq!(sync, 0, "refused only later") };

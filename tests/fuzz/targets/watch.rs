@@ -12,7 +12,7 @@ use http::{Method, Request, Response};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use ringmaster_cluster::{Client, Error, Meter, Sink, Watch, run_pump};
-use ringmaster_core::cache::{FOR_EVER, Store};
+use ringmaster_core::cache::{FOR_EVER, Relist, Store};
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, Uid, Version};
 use ringmaster_core::object::Object;
 use serde_json::value::RawValue;
@@ -76,6 +76,7 @@ enum Entry {
     Begins,
     Applied(Object),
     Deleted(Object),
+    Progressed(Version),
     Complete(Version),
     Aborted,
 }
@@ -122,8 +123,12 @@ impl Scene {
 }
 
 impl Sink for Scene {
-    fn list_begins(&self) {
+    fn list_begins(&self) -> String {
         self.note(Entry::Begins);
+        String::new()
+    }
+    fn watch_begins(&self, version: Version, _: bool) -> (String, Version) {
+        (String::new(), version)
     }
     fn applied(&self, object: Object) {
         self.note(Entry::Applied(object));
@@ -131,12 +136,16 @@ impl Sink for Scene {
     fn deleted(&self, object: Object) {
         self.note(Entry::Deleted(object));
     }
+    fn progressed(&self, version: Version) {
+        self.note(Entry::Progressed(version));
+    }
     fn list_complete(&self, version: Version) {
         self.note(Entry::Complete(version));
     }
     fn list_aborted(&self) {
         self.note(Entry::Aborted);
     }
+    fn lost_track(&self) {}
     fn trouble(&self, error: &Error, failures: u32) {
         assert!(failures > 0 && !error.to_string().is_empty());
     }
@@ -172,7 +181,7 @@ fn play(answers: VecDeque<Answer>, pieces: u8) -> Vec<Entry> {
             async move { server.answer(request.uri().query().unwrap_or_default().to_owned()).await }
         });
         let client = Client::new(kube::Client::new(service, "default"), Arc::new(Silent));
-        let watch = Watch { resource: Arc::new(things()), selector: String::new() };
+        let watch = Watch { resource: Arc::new(things()), namespace: String::new(), metadata_only: false, from: None };
         let sink: Arc<dyn Sink> = Arc::clone(&scene) as Arc<dyn Sink>;
         let session = tokio::time::timeout(SESSION, run_pump(client, watch, sink, || 0, done));
         session.await.expect("the pump asks on");
@@ -212,6 +221,7 @@ struct Reading {
 fn check(log: &[Entry]) {
     let mut model = Model::default();
     let mut store = Store::new();
+    let mut relist: Option<Relist> = None;
     // Up to where the watch is informed; none while a list isn't complete.
     let mut known: Option<String> = None;
     let mut at = 0;
@@ -219,7 +229,7 @@ fn check(log: &[Entry]) {
         let Entry::Asked { query, answer } = &log[at] else {
             // A list begins before it is asked for.
             assert!(matches!(log[at], Entry::Begins), "told before anything was asked");
-            store.begin_relist();
+            relist = Some(Relist::default());
             model.begin();
             known = None;
             at += 1;
@@ -252,7 +262,10 @@ fn check(log: &[Entry]) {
                     let Some(Entry::Applied(object)) = told.next() else { panic!("{plain:?} got lost") };
                     same(object, &plain);
                     known = known.map(|_| object.version().to_string());
-                    store.observe(clone(object));
+                    if let Some(relist) = &mut relist {
+                        relist.saw(object.key(), object.uid());
+                    }
+                    store.apply(clone(object));
                     model.observe(plain);
                 }
                 Said::Deleted(plain) => {
@@ -264,9 +277,11 @@ fn check(log: &[Entry]) {
                 }
                 Said::Mark { version, initial_end } => {
                     if initial_end && lists && known.is_none() {
-                        complete(told.next(), &version, &mut store, &mut model);
+                        complete(told.next(), &version, relist.take(), &mut store, &mut model);
                         known = Some(version);
                     } else if known.is_some() {
+                        let Some(Entry::Progressed(to)) = told.next() else { panic!("a bookmark got lost") };
+                        assert_eq!(*to, Version::new(&version));
                         known = Some(version);
                     }
                 }
@@ -276,22 +291,22 @@ fn check(log: &[Entry]) {
         if let Some((version, next)) = reading.page
             && next.is_empty()
         {
-            complete(told.next(), &version, &mut store, &mut model);
+            complete(told.next(), &version, relist.take(), &mut store, &mut model);
             known = Some(version);
         }
         for entry in told {
             assert!(matches!(entry, Entry::Aborted), "told of what nobody said: {entry:?}");
-            store.abort_relist();
+            relist = None;
             model.relist = None;
         }
         model.compare(&store);
     }
 }
 
-fn complete(told: Option<&Entry>, version: &str, store: &mut Store, model: &mut Model) {
+fn complete(told: Option<&Entry>, version: &str, relist: Option<Relist>, store: &mut Store, model: &mut Model) {
     let Some(Entry::Complete(as_of)) = told else { panic!("a list's end got lost") };
     assert_eq!(*as_of, Version::new(version));
-    store.end_relist(*as_of);
+    store.end_relist(&relist.expect("a list that began"), *as_of, |_| true);
     model.complete(*as_of);
 }
 
@@ -425,20 +440,26 @@ fn plain(object: &Value) -> Option<Plain> {
 struct Model {
     objects: BTreeMap<String, Plain>,
     gone: HashMap<String, Version>,
-    relist: Option<Vec<String>>,
+    /// The uid of each object that it named last, by key.
+    relist: Option<HashMap<String, String>>,
 }
 
 impl Model {
     fn begin(&mut self) {
-        self.relist = Some(Vec::new());
+        self.relist = Some(HashMap::new());
     }
 
     fn observe(&mut self, object: Plain) {
         if let Some(seen) = &mut self.relist {
-            seen.push(object.key.clone());
+            seen.insert(object.key.clone(), object.uid.clone());
         }
-        if let Some(until) = self.gone.get(&object.uid) {
-            if !until.is_before(object.version) {
+        if let Some(again) = self.gone.get(&object.uid) {
+            if *again == Version::UNKNOWN || object.version < *again {
+                let older = |known: &&Plain| known.uid != object.uid && known.version.is_before(object.version);
+                if let Some(known) = self.objects.get(&object.key).filter(older) {
+                    self.gone.insert(known.uid.clone(), FOR_EVER);
+                    self.objects.remove(&object.key);
+                }
                 return;
             }
             self.gone.remove(&object.uid);
@@ -457,7 +478,8 @@ impl Model {
 
     fn delete(&mut self, object: &Plain) {
         self.bury(object.uid.clone(), object.version);
-        if self.objects.get(&object.key).is_some_and(|known| known.uid == object.uid) {
+        let gone = |known: &Plain| known.uid == object.uid && !object.version.is_before(known.version);
+        if self.objects.get(&object.key).is_some_and(gone) {
             self.objects.remove(&object.key);
         }
     }
@@ -472,11 +494,17 @@ impl Model {
         let missing: Vec<Plain> = self
             .objects
             .values()
-            .filter(|object| !seen.contains(&object.key) && !version.is_before(object.version))
+            .filter(|object| seen.get(&object.key) != Some(&object.uid))
+            .filter(|object| !version.is_before(object.version))
             .cloned()
             .collect();
         for object in missing {
-            self.bury(object.uid, version);
+            let again = if object.version == Version::UNKNOWN || version == Version::UNKNOWN {
+                Version::UNKNOWN
+            } else {
+                version.max(Version(object.version.0.saturating_add(1)))
+            };
+            self.bury(object.uid, again);
             self.objects.remove(&object.key);
         }
     }

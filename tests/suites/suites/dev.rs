@@ -264,7 +264,7 @@ async fn saves_when_the_terminal_goes_or_somebody_is_in_a_hurry(scratch: Scratch
             // Two signals of one kind at one moment would be one.
             let heard = async || {
                 let text = printed(&dev)?;
-                ensure!(text.contains("stopping: running syncs end first"), "{text}");
+                ensure!(text.contains("stopping: other members take over"), "{text}");
                 Ok(())
             };
             scratch.wait("the signal is heard", SOON, heard).await?;

@@ -31,7 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Builds the shim; whoever built these trials has a C compiler, as Rust links with it.
-fn shim(dir: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn shim(dir: &Path) -> anyhow::Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clockshift/clockshift.c");
     let path = dir.join("clockshift.so");
     let mut compiler = Command::new("cc");

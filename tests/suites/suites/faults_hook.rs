@@ -71,7 +71,8 @@ pub(super) async fn conditions_say(scene: &Scene, controller: &str, words: &[&st
 /// Waits until all conditions of a controller say that nothing is wrong.
 pub(super) async fn well(ctx: &Context, controller: &str) -> anyhow::Result<()> {
     let is_well = |c: &Value| c["status"] == "True" && !c["message"].to_string().contains("failed");
-    let check = |conditions: &[Value]| conditions.len() == 3 && conditions.iter().all(is_well);
+    // What follows them tells where its parents are.
+    let check = |conditions: &[Value]| conditions.len() == 6 && conditions[..3].iter().all(is_well);
     conditions(ctx, controller, "the conditions say that all is well", check).await
 }
 

@@ -22,6 +22,14 @@ mod faults_rights;
 mod faults_settings;
 mod kubectl;
 mod main_job;
+mod members_check;
+mod members_hands;
+mod members_kill;
+mod members_large;
+mod members_net;
+mod members_odd;
+mod members_parts;
+mod members_scale;
 mod metacontroller;
 mod metrics;
 mod readme;
@@ -61,6 +69,14 @@ pub(crate) fn all() -> Vec<Case> {
         faults_retry::cases(),
         faults_rights::cases(),
         faults_settings::cases(),
+        members_check::cases(),
+        members_parts::cases(),
+        members_scale::cases(),
+        members_kill::cases(),
+        members_net::cases(),
+        members_hands::cases(),
+        members_odd::cases(),
+        members_large::cases(),
         soak::cases(),
         troubleshooting::cases(),
         watchers::cases(),

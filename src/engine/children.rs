@@ -1,0 +1,303 @@
+//! A parent and its children before its hook is called: labels put right, what is unknown read, orphans adopted, those
+//! that don't match any more released.
+//!
+//! Never decides whose a child is: `core::plan` does. Never calls a hook.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use ringmaster_core::key::{ObjectKey, Resource, SyncKey};
+use ringmaster_core::object::Object;
+use ringmaster_core::plan::composite::Kind;
+use ringmaster_core::plan::{Claims, adopt_patch, claim, label_patch, parent_selector, release_patch};
+use ringmaster_core::selector::{Labels as _, Selector};
+use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL};
+use tracing::debug;
+
+use crate::execute::Failures;
+use crate::hosted::{ChildKind, Hosted, Unlabelled};
+use crate::member::guard::Permit;
+use crate::sync::Syncer;
+use crate::tell::Problem;
+
+/// Objects of one sync that are read at once.
+const MAX_READS_AT_ONCE: usize = 8;
+
+/// One parent, on its way through a sync.
+pub(crate) struct Family<'a> {
+    pub(crate) hosted: &'a Hosted,
+    pub(crate) key: &'a SyncKey,
+    pub(crate) permit: &'a Permit,
+    /// The parent's shard, if the controller is sharded.
+    pub(crate) shard: Option<u8>,
+}
+
+impl Syncer {
+    /// The parent, with its label if the controller is sharded; `None` if it isn't there any more. On an error, the
+    /// parent as it was seen, if it was.
+    pub(crate) async fn labelled(
+        &self,
+        hosted: &Hosted,
+        key: &SyncKey,
+        permit: &Permit,
+    ) -> Result<Option<Arc<Object>>, (Option<Arc<Object>>, Problem)> {
+        let known = hosted.parents.store().get(&key.parent).cloned();
+        let Some(shard) = hosted.shard(&key.parent) else { return Ok(known) };
+        // What the cache holds may be older than what was seen without a label: that is another stream.
+        let noted = hosted.unlabelled(&key.parent);
+        let is_old = |known: &Object| noted.as_ref().is_some_and(|noted| known.version().is_before(noted.version));
+        let seen = match known.filter(|known| !is_old(known)) {
+            Some(known) if has_label(&known, SELF_LABEL, shard) => {
+                hosted.labelled(&key.parent, known.version());
+                return Ok(Some(known));
+            }
+            Some(known) => known,
+            None => match noted {
+                Some(Unlabelled { seen: Some(seen), .. }) => seen,
+                Some(Unlabelled { seen: None, version, .. }) => {
+                    match self.client.get(&hosted.parent, &key.parent).await {
+                        Ok(Some(found)) if hosted.selects(&found) => Arc::new(found),
+                        // None of the controller's; it stays as it is.
+                        Ok(_) => {
+                            hosted.labelled(&key.parent, version);
+                            return Ok(None);
+                        }
+                        Err(error) => {
+                            debug!(parent = %key.parent, "a parent without a label can't be read: {error}");
+                            return Err((None, Problem::Read(error)));
+                        }
+                    }
+                }
+                None => return Ok(None),
+            },
+        };
+        match self.patch_label(permit, &hosted.parent, &seen, SELF_LABEL, Some(shard)).await {
+            Ok(answer) => {
+                let version = answer.version();
+                hosted.parents.answer(answer, None, Some(key));
+                hosted.labelled(&key.parent, version);
+                Ok(hosted.parents.store().get(&key.parent).cloned())
+            }
+            // Gone, or made anew: its own events lead to what follows.
+            Err(error) if error.is_object_not_found() || error.is_conflict() => {
+                hosted.labelled(&key.parent, seen.version());
+                Ok(None)
+            }
+            Err(error) => Err((Some(seen), Problem::Write(Failures::one(error)))),
+        }
+    }
+
+    async fn patch_label(
+        &self,
+        permit: &Permit,
+        resource: &Resource,
+        object: &Object,
+        label: &str,
+        shard: Option<u8>,
+    ) -> Result<Object, ringmaster_cluster::Error> {
+        let patch = label_patch(object, label, shard).to_string().into_bytes();
+        let key = object.key();
+        permit.write(&self.client, "a label", async |client| client.merge_patch(resource, key, patch).await).await
+    }
+
+    /// Looks once for children of a parent that have no label of a shard yet: older than the controller, or stripped
+    /// of it while nobody looked. They are read before the sync goes on.
+    pub(crate) async fn search(&self, family: &Family<'_>) -> Result<(), Problem> {
+        let (hosted, parent_key) = (family.hosted, &family.key.parent);
+        if !hosted.must_search(parent_key) {
+            return Ok(());
+        }
+        let parent = hosted.parents.store().get(parent_key).cloned().ok_or(Problem::Gone)?;
+        let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
+        let namespace = hosted.orphan_namespace(parent_key);
+        for (index, child) in hosted.children.iter().enumerate() {
+            if !child.strays.as_ref().is_some_and(|strays| strays.may_have(parent.uid(), namespace, &selector)) {
+                continue;
+            }
+            let text = format!("{selector},!{OWNER_LABEL}");
+            let query = format!("labelSelector={}", utf8_percent_encode(&text, NON_ALPHANUMERIC));
+            match self.client.list(&child.resource, namespace.unwrap_or_default(), &query).await {
+                Ok((found, _)) => {
+                    for object in found {
+                        if object.controller().is_none_or(|uid| uid == parent.uid()) {
+                            hosted.note_unknown(parent_key, Some(index), object.key());
+                        }
+                    }
+                }
+                Err(error) => return Err(Problem::Read(error)),
+            }
+        }
+        hosted.searched(parent_key);
+        Ok(())
+    }
+
+    /// Reads what a write of unknown outcome may have changed, what left a watch's sight, and what has no label.
+    pub(crate) async fn resolve_unknown(&self, family: &Family<'_>) -> Result<(), Problem> {
+        let mut waiting = family.hosted.unknown(&family.key.parent).into_iter();
+        let mut running: FuturesUnordered<_> = FuturesUnordered::new();
+        loop {
+            while running.len() < MAX_READS_AT_ONCE
+                && let Some((kind, object)) = waiting.next()
+            {
+                running.push(self.read(family, kind, object));
+            }
+            let Some(outcome) = running.next().await else { return Ok(()) };
+            outcome?;
+        }
+    }
+
+    async fn read(&self, family: &Family<'_>, kind: Option<usize>, object: ObjectKey) -> Result<(), Problem> {
+        let (hosted, key) = (family.hosted, family.key);
+        let child = kind.and_then(|kind| hosted.children.get(kind));
+        let (resource, shared) = match child {
+            Some(child) => (&child.resource, &child.shared),
+            None => (&hosted.parent, &hosted.parents),
+        };
+        // Taken before the read: what is made anew meanwhile is another object.
+        let known = shared.store().get(&object).cloned();
+        match self.client.get(resource, &object).await.map_err(Problem::Read)? {
+            Some(found) => {
+                let found = match child {
+                    Some(child) => self.put_right(family, child, found).await?,
+                    None => found,
+                };
+                shared.answer(found, None, Some(key));
+            }
+            None => {
+                if let Some(known) = known {
+                    shared.gone(&object, known.uid(), Some(key));
+                }
+            }
+        }
+        hosted.known(&key.parent, kind, &object);
+        Ok(())
+    }
+
+    /// A child of a sharded controller's parent gets its label, and an orphan that matches is adopted: without the label
+    /// no watch of ours would show it.
+    async fn put_right(&self, family: &Family<'_>, child: &ChildKind, found: Object) -> Result<Object, Problem> {
+        let (hosted, key) = (family.hosted, family.key);
+        let Some(shard) = family.shard else { return Ok(found) };
+        if has_label(&found, OWNER_LABEL, shard) {
+            return Ok(found);
+        }
+        let Some(parent) = hosted.parents.store().get(&key.parent).cloned() else { return Ok(found) };
+        let written = match found.controller() {
+            Some(uid) if uid == parent.uid() => {
+                self.patch_label(family.permit, &child.resource, &found, OWNER_LABEL, Some(shard)).await
+            }
+            Some(_) => return Ok(found),
+            None => {
+                let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
+                let near = hosted.orphan_namespace(parent.key()).is_none_or(|home| found.key().namespace() == home);
+                if !near || found.is_deleting() || parent.is_deleting() || !selector.matches(&found.labels()) {
+                    return Ok(found);
+                }
+                self.check_parent(family, &parent).await?;
+                let patch = adopt_patch(&parent, &hosted.parent, &found, Some(shard)).to_string().into_bytes();
+                let write = async |client: ringmaster_cluster::Client| {
+                    client.merge_patch(&child.resource, found.key(), patch).await
+                };
+                family.permit.write(&self.client, "adopting a child", write).await
+            }
+        };
+        match written {
+            Ok(answer) => Ok(answer),
+            Err(error) if error.is_object_not_found() => Ok(found),
+            Err(error) if error.is_conflict() => Err(Problem::Stale(error.to_string())),
+            Err(error) => Err(Problem::Write(Failures::one(error))),
+        }
+    }
+
+    /// The parent's children of each declared kind, after adopting and releasing.
+    pub(crate) async fn claimed(
+        &self,
+        family: &Family<'_>,
+        parent: &Object,
+        selector: &Selector,
+    ) -> Result<Vec<Kind>, Problem> {
+        let hosted = family.hosted;
+        let mut kinds = Vec::with_capacity(hosted.children.len());
+        let mut checked = false;
+        for child in &hosted.children {
+            let mut claims = claims(hosted, child, parent, selector);
+            if !claims.adopt.is_empty() || !claims.release.is_empty() {
+                if !checked {
+                    self.check_parent(family, parent).await?;
+                    checked = true;
+                }
+                for object in &claims.adopt {
+                    let patch = adopt_patch(parent, &hosted.parent, object, family.shard);
+                    self.patch_owner(family, child, object, &patch).await?;
+                }
+                for object in &claims.release {
+                    let patch = release_patch(parent, object);
+                    self.patch_owner(family, child, object, &patch).await?;
+                }
+                claims = self::claims(hosted, child, parent, selector);
+            }
+            kinds.push(Kind { resource: Arc::clone(&child.resource), strategy: child.strategy, owned: claims.owned });
+        }
+        Ok(kinds)
+    }
+
+    /// Before anything is adopted: the parent is the one that we think it is, and it stays (contract 1.7).
+    async fn check_parent(&self, family: &Family<'_>, parent: &Object) -> Result<(), Problem> {
+        let (hosted, key) = (family.hosted, family.key);
+        let live = self.client.get(&hosted.parent, &key.parent).await.map_err(Problem::Read)?;
+        match live {
+            Some(live) if live.uid() == parent.uid() && !live.is_deleting() => Ok(()),
+            Some(live) => {
+                hosted.parents.answer(live, None, Some(key));
+                Err(Problem::Stale("the parent changed before children were adopted".to_owned()))
+            }
+            None => Err(Problem::Gone),
+        }
+    }
+
+    async fn patch_owner(
+        &self,
+        family: &Family<'_>,
+        child: &ChildKind,
+        object: &Object,
+        patch: &serde_json::Value,
+    ) -> Result<(), Problem> {
+        let (hosted, key) = (family.hosted, family.key);
+        let kind = hosted.children.iter().position(|other| std::ptr::eq(other, child));
+        let body = patch.to_string().into_bytes();
+        let write =
+            async |client: ringmaster_cluster::Client| client.merge_patch(&child.resource, object.key(), body).await;
+        match family.permit.write(&self.client, "an owner reference", write).await {
+            Ok(answer) => {
+                child.shared.answer(answer, None, Some(key));
+                Ok(())
+            }
+            Err(error) => {
+                if error.is_object_not_found() {
+                    child.shared.gone(object.key(), object.uid(), Some(key));
+                    return Ok(());
+                }
+                // What we saw isn't what is, or may not be: look before the next try.
+                hosted.note_unknown(&key.parent, kind, object.key());
+                if error.is_conflict() {
+                    return Err(Problem::Stale(error.to_string()));
+                }
+                Err(Problem::Write(Failures::one(error)))
+            }
+        }
+    }
+}
+
+/// Whether an object has the label of this shard.
+pub(crate) fn has_label(object: &Object, label: &str, shard: u8) -> bool {
+    object.labels().get(label).and_then(ringmaster_core::shards::parse_label) == Some(shard)
+}
+
+fn claims(hosted: &Hosted, child: &ChildKind, parent: &Object, selector: &Selector) -> Claims {
+    let store = child.shared.store();
+    let namespace = hosted.orphan_namespace(parent.key());
+    let orphans = store.orphans(namespace, selector.exact_pairs().next());
+    claim(parent, selector, namespace, store.owned_by(parent.uid()), orphans)
+}

@@ -1,0 +1,252 @@
+//! What the host of each controller is told about its part of the table, and what it tells back.
+//!
+//! Never decides: `rows` says what is to be done, hosts do it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use ringmaster_core::condition::Part;
+use ringmaster_core::key::{Epoch, Uid};
+use ringmaster_core::shards::Shards;
+use ringmaster_core::table::duty::Done;
+use tokio::sync::{Notify, watch};
+
+use crate::hosted::Hosted;
+
+/// Controllers whose part a member tells others of.
+const MAX_PARTS: usize = 100;
+
+/// What a controller's host is to do on this member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stand {
+    /// Nothing: it is another member's, or nobody's yet.
+    #[default]
+    Nothing,
+    /// Fill the caches with everything, and say when that is done: it will be this member's.
+    Warm(Epoch),
+    /// Sync all parents.
+    Whole {
+        /// Since when: another epoch is another beginning.
+        since: Epoch,
+        /// And give all objects their labels, and say when that is done: it will be sharded.
+        label: Option<Epoch>,
+    },
+    /// Sync the parents in the shards that this member holds.
+    Sharded {
+        /// Since when: another epoch is another beginning.
+        since: Epoch,
+    },
+}
+
+/// The shards of this member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Those that it works on.
+    pub(crate) running: Shards,
+    /// Those that it is to have in its caches: the former, those that it will own, and those that it is giving up.
+    pub(crate) cached: Shards,
+}
+
+/// How often each shard was lost since the process began.
+#[derive(Clone, Default)]
+pub(crate) struct Losses(BTreeMap<u8, u32>);
+
+impl Losses {
+    fn count(&mut self, shard: u8) {
+        let count = self.0.entry(shard).or_default();
+        *count = count.wrapping_add(1);
+    }
+
+    fn of(&self, shard: u8) -> u32 {
+        self.0.get(&shard).copied().unwrap_or_default()
+    }
+}
+
+/// One controller's.
+pub(crate) struct Post {
+    stand: watch::Sender<Stand>,
+    /// Of a sharded one: the shards whose objects are in its caches, or all while it is held back anyway.
+    warm: Mutex<Shards>,
+    /// The sharded controller as it runs.
+    hosted: Mutex<Weak<Hosted>>,
+}
+
+/// All controllers' posts. Shared.
+pub(crate) struct Posts {
+    by_uid: Mutex<HashMap<Uid, Arc<Post>>>,
+    held: watch::Sender<Held>,
+    /// Whether the table was seen to give everything to somebody.
+    settled: watch::Sender<bool>,
+    /// Held while shards are stopped, and while a host starts some: none is started that was just stopped.
+    turning: Mutex<Losses>,
+    /// What hosts have done since `rows` looked last; at most a few entries for each controller.
+    done: Mutex<Vec<Done>>,
+    /// What is known of this member's parts of sharded controllers, for its Lease.
+    parts: Mutex<BTreeMap<String, Part>>,
+    news: Notify,
+}
+
+impl Posts {
+    pub(crate) fn new() -> Arc<Self> {
+        let (by_uid, done, parts) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (held, turning) = (watch::Sender::new(Held::default()), Mutex::default());
+        let (settled, news) = (watch::Sender::new(false), Notify::new());
+        Arc::new(Self { by_uid, held, settled, turning, done, parts, news })
+    }
+
+    /// The post of a controller, which is made if it isn't there.
+    pub(crate) fn post(&self, uid: &Uid) -> Arc<Post> {
+        let make = || {
+            let (stand, hosted) = (watch::Sender::new(Stand::Nothing), Mutex::default());
+            Arc::new(Post { stand, warm: Mutex::default(), hosted })
+        };
+        Arc::clone(self.by_uid.lock().entry(uid.clone()).or_insert_with(make))
+    }
+
+    /// Forgets posts where nothing is to be done and nobody listens.
+    pub(crate) fn tidy(&self) {
+        // One that somebody is about to listen at is in other hands too.
+        let is_used = |post: &Arc<Post>| post.stand.receiver_count() > 0 || Arc::strong_count(post) > 1;
+        self.by_uid.lock().retain(|_, post| is_used(post) || *post.stand.borrow() != Stand::Nothing);
+    }
+
+    /// The shards of this member, now and from now on.
+    pub(crate) fn held(&self) -> watch::Receiver<Held> {
+        self.held.subscribe()
+    }
+
+    pub(crate) fn hold(&self, held: Held) {
+        let mut losses = self.turning.lock();
+        let before = *self.held.borrow();
+        self.held.send_if_modified(|known| std::mem::replace(known, held) != held);
+        let lost = before.running.difference(&held.running);
+        if !lost.is_empty() {
+            for shard in lost.iter() {
+                losses.count(shard);
+            }
+            let hosted: Vec<_> = self.by_uid.lock().values().filter_map(|post| post.hosted.lock().upgrade()).collect();
+            hosted.iter().for_each(|hosted| hosted.stop_shards(&lost));
+        }
+    }
+
+    /// How often each shard was lost so far.
+    pub(crate) fn losses(&self) -> Losses {
+        self.turning.lock().clone()
+    }
+
+    /// Starts those of the shards that have been this member's ever since `losses` was asked for.
+    pub(crate) fn start(&self, hosted: &Hosted, shards: &Shards, losses: &Losses) -> Shards {
+        let turning = self.turning.lock();
+        let held = shards.intersection(&self.held.borrow().running);
+        let shards: Shards = held.iter().filter(|shard| turning.of(*shard) == losses.of(*shard)).collect();
+        hosted.start_shards(&shards);
+        shards
+    }
+
+    /// The table was seen to give everything to somebody; from then on this is so.
+    pub(crate) fn settle(&self) {
+        self.settled.send_if_modified(|settled| !std::mem::replace(settled, true));
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        *self.settled.borrow()
+    }
+
+    /// Waits for [`Self::settle`].
+    pub(crate) async fn settled(&self) {
+        // The sender lives as long as this.
+        let _ = self.settled.subscribe().wait_for(|settled| *settled).await;
+    }
+
+    /// A host has done something.
+    pub(crate) fn tell(&self, done: Done) {
+        self.done.lock().push(done);
+        self.news.notify_one();
+    }
+
+    pub(crate) fn take_done(&self) -> Vec<Done> {
+        std::mem::take(&mut self.done.lock())
+    }
+
+    /// Waits until a host told something.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// What is known of this member's part of a sharded controller; `None` once it has none.
+    pub(crate) fn set_part(&self, uid: &Uid, part: Option<Part>) {
+        let mut parts = self.parts.lock();
+        match part {
+            // More aren't told: a Lease isn't the place for long texts.
+            Some(part) if parts.len() < MAX_PARTS => drop(parts.insert(uid.to_string(), part)),
+            Some(part) => drop(parts.get_mut(&uid.to_string()).map(|known| *known = part)),
+            None => drop(parts.remove(&uid.to_string())),
+        }
+    }
+
+    /// The parts as the text of an annotation, if there are any.
+    pub(crate) fn parts_text(&self) -> Option<String> {
+        let parts = self.parts.lock();
+        // Texts and numbers always have a JSON form.
+        (!parts.is_empty()).then(|| serde_json::to_string(&*parts).unwrap_or_default())
+    }
+
+    /// Of these shards, those that every sharded controller has in its caches, or can't have.
+    pub(crate) fn warm(&self, shards: Shards) -> Shards {
+        let posts = self.by_uid.lock();
+        let sharded = posts
+            .values()
+            .filter(|post| matches!(*post.stand.borrow(), Stand::Sharded { .. }) && post.stand.receiver_count() > 0);
+        sharded.fold(shards, |warm, post| warm.intersection(&post.warm.lock()))
+    }
+}
+
+impl Post {
+    /// What is to be done, now and from now on.
+    pub(crate) fn stand(&self) -> watch::Receiver<Stand> {
+        self.stand.subscribe()
+    }
+
+    pub(crate) fn set(&self, stand: Stand) {
+        self.stand.send_if_modified(|known| std::mem::replace(known, stand) != stand);
+    }
+
+    /// The sharded controller runs as this.
+    pub(crate) fn set_hosted(&self, hosted: &Arc<Hosted>) {
+        *self.hosted.lock() = Arc::downgrade(hosted);
+    }
+
+    /// The host of a sharded controller has these shards in its caches, or can't have any (all).
+    pub(crate) fn set_warm(&self, posts: &Posts, shards: Shards) {
+        let before = std::mem::replace(&mut *self.warm.lock(), shards);
+        if before != shards {
+            posts.news.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_warm_once_every_sharded_controller_has_it() {
+        let (posts, shards) = (Posts::new(), Shards::from_iter([1, 2, 3]));
+        assert_eq!(posts.warm(shards), shards, "nobody waits for anything");
+        let (first, second) = (posts.post(&Uid::new("a")), posts.post(&Uid::new("b")));
+        let _hosts = (first.stand(), second.stand());
+        let sharded = Stand::Sharded { since: Epoch(1) };
+        first.set(sharded);
+        assert_eq!(posts.warm(shards), Shards::NONE);
+        first.set_warm(&posts, Shards::from_iter([2, 3]));
+        second.set(sharded);
+        second.set_warm(&posts, Shards::from_iter([3, 4]));
+        assert_eq!(posts.warm(shards), Shards::from_iter([3]));
+        second.set(Stand::Nothing);
+        assert_eq!(posts.warm(shards), Shards::from_iter([2, 3]));
+        drop(_hosts);
+        posts.tidy();
+        assert_eq!(posts.by_uid.lock().len(), 1, "what is to be done is kept");
+    }
+}

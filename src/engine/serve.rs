@@ -1,0 +1,292 @@
+//! Serves a hosted controller while the table gives it to this member: all of it, or its parents in some shards.
+//!
+//! Never finds kinds and never subscribes: `host` does, and looks again when a round ends.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ringmaster_core::hash::shard;
+use ringmaster_core::key::{Epoch, ObjectKey};
+use ringmaster_core::queue::Priority;
+use ringmaster_core::shards::{SELF_LABEL, Shards};
+use ringmaster_core::table::RowId;
+use ringmaster_core::table::duty::Done;
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::host::{Ended, LOOK_INTERVAL, RETRY, Round, any_changed, at};
+use crate::hosted::Hosted;
+use crate::label_all::label_all;
+use crate::member::metrics::Phase;
+use crate::member::posts::Stand;
+use crate::streams::State;
+use crate::watches::Subscription;
+
+impl Round {
+    /// Serves all parents, or only fills the caches with them.
+    pub(crate) async fn serve_whole(
+        &self,
+        hosted: &Arc<Hosted>,
+        kinds: &mut Kinds,
+        mut stand: watch::Receiver<Stand>,
+        wait: &mut Duration,
+    ) -> Ended {
+        let mut care = Care::new(self, hosted);
+        let (mut started, mut told_warm) = (None, None);
+        let mut labelling: Labelling<'_> = None;
+        loop {
+            let is_new = started.is_none() && kinds.are_synced();
+            if let Some(ended) = self.judge(&mut kinds.states, is_new) {
+                return ended;
+            }
+            let now = *stand.borrow_and_update();
+            match now {
+                Stand::Nothing | Stand::Sharded { .. } => return Ended::Turned,
+                Stand::Warm(epoch) => {
+                    if started.is_some() {
+                        return Ended::Turned;
+                    }
+                    if kinds.are_synced() && told_warm.replace(epoch) != Some(epoch) {
+                        let row = RowId::Controller(self.model.uid.clone());
+                        self.stage.posts.tell(Done::Warm(row, epoch));
+                    }
+                }
+                Stand::Whole { since, label } => {
+                    if started.is_some_and(|started| started != since) {
+                        return Ended::Turned;
+                    }
+                    if started.is_none() {
+                        self.board.here(true);
+                    }
+                    if started.is_none() && kinds.are_synced() {
+                        // What others wrote before it was ours must be seen before anything follows from it; caches that
+                        // were there already may lag.
+                        if !self.verify(kinds, &Shards::ALL).await {
+                            return Ended::Again;
+                        }
+                        *wait = RETRY.0;
+                        started = Some(since);
+                        self.start(hosted);
+                        let row = RowId::Controller(self.model.uid.clone());
+                        self.begin(hosted, |_| true, self.stage.guard.is_delayed(&row));
+                    }
+                    if started.is_some() && label != labelling.as_ref().map(|(epoch, _)| *epoch) {
+                        hosted.labels.store(label.is_some(), Ordering::Release);
+                        labelling = label.map(|epoch| (epoch, Box::pin(label_all(&self.stage, hosted)) as _));
+                    }
+                }
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => return Ended::Cancelled,
+                _ = stand.changed() => {}
+                () = any_changed(&mut kinds.states) => {
+                    if started.is_some() && kinds.are_well() {
+                        self.well_again(hosted);
+                    }
+                }
+                () = labelled(&mut labelling) => {
+                    if let Stand::Whole { label: Some(epoch), .. } = now {
+                        self.stage.posts.tell(Done::Labelled(self.model.uid.clone(), epoch));
+                    }
+                }
+                ended = care.next() => {
+                    if let Some(ended) = ended {
+                        return ended;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves the parents in the shards that this member holds.
+    pub(crate) async fn serve_shards(
+        &self,
+        hosted: &Arc<Hosted>,
+        kinds: &mut Kinds,
+        mut stand: watch::Receiver<Stand>,
+        wait: &mut Duration,
+    ) -> Ended {
+        let Stand::Sharded { since: begun } = *stand.borrow() else { return Ended::Turned };
+        let mut care = Care::new(self, hosted);
+        let mut held = self.stage.posts.held();
+        self.post.set_hosted(hosted);
+        let (mut retry, mut pause) = (None, RETRY.0);
+        self.start(hosted);
+        loop {
+            if let Some(ended) = self.judge(&mut kinds.states, false) {
+                return ended;
+            }
+            if *stand.borrow_and_update() != (Stand::Sharded { since: begun }) {
+                return Ended::Turned;
+            }
+            let running = held.borrow_and_update().running;
+            let informed = kinds.informed();
+            // One that is in trouble isn't waited for.
+            self.post.set_warm(&self.stage.posts, if kinds.are_troubled() { Shards::ALL } else { informed });
+            let gained = running.difference(&hosted.started()).intersection(&informed);
+            if !gained.is_empty() && retry.is_none() {
+                let since = Instant::now();
+                hosted.set_gaining(gained);
+                let losses = self.stage.posts.losses();
+                let verified = tokio::select! {
+                    () = self.cancel.cancelled() => return Ended::Cancelled,
+                    verified = self.verify(kinds, &gained) => verified && self.find_strays(hosted, &gained).await,
+                };
+                if verified {
+                    (*wait, pause) = (RETRY.0, RETRY.0);
+                    let started = self.stage.posts.start(hosted, &gained, &losses);
+                    let delayed: Shards =
+                        started.iter().filter(|shard| self.stage.guard.is_delayed(&RowId::Shard(*shard))).collect();
+                    for (shards, delayed) in [(started.difference(&delayed), false), (delayed, true)] {
+                        if !shards.is_empty() {
+                            let is_new = |parent: &ObjectKey| shards.contains(shard(&hosted.parent, parent));
+                            self.begin(hosted, is_new, delayed);
+                        }
+                    }
+                    self.queue_strays(hosted);
+                    self.stage.metrics.members.handover(Phase::Start, since.elapsed());
+                } else {
+                    retry = Some(Instant::now() + pause);
+                    pause = (pause * 2).min(RETRY.1);
+                }
+                hosted.set_gaining(Shards::NONE);
+                hosted.forget_unlabelled();
+                continue;
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => return Ended::Cancelled,
+                _ = stand.changed() => {}
+                _ = held.changed() => {}
+                () = any_changed(&mut kinds.states) => {
+                    if kinds.are_well() {
+                        self.well_again(hosted);
+                    }
+                }
+                () = at(retry) => retry = None,
+                ended = care.next() => {
+                    if let Some(ended) = ended {
+                        return ended;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at the API server whether what is in the caches for these shards is all there is, and mends it.
+    async fn verify(&self, kinds: &Kinds, shards: &Shards) -> bool {
+        let each = kinds.subscriptions.iter().map(|subscription| subscription.shared().verify(*shards));
+        let failed = futures::future::join_all(each).await.into_iter().find_map(Result::err);
+        if let Some(error) = &failed {
+            warn!(controller = %self.model.name, "can't begin with shards {shards} yet: {error}");
+        }
+        failed.is_none()
+    }
+
+    /// Parents that have no label and belong into these shards: those who saw them before didn't own them.
+    async fn find_strays(&self, hosted: &Hosted, shards: &Shards) -> bool {
+        let selector = Shards::none_selector(SELF_LABEL);
+        match self.stage.client.list_metadata(&hosted.parent, &selector).await {
+            Ok(found) => {
+                for (key, _, version) in found.objects {
+                    if shards.contains(shard(&hosted.parent, &key)) {
+                        hosted.note_unlabelled(&key, version, None);
+                    }
+                }
+                true
+            }
+            Err(error) => {
+                warn!(controller = %self.model.name, "can't look for parents without a label yet: {error}");
+                false
+            }
+        }
+    }
+
+    fn queue_strays(&self, hosted: &Hosted) {
+        self.stage.dispatch.add_all(hosted.unlabelled_keys().into_iter(), Priority::Background);
+    }
+}
+
+/// The labelling of a whole's objects that goes on, and for which epoch.
+type Labelling<'a> = Option<(Epoch, Pin<Box<dyn Future<Output = ()> + Send + 'a>>)>;
+
+/// Waits for the labelling to be done; for ever if none goes on. Once it was, it isn't polled again.
+async fn labelled(labelling: &mut Labelling<'_>) {
+    match labelling {
+        Some((_, work)) => {
+            work.await;
+            if let Some((_, work)) = labelling {
+                *work = Box::pin(std::future::pending());
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The watches of a controller's kinds: the parents' first.
+pub(crate) struct Kinds {
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) states: Vec<watch::Receiver<State>>,
+}
+
+impl Kinds {
+    /// Whether each had a complete list.
+    fn are_synced(&self) -> bool {
+        self.subscriptions.iter().all(|subscription| subscription.shared().is_synced())
+    }
+
+    /// Whether each is informed now.
+    fn are_well(&self) -> bool {
+        self.states.iter().all(|state| *state.borrow() == State::Synced)
+    }
+
+    fn are_troubled(&self) -> bool {
+        self.states.iter().any(|state| matches!(*state.borrow(), State::Troubled(..)))
+    }
+
+    /// The shards whose objects all are in the caches.
+    fn informed(&self) -> Shards {
+        let each = self.subscriptions.iter().map(|subscription| subscription.shared().informed());
+        each.fold(Shards::ALL, |all, one| all.intersection(&one))
+    }
+}
+
+/// What a running controller needs from time to time: resyncs, and a look at kinds that are in doubt.
+struct Care<'a> {
+    round: &'a Round,
+    hosted: &'a Arc<Hosted>,
+    period: Option<Duration>,
+    resync: Option<Instant>,
+    /// When the kinds may be looked up again, and when they shall be.
+    may_look: Instant,
+    look: Option<Instant>,
+}
+
+impl<'a> Care<'a> {
+    fn new(round: &'a Round, hosted: &'a Arc<Hosted>) -> Self {
+        let period = [round.model.resync_period, round.stage.flush_interval].into_iter().flatten().min();
+        let now = Instant::now();
+        Self { round, hosted, period, resync: period.map(|period| now + period), may_look: now, look: None }
+    }
+
+    /// Does what is due next. Safe to drop at any point.
+    async fn next(&mut self) -> Option<Ended> {
+        tokio::select! {
+            () = at(self.resync) => {
+                self.resync = self.period.map(|period| Instant::now() + period);
+                self.round.stage.dispatch.add_all(self.hosted.parent_keys().into_iter(), Priority::Background);
+                None
+            }
+            () = self.hosted.doubt.notified() => {
+                self.look = Some(self.may_look);
+                None
+            }
+            () = at(self.look) => {
+                let changed = self.round.kinds_changed(self.hosted).await;
+                (self.look, self.may_look) = (None, Instant::now() + LOOK_INTERVAL);
+                changed.then_some(Ended::Again)
+            }
+        }
+    }
+}
