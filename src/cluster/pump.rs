@@ -89,10 +89,12 @@ pub async fn run(
 ) {
     let pump = watch.from.map_or_else(Pump::new, |version| Pump::following(version.to_string()));
     let selector = String::new();
-    let mut shell = Shell { client, watch, sink, pump, selector, listing: false, ended: false, troubled: false };
+    let mut shell =
+        Shell { client, watch, sink, pump, selector, listing: false, ended: false, troubled: false, refused: false };
     loop {
         let step = shell.pump.next(random());
-        let roused = shell.sink.roused();
+        // Who was refused wasn't out of reach, and waits as long as it shall.
+        let roused = if shell.refused { Box::pin(std::future::pending()) } else { shell.sink.roused() };
         let turn = async {
             tokio::select! {
                 () = tokio::time::sleep(step.wait) => {}
@@ -122,6 +124,8 @@ struct Shell {
     /// The last request ended as it should.
     ended: bool,
     troubled: bool,
+    /// The last request was answered with an error.
+    refused: bool,
 }
 
 impl Shell {
@@ -162,6 +166,7 @@ impl Shell {
             Some(400 | 422) if self.listing => Input::NotStreamed,
             _ => error.retry_after().map_or(Input::Failed, |pause| Input::Refused { pause }),
         };
+        self.refused = error.code().is_some();
         debug!(kind = %self.watch.resource, %error, "watch: request failed");
         self.on(input);
         let failures = self.pump.failures();

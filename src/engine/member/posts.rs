@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(posts.warm(shards), Shards::from_iter([3]));
         second.set(Stand::Nothing);
         assert_eq!(posts.warm(shards), Shards::from_iter([2, 3]));
-        drop(_hosts);
+        drop((_hosts, first, second));
         posts.tidy();
         assert_eq!(posts.by_uid.lock().len(), 1, "what is to be done is kept");
     }
