@@ -177,7 +177,9 @@ impl Round {
     /// Looks at the API server whether what is in the caches for these shards is all there is, and mends it.
     async fn verify(&self, kinds: &Kinds, shards: &Shards) -> bool {
         let each = kinds.subscriptions.iter().map(|subscription| subscription.shared().verify(*shards));
-        let failed = futures::future::join_all(each).await.into_iter().find_map(Result::err);
+        let failed = futures::future::join_all(each).await.into_iter().filter_map(Result::err);
+        // Who may watch but not list goes by what the watch brings.
+        let failed = failed.into_iter().find(|error| !error.is_forbidden());
         if let Some(error) = &failed {
             warn!(controller = %self.model.name, "can't begin with shards {shards} yet: {error}");
         }
