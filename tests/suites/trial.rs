@@ -100,6 +100,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// Its name within its suite.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// `<server>::<suite>::<name>`, run by `run`.
     pub(crate) fn new<F, Fut>(suite: &'static str, name: &'static str, run: F) -> Self
     where
