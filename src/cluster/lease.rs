@@ -3,6 +3,7 @@
 //! Never judges one: whether a Lease still counts is decided in core, by whoever observes it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ringmaster_core::key::{ApiVersion, Resource, Uid};
 use ringmaster_core::object::Object;
@@ -87,6 +88,33 @@ impl Lease {
         }
     }
 
+    /// One that is to be created: held by `holder` from `now` on. `duration` counts in whole seconds; `now` is a time as
+    /// Leases write it.
+    #[must_use]
+    pub fn new(name: &str, labels: BTreeMap<String, String>, holder: &str, duration: Duration, now: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            labels,
+            holder: holder.to_owned(),
+            duration_secs: i32::try_from(duration.as_secs()).unwrap_or(i32::MAX),
+            acquired: now.to_owned(),
+            renewed: now.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The same Lease in the hands of `holder` from `now` on, a time as Leases write it.
+    #[must_use]
+    pub fn taken(&self, holder: &str, now: &str) -> Self {
+        Self {
+            holder: holder.to_owned(),
+            acquired: now.to_owned(),
+            renewed: now.to_owned(),
+            transitions: self.transitions.saturating_add(1),
+            ..self.clone()
+        }
+    }
+
     /// Reads one; `None` if it isn't one.
     #[must_use]
     pub fn from_object(object: &Object) -> Option<Self> {
@@ -157,6 +185,16 @@ mod tests {
             Lease::from_object(&Object::parse(&text, &Lease::resource()).unwrap()).unwrap()
         };
         assert_eq!(read(&lease), lease);
+        let made = Lease::new("a", BTreeMap::new(), "b", Duration::MAX, "now");
+        assert_eq!((made.uid.as_ref(), made.version.as_ref(), made.transitions), (None, None, 0));
+        assert_eq!((&*made.acquired, &*made.renewed, made.duration_secs), ("now", "now", i32::MAX));
+        let taken = lease.taken("thief", "then");
+        assert_eq!(
+            (&*taken.holder, &*taken.acquired, &*taken.renewed, taken.transitions),
+            ("thief", "then", "then", 2)
+        );
+        // Whoever holds it now is told apart by the version that it was decided on.
+        assert_eq!((&taken.uid, &taken.version, taken.duration_secs), (&lease.uid, &lease.version, 15));
         let released = Lease { holder: String::new(), duration_secs: 1, ..lease };
         assert!(String::from_utf8(released.to_body()).unwrap().contains(r#""holderIdentity":"""#));
         assert_eq!(read(&released), released);

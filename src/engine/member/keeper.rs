@@ -197,15 +197,10 @@ impl Renewals {
         loop {
             let renewed = lease_time().0;
             self.right.sent(boot_time(), &renewed);
+            let name = identity.name.as_str();
             let lease = Lease {
-                name: identity.name.to_string(),
-                labels: identity.labels(),
                 annotations: annotations(&self.keeper.words.borrow(), &self.keeper.posts),
-                holder: identity.name.to_string(),
-                duration_secs: i32::try_from(terms.duration.as_secs()).unwrap_or(i32::MAX),
-                acquired: renewed.clone(),
-                renewed: renewed.clone(),
-                ..Lease::default()
+                ..Lease::new(name, identity.labels(), name, terms.duration, &renewed)
             };
             let call = self.client.within(self.timeout);
             let created = call.create(&self.resource, &identity.namespace, lease.to_body()).await;

@@ -311,8 +311,13 @@ impl Identity {
 
     /// The labels of its Lease.
     pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        self.labels_of(&self.base)
+    }
+
+    /// The labels of the Lease of a member of the installation; `base` is its name without the random part.
+    pub(crate) fn labels_of(&self, base: &str) -> BTreeMap<String, String> {
         let mut labels = self.table_label();
-        labels.insert(MEMBER_LABEL.to_owned(), self.base.clone());
+        labels.insert(MEMBER_LABEL.to_owned(), base.to_owned());
         labels
     }
 
@@ -320,6 +325,11 @@ impl Identity {
     pub(crate) fn table_label(&self) -> BTreeMap<String, String> {
         [(TABLE_LABEL.to_owned(), self.table.clone())].into()
     }
+}
+
+/// What a member was called, known from its name: all but the random part.
+pub(crate) fn base(name: &MemberName) -> &str {
+    name.as_str().rsplit_once('-').map_or(name.as_str(), |(base, _)| base)
 }
 
 /// The table's name for a selector of controllers.

@@ -25,7 +25,7 @@ use super::declared::DeclaredControllers;
 use super::guard::Guard;
 use super::observe::{TableKind, TableObject, View, World, table_key, table_resource};
 use super::pulse::{BEAT, Part, Pulse};
-use super::{Identity, LEAVING_ANNOTATION, MEMBER_LABEL, REPORT_ANNOTATION};
+use super::{Identity, LEAVING_ANNOTATION, MEMBER_LABEL, REPORT_ANNOTATION, base};
 use crate::clock::{boot_time, lease_time};
 use crate::metrics::Metrics;
 use crate::tell::Tell;
@@ -264,16 +264,8 @@ impl Sharder {
             if self.is_leaving(view) {
                 return Ok(false);
             }
-            let time = lease_time().0;
-            let lease = Lease {
-                name: self.identity.table.clone(),
-                labels: self.identity.table_label(),
-                holder: me.to_string(),
-                duration_secs: i32::try_from(self.terms.duration.as_secs()).unwrap_or(i32::MAX),
-                acquired: time.clone(),
-                renewed: time,
-                ..Lease::default()
-            };
+            let (name, labels) = (&self.identity.table, self.identity.table_label());
+            let lease = Lease::new(name, labels, me.as_str(), self.terms.duration, &lease_time().0);
             let created = self.client.create(&resource, &self.identity.namespace, lease.to_body()).await?;
             self.world.lease(&created, false);
             return Ok(true);
@@ -286,14 +278,7 @@ impl Sharder {
         if !free || self.is_leaving(view) {
             return Ok(false);
         }
-        let time = lease_time().0;
-        let lease = Lease {
-            holder: me.to_string(),
-            acquired: time.clone(),
-            renewed: time,
-            transitions: sharder.transitions.saturating_add(1),
-            ..Lease::clone(sharder)
-        };
+        let lease = sharder.taken(me.as_str(), &lease_time().0);
         let key = ObjectKey::new(&self.identity.namespace, &self.identity.table);
         let taken = self.client.replace(&resource, &key, lease.to_body()).await?;
         self.world.lease(&taken, false);
@@ -312,34 +297,15 @@ impl Sharder {
             if state.observer.life(now, name) != Life::Lost || *name == self.identity.name {
                 continue;
             }
-            let time = lease_time().0;
-            let taken = Lease {
-                holder: self.identity.table.clone(),
-                acquired: time.clone(),
-                renewed: time,
-                transitions: lease.transitions.saturating_add(1),
-                ..Lease::clone(lease)
-            };
+            let taken = lease.taken(&self.identity.table, &lease_time().0);
             let answer = self.client.replace(&resource, &key(name), taken.to_body()).await?;
             warn!(member = %name, "lost: its Lease wasn't renewed, and is taken");
             self.world.lease(&answer, false);
         }
         let missing: Vec<MemberName> = state.observer.missing(now).cloned().collect();
         for name in missing.iter().filter(|name| **name != self.identity.name && !view.members.contains_key(*name)) {
-            let time = lease_time().0;
-            let mut labels = self.identity.table_label();
-            // What it was called is known from its name: all but the random part.
-            let base = name.as_str().rsplit_once('-').map_or(name.as_str(), |(base, _)| base);
-            labels.insert(MEMBER_LABEL.to_owned(), base.to_owned());
-            let lease = Lease {
-                name: name.to_string(),
-                labels,
-                holder: self.identity.table.clone(),
-                duration_secs: i32::try_from(self.terms.duration.as_secs()).unwrap_or(i32::MAX),
-                acquired: time.clone(),
-                renewed: time,
-                ..Lease::default()
-            };
+            let (labels, holder) = (self.identity.labels_of(base(name)), &self.identity.table);
+            let lease = Lease::new(name.as_str(), labels, holder, self.terms.duration, &lease_time().0);
             let created = self.client.create(&resource, &self.identity.namespace, lease.to_body()).await;
             if created.as_ref().is_err_and(Error::is_already_exists) {
                 // It is there, without the label by which it would be seen: its member puts that right.
@@ -551,7 +517,7 @@ fn expected(view: &View) -> BTreeSet<MemberName> {
 fn members(state: &State, view: &View, now: Duration) -> BTreeMap<MemberName, MemberView> {
     let mut members: BTreeMap<MemberName, MemberView> = BTreeMap::new();
     for name in expected(view).into_iter().chain(state.observer.names().cloned()) {
-        let base = name.as_str().rsplit_once('-').map_or(name.as_str(), |(base, _)| base).into();
+        let base = base(&name).into();
         let life = state.observer.life(now, &name);
         members.insert(name, MemberView { life, report: Report::default(), leaving: false, base });
     }
