@@ -82,8 +82,21 @@ pub trait Meter: Send + Sync {
 }
 
 /// The object that a write is about must still be this one.
-#[derive(Debug)]
-pub struct Preconditions<'a>(pub &'a Object);
+#[derive(Clone, Copy, Debug)]
+pub struct Preconditions<'a> {
+    /// Its key.
+    pub key: &'a ObjectKey,
+    /// Its uid.
+    pub uid: &'a Uid,
+    /// Its version.
+    pub version: Version,
+}
+
+impl<'a> From<&'a Object> for Preconditions<'a> {
+    fn from(seen: &'a Object) -> Self {
+        Self { key: seen.key(), uid: seen.uid(), version: seen.version() }
+    }
+}
 
 /// The one client of a process; cheap to clone.
 #[derive(Clone)]
@@ -250,19 +263,18 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn delete(&self, resource: &Resource, seen: Preconditions<'_>) -> Result<Option<Object>, Error> {
-        let object = seen.0;
-        let path = format!("{}?timeout={}ms", object_path(resource, object.key()), self.write_timeout.as_millis());
+        let path = format!("{}?timeout={}ms", object_path(resource, seen.key), self.write_timeout.as_millis());
         let options = serde_json::json!({
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
-            "preconditions": {"uid": object.uid().to_string(), "resourceVersion": object.version().to_string()},
+            "preconditions": {"uid": seen.uid.to_string(), "resourceVersion": seen.version.to_string()},
         });
         let body = Some(("application/json", options.to_string().into_bytes()));
         let body = self.call(Method::DELETE, &path, body, Accept::Json, self.write_timeout).await?;
         // Either a Status, or the object: as it stays for now, or as it was at its end.
         let left = std::str::from_utf8(&body).ok().and_then(|text| Object::parse(text, resource).ok());
-        Ok(left.filter(|left| left.is_deleting() && left.uid() == object.uid()))
+        Ok(left.filter(|left| left.is_deleting() && left.uid() == seen.uid))
     }
 
     fn write_path(&self, path: &str) -> String {

@@ -204,7 +204,7 @@ impl Executor<'_> {
         let child = self.child(delete.kind)?;
         let object = &delete.object;
         let change = if delete.recreate { Change::Recreated } else { Change::Deleted };
-        let write = async |client: Client| client.delete(&child.resource, Preconditions(object)).await;
+        let write = async |client: Client| client.delete(&child.resource, Preconditions::from(&**object)).await;
         match self.permit.write(self.client, "deleting a child", write).await {
             Ok(Some(left)) => child.shared.answer(left, None, Some(self.key)),
             Ok(None) => child.shared.gone(object.key(), object.uid(), Some(self.key)),

@@ -109,7 +109,7 @@ impl World {
     async fn delete(&self, name: &str) {
         let key = ObjectKey::new("default", name);
         let object = self.client.get(&config_maps(), &key).await.unwrap().unwrap();
-        self.client.delete(&config_maps(), Preconditions(&object)).await.unwrap();
+        self.client.delete(&config_maps(), Preconditions::from(&object)).await.unwrap();
     }
 
     fn sharded(&self) -> (Subscription, Arc<Told>) {

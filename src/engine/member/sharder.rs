@@ -12,7 +12,6 @@ use ringmaster_api::table::ShardTableStatus;
 use ringmaster_cluster::{Client, Error, Lease, Preconditions, Subject};
 use ringmaster_core::key::{MemberName, ObjectKey, Uid, Version};
 use ringmaster_core::lease::{Life, Observer, Seen, Terms};
-use ringmaster_core::object::Object;
 use ringmaster_core::table::calm::Settings;
 use ringmaster_core::table::plan::{self, MemberView, Notice, Plan, Planner};
 use ringmaster_core::table::{ControllerName, Mode, Report, RowId, Table, alone};
@@ -319,12 +318,13 @@ impl Sharder {
         let named = expected(view);
         for name in state.observer.deletable(now, &named) {
             let Some(lease) = view.members.get(&name) else { continue };
-            if let Some(object) = object(lease) {
-                match self.client.delete(&resource, Preconditions(&object)).await {
-                    Ok(_) => debug!(member = %name, "its Lease was deleted"),
-                    Err(error) if error.is_conflict() || error.is_not_found() => {}
-                    Err(error) => return Err(error),
-                }
+            // What was seen has both.
+            let (Some(uid), Some(version)) = (&lease.uid, &lease.version) else { continue };
+            let seen = Preconditions { key: &key(&name), uid, version: Version::new(version) };
+            match self.client.delete(&resource, seen).await {
+                Ok(_) => debug!(member = %name, "its Lease was deleted"),
+                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -401,14 +401,9 @@ impl Sharder {
     }
 
     async fn remake_table(&self, object: &TableObject) -> Result<Option<Duration>, Error> {
-        let text = json!({"metadata": {
-            "name": self.identity.table, "uid": object.uid.to_string(), "resourceVersion": object.version,
-        }});
         warn!(table = self.identity.table, "the table is made anew: it isn't what a sharder wrote last");
-        if let Ok(seen) = Object::parse(&text.to_string(), &table_resource()) {
-            self.client.delete(&table_resource(), Preconditions(&seen)).await?;
-            self.world.table(&seen, true);
-        }
+        let (key, version) = (table_key(&self.identity), Version::new(&object.version));
+        self.client.delete(&table_resource(), Preconditions { key: &key, uid: &object.uid, version }).await?;
         Ok(Some(boot_time() + RETRY))
     }
 
@@ -532,12 +527,6 @@ fn members(state: &State, view: &View, now: Duration) -> BTreeMap<MemberName, Me
         members.insert(name.clone(), member);
     }
     members
-}
-
-/// A Lease as the object that a delete is about.
-fn object(lease: &Lease) -> Option<Object> {
-    let text = String::from_utf8(lease.to_body()).ok()?;
-    Object::parse(&text, &Lease::resource()).ok()
 }
 
 /// Waits for a moment on the boot-time clock; for ever if there is none.
