@@ -2,22 +2,10 @@
 //!
 //! Never ends a request: answers take no time here, so that only one that had none to begin with can be too late.
 
+use ringmaster_core::duration;
+
 use crate::error::Error;
 use crate::request::Query;
-
-/// The units of a Go duration, in nanoseconds.
-const UNITS: [(&str, u64); 8] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("\u{b5}s", 1_000),
-    ("\u{3bc}s", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-];
-/// Go's `1 << 63`.
-const TOO_LONG: u64 = 1 << 63;
 
 /// Checks the parameter.
 ///
@@ -33,50 +21,11 @@ pub(crate) fn check(query: &Query) -> Result<(), Error> {
 
 /// What Go's `time.ParseDuration` says of a text.
 fn check_duration(text: &str) -> Result<(), String> {
-    let invalid = || format!("invalid duration {}", quoted(text));
-    let (negative, mut rest) = (text.starts_with('-'), text.strip_prefix(['-', '+']).unwrap_or(text));
-    if rest == "0" {
-        return Ok(());
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut sum = 0u64;
-    while !rest.is_empty() {
-        let whole = digits(&mut rest);
-        let fraction = rest.strip_prefix('.').map(|after| {
-            rest = after;
-            digits(&mut rest)
-        });
-        if whole.is_empty() && fraction.is_none_or(str::is_empty) {
-            return Err(invalid());
-        }
-        let count = if whole.is_empty() { Some(0) } else { whole.parse::<u64>().ok() };
-        let count = count.filter(|count| *count <= TOO_LONG).ok_or_else(invalid)?;
-        let length = rest.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(rest.len());
-        let (unit, after) = rest.split_at(length);
-        rest = after;
-        if unit.is_empty() {
-            return Err(format!("missing unit in duration {}", quoted(text)));
-        }
-        let Some((_, scale)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err(format!("unknown unit {} in duration {}", quoted(unit), quoted(text)));
-        };
-        let part = fraction.unwrap_or_default().bytes().fold((0, *scale), |(sum, place), digit| {
-            let place = place / 10;
-            (sum + u64::from(digit - b'0') * place, place)
-        });
-        let both = count.checked_mul(*scale).and_then(|nanos| nanos.checked_add(part.0));
-        sum = both.and_then(|nanos| sum.checked_add(nanos)).filter(|sum| *sum <= TOO_LONG).ok_or_else(invalid)?;
-    }
-    if sum == TOO_LONG && !negative { Err(invalid()) } else { Ok(()) }
-}
-
-/// Takes the leading digits off.
-fn digits<'a>(rest: &mut &'a str) -> &'a str {
-    let (digits, after) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
-    *rest = after;
-    digits
+    duration::parse(text).map(drop).map_err(|error| match error {
+        duration::Error::Invalid => format!("invalid duration {}", quoted(text)),
+        duration::Error::MissingUnit => format!("missing unit in duration {}", quoted(text)),
+        duration::Error::UnknownUnit(unit) => format!("unknown unit {} in duration {}", quoted(unit), quoted(text)),
+    })
 }
 
 /// As Go's package `time` quotes a text: what isn't printable ASCII byte by byte.

@@ -11,6 +11,7 @@
 //!   lease                who lives, and how long one may work oneself
 //!   watch                what to ask the API server next to stay informed of one kind
 //!   condition            what a controller's status says
+//!   duration             Go's durations, as users write them
 //! ```
 //!
 //! Absent by design: clocks, randomness, tokio, kube, any I/O. Time and randomness are arguments.
@@ -20,6 +21,7 @@ pub mod cache;
 pub mod condition;
 pub mod controller;
 pub mod dialect;
+pub mod duration;
 pub mod hash;
 pub mod hook;
 pub mod key;

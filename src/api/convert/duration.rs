@@ -1,67 +1,20 @@
-//! Durations as Go writes them (`time.ParseDuration`): `1.5h`, `2m30s`, `-10ms`, `0`.
+//! Timeouts as users write them: Go's durations.
 //!
-//! Never rounds up: parts of a nanosecond are cut off.
+//! Never reads a long text, and never gives a negative time.
 
 use std::time::Duration;
 
+use ringmaster_core::duration;
+
 /// The longest text; Go has no limit.
 const TEXT_MAX: usize = 64;
-const UNITS: [(&str, u128); 8] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("\u{b5}s", 1_000),
-    ("\u{3bc}s", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-];
 
 /// The duration, zero if it is negative; nothing if the text isn't one, or is longer than Go can hold (292 years).
 pub(super) fn parse(text: &str) -> Option<Duration> {
     if text.len() > TEXT_MAX {
         return None;
     }
-    let negative = text.starts_with('-');
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if rest == "0" {
-        return Some(Duration::ZERO);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut nanos = 0u128;
-    while !rest.is_empty() {
-        let whole = digits(&mut rest);
-        let fraction = rest.strip_prefix('.').map(|after| {
-            rest = after;
-            digits(&mut rest)
-        });
-        if whole.is_empty() && fraction.is_none_or(str::is_empty) {
-            return None;
-        }
-        let length = rest.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(rest.len());
-        let (unit, after) = rest.split_at(length);
-        rest = after;
-        let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit)?;
-        let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        nanos = nanos.checked_add(whole.checked_mul(*scale)?)?;
-        let mut place = *scale;
-        for digit in fraction.unwrap_or_default().bytes() {
-            place /= 10;
-            nanos = nanos.checked_add(u128::from(digit - b'0') * place)?;
-        }
-    }
-    let nanos = i64::try_from(nanos).ok()?;
-    Some(if negative { Duration::ZERO } else { Duration::from_nanos(nanos.unsigned_abs()) })
-}
-
-/// Takes the leading digits off.
-fn digits<'a>(rest: &mut &'a str) -> &'a str {
-    let length = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let (digits, after) = rest.split_at(length);
-    *rest = after;
-    digits
+    duration::parse(text).ok().map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or_default()))
 }
 
 #[cfg(test)]

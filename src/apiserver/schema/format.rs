@@ -6,6 +6,7 @@ use std::{net::IpAddr, str::FromStr, sync::LazyLock};
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime};
 use regex::Regex;
+use ringmaster_core::duration;
 
 /// A format that is checked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -234,52 +235,7 @@ pub(super) fn instant(text: &str) -> Option<DateTime<FixedOffset>> {
 
 /// A span of time in nanoseconds: Go's form (`1h30m`), or numbers with words (`3 days`).
 pub(super) fn span(text: &str) -> Option<i64> {
-    go_span(text).or_else(|| word_span(text))
-}
-
-/// A span of time in nanoseconds in Go's form.
-pub(super) fn go_span(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total: i128 = 0;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, after) = rest.split_at(end);
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
-            return None;
-        }
-        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let unit: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        let whole: i128 = if whole.is_empty() { 0 } else { i128::from(whole.parse::<i64>().ok()?) };
-        let mut part = whole * unit;
-        let mut scale = unit;
-        for digit in fraction.bytes() {
-            scale /= 10;
-            part += i128::from(digit - b'0') * scale;
-        }
-        total += part;
-        rest = after;
-    }
-    i64::try_from(if negative { -total } else { total }).ok()
+    duration::parse(text).ok().or_else(|| word_span(text))
 }
 
 /// The words of a unit: the last one may be the start of a longer word.

@@ -13,13 +13,14 @@ use kube_cel::{
         common::ast::{CallExpr, Expr, IdedExpr, operators},
     },
 };
+use ringmaster_core::duration;
 
 use super::{
     eval::{Eval, Fail, index},
     url::Url,
     value::{self, Key, Val},
 };
-use crate::schema::{format, pattern};
+use crate::schema::pattern;
 
 thread_local! {
     /// The libraries; they hold no state, but can't be shared by threads.
@@ -328,7 +329,7 @@ fn convert(to: &str, value: &Val) -> Eval {
             _ => Err(wrong()),
         },
         ("bytes", Val::Text(text)) => Ok(Val::Bytes(text.as_bytes().into())),
-        ("duration", Val::Text(text)) => format::go_span(text).map(Val::Span).ok_or_else(wrong),
+        ("duration", Val::Text(text)) => duration::parse(text).map(Val::Span).map_err(|_| wrong()),
         ("duration", Val::Int(nanos)) => Ok(Val::Span(*nanos)),
         ("timestamp", Val::Text(text)) => DateTime::parse_from_rfc3339(text).map(Val::Instant).map_err(|_| wrong()),
         ("timestamp", Val::Int(seconds)) => {
