@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use ringmaster_core::cache::Change;
 use ringmaster_core::hash::shard;
-use ringmaster_core::key::{ObjectKey, SyncKey};
+use ringmaster_core::key::{ApiVersion, ObjectKey, SyncKey, Uid};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::{CONTROLLER_UID_LABEL, parent_selector};
 use ringmaster_core::queue::Priority;
@@ -126,8 +126,9 @@ impl Listener for ChildRoute {
                 }
             }
             Change::Applied { old, new } => {
-                self.check_label(&hosted, new);
-                parents_of(&hosted, new, &mut parents);
+                let owner = owner(&hosted, new);
+                self.check_label(&hosted, new, &owner);
+                parents_by(&hosted, new, owner, &mut parents);
                 if let Some(old) = old.as_ref().filter(|old| old.controller() != new.controller()) {
                     parents_of(&hosted, old, &mut parents);
                 }
@@ -145,53 +146,70 @@ impl Listener for ChildRoute {
 impl ChildRoute {
     /// A child of a sharded controller's parent whose label isn't the parent's number is put right by whoever sees it; a
     /// label on a child of nobody's goes.
-    fn check_label(&self, hosted: &Hosted, child: &Arc<Object>) {
+    fn check_label(&self, hosted: &Hosted, child: &Arc<Object>, owner: &Owner) {
         if hosted.sharded.is_none() {
             return;
         }
         let Some(resource) = hosted.children.get(self.kind).map(|kind| &kind.resource) else { return };
-        let owners = child.owner_references();
-        let Some(owner) = owners.iter().find(|owner| owner.controller) else {
-            self.labels.put_right(resource, child, OWNER_LABEL, None);
-            return;
+        let right = match owner {
+            Owner::Nobody => return self.labels.put_right(resource, child, OWNER_LABEL, None),
+            // Whoever runs their controller judges.
+            Owner::Another => return,
+            Owner::Parent(parent) => shard(&hosted.parent, parent),
         };
-        let group = ringmaster_core::key::ApiVersion::new(&owner.api_version);
-        // Of another kind of parents: whoever runs their controller judges.
-        if *owner.kind != *hosted.parent.kind || group.group() != hosted.parent.api_version.group() {
-            return;
-        }
-        let namespace = if hosted.parent.namespaced { child.key().namespace() } else { "" };
-        let right = shard(&hosted.parent, &ObjectKey::new(namespace, &owner.name));
         if !has_label(child, OWNER_LABEL, right) {
             self.labels.put_right(resource, child, OWNER_LABEL, Some(right));
         }
     }
 }
 
-/// The parent that controls a child, or those that may adopt an orphan.
-pub(crate) fn parents_of(hosted: &Hosted, child: &Object, found: &mut Vec<ObjectKey>) {
-    let Some(uid) = child.controller() else {
-        let namespace = hosted.orphan_namespace(child.key());
-        let labels = child.labels();
-        let index = hosted.index.lock();
-        if !hosted.model.generate_selector {
-            found.extend(index.selectors.matching(namespace, &labels));
-        } else if let Some(uid) = labels.get(CONTROLLER_UID_LABEL) {
-            let parent = index.by_uid.get(&ringmaster_core::key::Uid::new(uid));
-            found.extend(parent.filter(|parent| namespace.is_none_or(|n| parent.namespace() == n)).cloned());
-        }
-        return;
-    };
+/// Who controls a child, as its references say.
+enum Owner {
+    Nobody,
+    /// An object of another kind than the controller's parents.
+    Another,
+    /// A parent of this name, whether or not it is the one with the reference's uid.
+    Parent(ObjectKey),
+}
+
+fn owner(hosted: &Hosted, child: &Object) -> Owner {
+    if child.controller().is_none() {
+        return Owner::Nobody;
+    }
     let owners = child.owner_references();
-    let Some(owner) = owners.iter().find(|owner| owner.controller) else { return };
-    let group = ringmaster_core::key::ApiVersion::new(&owner.api_version);
+    let Some(owner) = owners.iter().find(|owner| owner.controller) else { return Owner::Another };
+    let group = ApiVersion::new(&owner.api_version);
     if *owner.kind != *hosted.parent.kind || group.group() != hosted.parent.api_version.group() {
-        return;
+        return Owner::Another;
     }
     let namespace = if hosted.parent.namespaced { child.key().namespace() } else { "" };
-    let key = ObjectKey::new(namespace, &owner.name);
-    let store = hosted.parents.store();
-    if store.get(&key).is_some_and(|parent| parent.uid() == uid && hosted.selects(parent)) {
-        found.push(key);
+    Owner::Parent(ObjectKey::new(namespace, &owner.name))
+}
+
+/// The parent that controls a child, or those that may adopt an orphan.
+pub(crate) fn parents_of(hosted: &Hosted, child: &Object, found: &mut Vec<ObjectKey>) {
+    parents_by(hosted, child, owner(hosted, child), found);
+}
+
+fn parents_by(hosted: &Hosted, child: &Object, owner: Owner, found: &mut Vec<ObjectKey>) {
+    match owner {
+        Owner::Nobody => {
+            let namespace = hosted.orphan_namespace(child.key());
+            let labels = child.labels();
+            let index = hosted.index.lock();
+            if !hosted.model.generate_selector {
+                found.extend(index.selectors.matching(namespace, &labels));
+            } else if let Some(uid) = labels.get(CONTROLLER_UID_LABEL) {
+                let parent = index.by_uid.get(&Uid::new(uid));
+                found.extend(parent.filter(|parent| namespace.is_none_or(|n| parent.namespace() == n)).cloned());
+            }
+        }
+        Owner::Another => {}
+        Owner::Parent(key) => {
+            let is_it = |parent: &Arc<Object>| Some(parent.uid()) == child.controller() && hosted.selects(parent);
+            if hosted.parents.store().get(&key).is_some_and(is_it) {
+                found.push(key);
+            }
+        }
     }
 }
