@@ -8,16 +8,17 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use ringmaster_core::key::{ObjectKey, Resource, SyncKey};
+use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::Kind;
-use ringmaster_core::plan::{Claims, adopt_patch, claim, label_patch, parent_selector, release_patch};
+use ringmaster_core::plan::{Claims, adopt_patch, claim, parent_selector, release_patch};
 use ringmaster_core::selector::{Labels as _, Selector};
 use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL};
 use tracing::debug;
 
 use crate::execute::Failures;
 use crate::hosted::{ChildKind, Hosted, Unlabelled};
+use crate::labels::write_label;
 use crate::member::guard::Permit;
 use crate::sync::Syncer;
 use crate::tell::Problem;
@@ -73,7 +74,7 @@ impl Syncer {
                 None => return Ok(None),
             },
         };
-        match self.patch_label(permit, &hosted.parent, &seen, SELF_LABEL, Some(shard)).await {
+        match write_label(permit, &self.client, &hosted.parent, &seen, (SELF_LABEL, shard)).await {
             Ok(answer) => {
                 let version = answer.version();
                 hosted.parents.answer(answer, None, Some(key));
@@ -87,19 +88,6 @@ impl Syncer {
             }
             Err(error) => Err((Some(seen), Problem::Write(Failures::one(error)))),
         }
-    }
-
-    async fn patch_label(
-        &self,
-        permit: &Permit,
-        resource: &Resource,
-        object: &Object,
-        label: &str,
-        shard: Option<u8>,
-    ) -> Result<Object, ringmaster_cluster::Error> {
-        let patch = label_patch(object, label, shard).to_string().into_bytes();
-        let key = object.key();
-        permit.write(&self.client, "a label", async |client| client.merge_patch(resource, key, patch).await).await
     }
 
     /// Looks once for children of a parent that have no label of a shard yet: older than the controller, or stripped
@@ -186,7 +174,7 @@ impl Syncer {
         let Some(parent) = hosted.parents.store().get(&key.parent).cloned() else { return Ok(found) };
         let written = match found.controller() {
             Some(uid) if uid == parent.uid() => {
-                self.patch_label(family.permit, &child.resource, &found, OWNER_LABEL, Some(shard)).await
+                write_label(family.permit, &self.client, &child.resource, &found, (OWNER_LABEL, shard)).await
             }
             Some(_) => return Ok(found),
             None => {

@@ -11,13 +11,13 @@ use futures::stream::FuturesUnordered;
 use ringmaster_core::hash::shard;
 use ringmaster_core::key::Resource;
 use ringmaster_core::object::Object;
-use ringmaster_core::plan::label_patch;
 use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL};
 use tracing::{info, warn};
 
 use crate::children::has_label;
 use crate::host::Stage;
 use crate::hosted::Hosted;
+use crate::labels::write_label;
 use crate::streams::Shared;
 
 /// Labels that are written at once.
@@ -86,17 +86,13 @@ fn missing(hosted: &Hosted) -> Vec<Missing<'_>> {
 /// Labels one object; tells whether nothing is left to do about it.
 async fn write(stage: &Stage, hosted: &Hosted, one: Missing<'_>) -> bool {
     let Ok(permit) = stage.guard.enter(&hosted.model.uid, None) else { return false };
-    let patch = label_patch(&one.object, one.label, Some(one.shard)).to_string().into_bytes();
-    let key = one.object.key();
-    let written =
-        permit.write(&stage.client, "a label", async |client| client.merge_patch(one.resource, key, patch).await).await;
-    match written {
+    match write_label(&permit, &stage.client, one.resource, &one.object, (one.label, one.shard)).await {
         Ok(answer) => {
             one.shared.answer(answer, None, None);
             true
         }
         Err(error) if error.is_object_not_found() => {
-            one.shared.gone(key, one.object.uid(), None);
+            one.shared.gone(one.object.key(), one.object.uid(), None);
             true
         }
         Err(_) => false,

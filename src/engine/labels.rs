@@ -1,7 +1,9 @@
 //! Puts labels of shards right that somebody changed, on objects which aren't this member's to sync.
 //!
 //! A label that says too little is seen by a stream of objects without one, and put right by the parent's own sync. This
-//! is for one that says the wrong thing: whoever's stream shows it corrects it. Never writes without the right to work.
+//! is for one that says the wrong thing: whoever's stream shows it corrects it. Both are written here.
+//!
+//! Never writes without the right to work.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use foldhash::fast::FixedState;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use ringmaster_cluster::{Client, Meter};
+use ringmaster_cluster::{Client, Error, Meter};
 use ringmaster_core::key::{ObjectKey, Resource};
 use ringmaster_core::lease::WRITE_GRACE;
 use ringmaster_core::object::Object;
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::clock::random;
-use crate::member::guard::Guard;
+use crate::member::guard::{Guard, Permit};
 
 /// Labels that wait to be put right; more are left until their objects change or are listed again.
 const MAX_WAITING: usize = 10_000;
@@ -120,8 +122,7 @@ impl Labels {
             tokio::time::sleep(Duration::from_secs(1)).await;
             return self.add(place, wrong);
         };
-        let patch = label_patch(&wrong.object, label, wrong.right).to_string().into_bytes();
-        match client.within(left + WRITE_GRACE).merge_patch(resource, key, patch).await {
+        match patch(&client.within(left + WRITE_GRACE), resource, &wrong.object, label, wrong.right).await {
             Ok(_) => debug!(kind = %resource, object = %key, label, right = ?wrong.right, "put a label right"),
             // Gone, or another object: its own events tell more.
             Err(error) if error.is_not_found() || error.is_conflict() => {}
@@ -136,4 +137,30 @@ impl Labels {
             }
         }
     }
+}
+
+/// Gives an object the label of a shard, within a sync's leave.
+///
+/// # Errors
+/// Those of the call, and [`Error::Fenced`] if it may not be made.
+pub(crate) async fn write_label(
+    permit: &Permit,
+    client: &Client,
+    resource: &Resource,
+    object: &Object,
+    (label, shard): (&str, u8),
+) -> Result<Object, Error> {
+    let write = async |client: Client| patch(&client, resource, object, label, Some(shard)).await;
+    permit.write(client, "a label", write).await
+}
+
+async fn patch(
+    client: &Client,
+    resource: &Resource,
+    object: &Object,
+    label: &str,
+    right: Option<u8>,
+) -> Result<Object, Error> {
+    let patch = label_patch(object, label, right).to_string().into_bytes();
+    client.merge_patch(resource, object.key(), patch).await
 }
