@@ -218,13 +218,13 @@ impl Duty {
         }
     }
 
-    /// How this member works on a controller: as on a whole, or on its shards of it. `None`: not at all.
+    /// Whether this member works on any whole.
     #[must_use]
-    pub fn runs_controller(&self, uid: &Uid) -> Option<Mode> {
-        match self.work.get(&RowId::Controller(uid.clone()))? {
-            Work::Running { mode, .. } => Some(*mode),
-            _ => None,
-        }
+    pub fn runs_wholes(&self) -> bool {
+        let is_whole = |(id, work): (&RowId, &Work)| {
+            matches!((id, work), (RowId::Controller(_), Work::Running { mode: Mode::Whole, .. }))
+        };
+        self.work.iter().any(is_whole)
     }
 
     /// The shards that are started here, and those that are warm or being warmed.
@@ -242,11 +242,11 @@ impl Duty {
         (running, warm)
     }
 
-    /// The epoch under which a row is worked on here.
-    #[must_use]
-    pub fn epoch(&self, row: &RowId) -> Option<Epoch> {
+    /// How and under which epoch a row is worked on here. A shard is worked on as a whole.
+    #[cfg(test)]
+    pub(super) fn running(&self, row: &RowId) -> Option<(Mode, Epoch)> {
         match self.work.get(row)? {
-            Work::Running { epoch, .. } => Some(*epoch),
+            Work::Running { mode, epoch, .. } => Some((*mode, *epoch)),
             _ => None,
         }
     }

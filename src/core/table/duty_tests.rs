@@ -41,6 +41,16 @@ fn me() -> Duty {
     Duty::new(MemberName::new("me"))
 }
 
+fn epoch(duty: &Duty) -> Option<Epoch> {
+    duty.running(&S).map(|(_, epoch)| epoch)
+}
+
+fn runs_controller(duty: &Duty) -> Option<Mode> {
+    let mode = duty.running(&whole()).map(|(mode, _)| mode);
+    assert_eq!(duty.runs_wholes(), mode == Some(Mode::Whole));
+    mode
+}
+
 fn report(table: &str, highest: u64, warm: &[(RowId, u64)], released: &[(RowId, u64)]) -> Report {
     let rows = |rows: &[(RowId, u64)]| rows.iter().map(|(id, epoch)| (id.clone(), Epoch(*epoch))).collect();
     Report { table: Some(uid(table)), highest: Epoch(highest), warm: rows(warm), released: rows(released) }
@@ -58,12 +68,12 @@ fn a_row_is_warmed_started_carried_on_and_released() {
     assert_eq!(duty.see(&t, &shard("you", "me", true, 3)), []);
     assert_eq!(duty.report(), report("t", 3, &[], &[]));
     assert_eq!(duty.see(&t, &shard("me", "", false, 4)), [Do::Start(S, Epoch(4))]);
-    assert_eq!((duty.shards().0.contains(7), duty.shards().1.len(), duty.epoch(&S)), (true, 0, Some(Epoch(4))));
+    assert_eq!((duty.shards().0.contains(7), duty.shards().1.len(), epoch(&duty)), (true, 0, Some(Epoch(4))));
     assert_eq!(duty.see(&t, &shard("me", "you", false, 5)), [Do::Epoch(S, Epoch(5))]);
     assert_eq!(duty.see(&t, &shard("me", "you", true, 6)), [Do::Release(S, Epoch(6))]);
     // Silent until all of its work is over; another answer doesn't count.
     assert_eq!(duty.done(Done::Released(S, Epoch(5))), []);
-    assert_eq!((duty.report(), duty.epoch(&S), duty.is_idle()), (report("t", 6, &[], &[]), None, false));
+    assert_eq!((duty.report(), epoch(&duty), duty.is_idle()), (report("t", 6, &[], &[]), None, false));
     assert_eq!(duty.done(Done::Released(S, Epoch(6))), []);
     assert_eq!((duty.report(), duty.is_idle()), (report("t", 6, &[], &[(S, 6)]), true));
     assert_eq!(duty.see(&t, &shard("you", "", false, 7)), []);
@@ -78,7 +88,7 @@ fn old_news_changes_nothing() {
         assert_eq!(duty.see(&t, &old), []);
         assert_eq!(duty.see(&uid("older"), &old), []);
     }
-    assert_eq!((duty.epoch(&S), duty.report()), (Some(Epoch(4)), report("t", 4, &[], &[])));
+    assert_eq!((epoch(&duty), duty.report()), (Some(Epoch(4)), report("t", 4, &[], &[])));
     // A table that was left doesn't come back.
     assert_eq!(duty.see(&uid("u"), &shard("", "", false, 9)), [Do::Release(S, Epoch(4))]);
     assert_eq!(duty.see(&t, &shard("me", "", false, 5)), []);
@@ -187,12 +197,12 @@ fn a_sharded_controller_is_everybodys_until_it_closes() {
     let (mut duty, t) = (me(), uid("t"));
     let share = Do::Share(uid("c"), Epoch(2));
     assert_eq!(duty.see(&t, &controller(Mode::Sharded, None, row("", "", false, 2))), [share]);
-    assert_eq!(duty.runs_controller(&uid("c")), Some(Mode::Sharded));
+    assert_eq!(runs_controller(&duty), Some(Mode::Sharded));
     for (becoming, epoch) in [(Becoming::Whole, 3), (Becoming::Gone, 4)] {
         let closing = controller(Mode::Sharded, Some(becoming), row("", "", true, epoch));
         let orders = if epoch == 3 { vec![Do::Release(whole(), Epoch(3))] } else { Vec::new() };
         assert_eq!(duty.see(&t, &closing), orders);
-        assert_eq!((duty.report(), duty.runs_controller(&uid("c"))), (report("t", epoch, &[], &[]), None));
+        assert_eq!((duty.report(), runs_controller(&duty)), (report("t", epoch, &[], &[]), None));
     }
     duty.done(Done::Released(whole(), Epoch(3)));
     assert_eq!(duty.report(), report("t", 4, &[], &[(whole(), 4)]));
@@ -212,7 +222,7 @@ fn a_sharded_controller_is_everybodys_until_it_closes() {
 fn a_whole_labels_before_it_is_sharded() {
     let (mut duty, t) = (me(), uid("t"));
     assert_eq!(duty.see(&t, &controller(Mode::Whole, None, row("me", "", false, 2))), [Do::Start(whole(), Epoch(2))]);
-    assert_eq!(duty.runs_controller(&uid("c")), Some(Mode::Whole));
+    assert_eq!(runs_controller(&duty), Some(Mode::Whole));
     let labelling = |epoch| controller(Mode::Whole, Some(Becoming::Sharded), row("me", "", false, epoch));
     let label = |epoch| Do::Label(uid("c"), Epoch(epoch));
     assert_eq!(duty.see(&t, &labelling(3)), [Do::Epoch(whole(), Epoch(3)), label(3)]);
@@ -227,6 +237,7 @@ fn a_whole_labels_before_it_is_sharded() {
     assert_eq!(duty.report(), report("t", 5, &[(whole(), 5)], &[]));
     let closing = controller(Mode::Whole, Some(Becoming::Sharded), row("me", "", true, 6));
     assert_eq!(duty.see(&t, &closing), [Do::Release(whole(), Epoch(6))]);
+    assert!(!duty.runs_wholes());
     assert_eq!(duty.report(), report("t", 6, &[], &[]));
     duty.done(Done::Released(whole(), Epoch(6)));
     assert_eq!(duty.report(), report("t", 6, &[], &[(whole(), 6)]));
@@ -241,7 +252,7 @@ fn a_controller_without_a_row_is_nobodys() {
     let (mut duty, t) = (me(), uid("t"));
     duty.see(&t, &controller(Mode::Sharded, None, row("", "", false, 2)));
     assert_eq!(duty.see(&t, &Table::new("i".into(), Epoch(3))), [Do::Release(whole(), Epoch(2))]);
-    assert_eq!(duty.runs_controller(&uid("c")), None);
+    assert_eq!(runs_controller(&duty), None);
     // The mode can't change under it without a release either.
     let mut duty = me();
     duty.see(&t, &controller(Mode::Sharded, None, row("", "", false, 2)));

@@ -573,7 +573,7 @@ impl World {
             for member in self.members.iter().filter(|member| able.contains(&member.name)) {
                 let mine = row.mode == Mode::Sharded || row.row.owner.as_ref() == Some(&member.name);
                 assert_eq!(
-                    member.duty.runs_controller(&row.uid),
+                    member.duty.running(&RowId::Controller(row.uid.clone())).map(|(mode, _)| mode),
                     mine.then_some(row.mode),
                     "{name:?} at {}",
                     member.name

@@ -3,7 +3,7 @@
 //!
 //! Never decides what follows from a table, and never writes one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,11 +51,8 @@ pub(crate) struct Rows {
 /// What goes on.
 #[derive(Default)]
 struct Progress {
-    running: Shards,
-    wholes: BTreeSet<Uid>,
     /// Since when each shard is being warmed, on the boot-time clock.
     warming: BTreeMap<u8, (Epoch, Duration)>,
-    warm: Shards,
     releasing: BTreeMap<RowId, Duration>,
     releases: JoinSet<Done>,
     begun: Option<Duration>,
@@ -180,23 +177,16 @@ impl Rows {
             match what {
                 Do::Warm(RowId::Shard(shard), epoch) => {
                     progress.warming.insert(shard, (epoch, boot_time()));
-                    progress.warm.remove(shard);
                 }
                 Do::Warm(RowId::Controller(uid), epoch) => self.posts.post(&uid).set(Stand::Warm(epoch)),
-                Do::Cool(RowId::Shard(shard)) => {
-                    progress.warming.remove(&shard);
-                    progress.warm.remove(shard);
-                }
+                Do::Cool(RowId::Shard(shard)) => drop(progress.warming.remove(&shard)),
                 Do::Cool(RowId::Controller(uid)) => self.posts.post(&uid).set(Stand::Nothing),
                 Do::Start(RowId::Shard(shard), epoch) => {
                     progress.warming.remove(&shard);
-                    progress.warm.remove(shard);
                     self.open(&RowId::Shard(shard), epoch);
-                    progress.running.insert(shard);
                 }
                 Do::Start(RowId::Controller(uid), epoch) => {
                     self.open(&RowId::Controller(uid.clone()), epoch);
-                    progress.wholes.insert(uid.clone());
                     self.posts.post(&uid).set(Stand::Whole { since: epoch, label: None });
                 }
                 Do::Share(uid, epoch) => {
@@ -251,12 +241,8 @@ impl Rows {
     }
 
     fn release(&self, progress: &mut Progress, row: RowId, epoch: Epoch) {
-        match &row {
-            RowId::Shard(shard) => drop(progress.running.remove(*shard)),
-            RowId::Controller(uid) => {
-                progress.wholes.remove(uid);
-                self.posts.post(uid).set(Stand::Nothing);
-            }
+        if let RowId::Controller(uid) = &row {
+            self.posts.post(uid).set(Stand::Nothing);
         }
         let tenure = self.guard.close(&row);
         progress.releasing.insert(row.clone(), boot_time());
@@ -270,13 +256,12 @@ impl Rows {
 
     /// Tells hosts and watches which shards are this member's.
     fn hold(&self, progress: &Progress) {
-        let mut cached = progress.running.union(&progress.warm);
-        cached = cached.union(&progress.warming.keys().copied().collect());
+        let (running, warm) = self.duty.shards();
         let releasing = progress.releasing.keys().filter_map(|row| match row {
             RowId::Shard(shard) => Some(*shard),
             RowId::Controller(_) => None,
         });
-        let held = Held { running: progress.running, cached: cached.union(&releasing.collect()) };
+        let held = Held { running, cached: running.union(&warm).union(&releasing.collect()) };
         self.watches.want(held.cached);
         self.posts.hold(held);
     }
@@ -286,7 +271,6 @@ impl Rows {
         let warm = self.posts.warm(progress.warming.keys().copied().collect());
         for shard in warm.iter() {
             if let Some((epoch, since)) = progress.warming.remove(&shard) {
-                progress.warm.insert(shard);
                 self.metrics.members.handover(Phase::Warm, boot_time().saturating_sub(since));
                 let dos = self.duty.done(Done::Warm(RowId::Shard(shard), epoch));
                 self.obey(progress, dos);
@@ -302,7 +286,7 @@ impl Rows {
         if !progress.stopped {
             // All members have their part of sharded controllers, which is nothing without shards.
             let nothing_left =
-                progress.running.is_empty() && progress.wholes.is_empty() && progress.releasing.is_empty();
+                self.duty.shards().0.is_empty() && !self.duty.runs_wholes() && progress.releasing.is_empty();
             let alone = !self.world.others_stay();
             if nothing_left || alone || now.saturating_sub(since) >= LEAVE_PATIENCE || self.guard.left().is_none() {
                 if !nothing_left {
