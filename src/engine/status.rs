@@ -4,7 +4,6 @@
 //! and nothing is missed. Never writes the status of a dialect that has none.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -314,7 +313,7 @@ pub(crate) struct Members {
 impl Members {
     /// Whether this member writes the table.
     fn leads(&self) -> bool {
-        self.metrics.members.leads.load(Ordering::Relaxed)
+        self.metrics.members.leads()
     }
 
     /// Tells the others of this member's part of a sharded controller.

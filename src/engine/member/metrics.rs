@@ -1,6 +1,6 @@
 //! What is counted and shown of membership.
 //!
-//! Never read by anything but a scrape.
+//! Never decides: who leads is read by scrapes and by those who tell people, nobody else.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,8 +33,8 @@ struct PhaseLabels {
 pub(crate) struct MemberMetrics {
     handover: Family<PhaseLabels, Histogram, fn() -> Histogram>,
     takeover: Histogram,
-    pub(crate) leads: AtomicBool,
-    pub(crate) pending: AtomicUsize,
+    leads: AtomicBool,
+    pending: AtomicUsize,
 }
 
 impl Phase {
@@ -81,13 +81,23 @@ impl MemberMetrics {
         self.takeover.observe(took.as_secs_f64());
     }
 
-    /// Whether this member writes the table.
-    pub(crate) fn leads(&self, leads: bool) {
+    /// This member writes the table from now on, or doesn't any more.
+    pub(crate) fn set_leads(&self, leads: bool) {
         self.leads.store(leads, Ordering::Relaxed);
     }
 
-    /// Rows that are on their way or whose owner doesn't live, as this member planned last.
-    pub(crate) fn pending(&self, rows: usize) {
+    /// Whether this member writes the table.
+    pub(crate) fn leads(&self) -> bool {
+        self.leads.load(Ordering::Relaxed)
+    }
+
+    /// So many rows are on their way, or their owner doesn't live.
+    pub(crate) fn set_pending(&self, rows: usize) {
         self.pending.store(rows, Ordering::Relaxed);
+    }
+
+    /// Rows that are on their way or whose owner doesn't live, as this member planned last.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
     }
 }

@@ -246,15 +246,11 @@ fn samples(world: &World, guard: &Guard, metrics: &Metrics, renew_deadline: Dura
                 view.table.as_ref().and_then(|object| object.table.as_ref()).map_or(0, |table| table.members.len()),
             )),
         ),
-        Sample::gauge(
-            "ringmaster_leader",
-            "Whether this member writes the table",
-            flag(metrics.members.leads.load(std::sync::atomic::Ordering::Relaxed)),
-        ),
+        Sample::gauge("ringmaster_leader", "Whether this member writes the table", flag(metrics.members.leads())),
         Sample::gauge(
             "ringmaster_rows_pending",
             "Shards and wholes that are on their way or whose owner doesn't live, as the leader planned last",
-            plain(count(metrics.members.pending.load(std::sync::atomic::Ordering::Relaxed))),
+            plain(count(metrics.members.pending())),
         ),
         Sample::gauge(
             "ringmaster_lease_age_seconds",

@@ -208,7 +208,7 @@ impl Sharder {
             state.leads = leads;
             info!(leads, "the table is written by {}", if leads { "this member" } else { "another member" });
         }
-        self.metrics.members.leads(leads);
+        self.metrics.members.set_leads(leads);
         if view.kind != TableKind::Absent {
             self.world.set_solo(None);
         }
@@ -362,7 +362,7 @@ impl Sharder {
             }
             return Ok(Some(boot_time() + RETRY));
         }
-        self.metrics.members.pending(plan.pending);
+        self.metrics.members.set_pending(plan.pending);
         let Plan { write, look_again, notices, .. } = plan;
         let Some(next) = write else { return Ok(look_again) };
         let body = json!({
