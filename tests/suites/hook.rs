@@ -1,4 +1,5 @@
-//! Webhooks in this process: one that records and answers, and one that is only a TCP listener and may misbehave.
+//! Webhooks in this process: one that records and answers, and one that is only a TCP listener and may misbehave. What
+//! serves the first serves others too.
 //!
 //! Never reachable beyond loopback; never judges what it is asked: trials do, from the record.
 
@@ -121,12 +122,59 @@ struct Record {
     count: AtomicUsize,
 }
 
+/// A webhook at work, on a runtime of its own: a busy trial doesn't stretch its calls, and when it is dropped, its port
+/// closes and open connections end, as when a webhook's process dies.
+pub(crate) struct Serving {
+    address: SocketAddr,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Serving {
+    /// Listens on a loopback address, and answers every request by `handler`; port 0 is a free one.
+    ///
+    /// # Errors
+    /// The address stays taken, or no thread can be had.
+    pub(crate) fn start<S: Clone + Send + Sync + 'static, T: 'static>(
+        address: SocketAddr,
+        handler: impl axum::handler::Handler<T, S>,
+        state: S,
+    ) -> anyhow::Result<Self> {
+        let listener = bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let router = axum::Router::new().fallback(handler).with_state(state);
+        let listener = {
+            let _entered = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { address, runtime: Some(runtime) })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://127.0.0.1:port<path>`; the path brings its slash.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// A webhook that records every call and answers as it is told. Dropping it closes its port and all connections.
 pub(crate) struct Hook {
-    address: SocketAddr,
     record: Arc<Record>,
-    // A runtime of its own: when it ends, open connections end with it, as when a webhook's process dies.
-    runtime: Option<tokio::runtime::Runtime>,
+    serving: Serving,
 }
 
 impl Hook {
@@ -148,32 +196,23 @@ impl Hook {
         address: SocketAddr,
         behaviour: impl Fn(&Value, &CallInfo) -> Reply + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let listener = bind(address)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
         let record = Arc::new(Record {
             behaviour: Mutex::new(Arc::new(behaviour)),
             calls: Mutex::default(),
             count: AtomicUsize::new(0),
         });
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let router = axum::Router::new().fallback(answer).with_state(Arc::clone(&record));
-        let listener = {
-            let _entered = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
-        };
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address, record, runtime: Some(runtime) })
+        let serving = Serving::start(address, answer, Arc::clone(&record))?;
+        Ok(Self { record, serving })
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.serving.address()
     }
 
     /// `http://127.0.0.1:port<path>`; the path brings its slash.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        self.serving.url(path)
     }
 
     /// Answers differently from the next call on.
@@ -199,14 +238,6 @@ impl Hook {
     /// Forgets the calls so far.
     pub(crate) fn clear(&self) {
         lock(&self.record.calls).clear();
-    }
-}
-
-impl Drop for Hook {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 

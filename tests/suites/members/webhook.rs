@@ -3,7 +3,7 @@
 //!
 //! Never judges: the checker does, from the record. Never reachable beyond loopback.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::hook::Serving;
 use crate::members::check::{Call, Kind};
 use crate::server::lock;
 
@@ -89,10 +90,8 @@ struct Record {
 
 /// A running webhook. Dropping it closes its port and all connections.
 pub(crate) struct Webhook {
-    address: SocketAddr,
     record: Arc<Record>,
-    /// A runtime of its own, so that a busy trial doesn't stretch calls.
-    runtime: Option<tokio::runtime::Runtime>,
+    serving: Serving,
 }
 
 impl Webhook {
@@ -101,28 +100,19 @@ impl Webhook {
     /// # Errors
     /// No port or thread can be had.
     pub(crate) fn start(wanted: Wanted) -> anyhow::Result<Self> {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
         let record = Arc::new(Record {
             wanted,
             work_ms: AtomicU64::new(u64::try_from(WORK.as_millis()).unwrap_or(0)),
             calls: Mutex::default(),
             count: AtomicUsize::new(0),
         });
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let router = axum::Router::new().fallback(answer).with_state(Arc::clone(&record));
-        let listener = {
-            let _entered = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
-        };
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address, record, runtime: Some(runtime) })
+        let serving = Serving::start((Ipv4Addr::LOCALHOST, 0).into(), answer, Arc::clone(&record))?;
+        Ok(Self { record, serving })
     }
 
     /// `http://127.0.0.1:port<path>`; the path brings its slash.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        self.serving.url(path)
     }
 
     /// The names of the children that a parent gets.
@@ -156,14 +146,6 @@ impl Webhook {
         let calls = lock(&self.record.calls);
         ensure!(self.count() <= MAX_CALLS, "more than {MAX_CALLS} calls");
         Ok(of(&calls))
-    }
-}
-
-impl Drop for Webhook {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
