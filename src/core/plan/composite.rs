@@ -443,5 +443,4 @@ fn status(input: &Input<'_>) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[path = "composite_tests.rs"]
 mod tests;

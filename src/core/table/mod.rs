@@ -175,5 +175,4 @@ mod plan_tests;
 #[cfg(test)]
 mod simulation_tests;
 #[cfg(test)]
-#[path = "world_tests.rs"]
-mod world;
+mod world_tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::Mode;
-use super::world::{World, declared};
+use super::world_tests::{World, declared};
 
 /// How many members may be alive at once.
 const MOST: usize = 6;
