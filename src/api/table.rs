@@ -1,6 +1,9 @@
 //! `ShardTable` of `ringmaster.dev/v1alpha1`: who owns which shard and which whole, written by the sharder alone.
 //!
 //! Never judges a table's rows: a status whose checksum is right was written by a sharder, any other is nobody's.
+//!
+//! Its lists are atomic, as it has one writer and is read whole: the API server tracks who owns each field of a list with
+//! keys, which doubles a table's size and the time of its writes. That no row is there twice is seen to here.
 
 #![allow(clippy::duplicated_attributes, reason = "each printed column has a type")]
 
@@ -74,21 +77,21 @@ pub struct ShardTableStatus {
     #[schemars(
         length(max = MEMBERS_MAX),
         inner(length(max = MEMBER_MAX)),
-        extend("x-kubernetes-list-type" = "set")
+        extend("x-kubernetes-list-type" = "atomic")
     )]
     pub members: Vec<String>,
     /// A row per controller.
     #[serde(default)]
     #[schemars(
         length(max = CONTROLLERS_MAX),
-        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["group", "name"])
+        extend("x-kubernetes-list-type" = "atomic")
     )]
     pub controllers: Vec<ControllerRow>,
     /// A row per shard.
     #[serde(default)]
     #[schemars(
         length(max = 256),
-        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["shard"])
+        extend("x-kubernetes-list-type" = "atomic")
     )]
     pub shards: Vec<ShardRow>,
     /// XXH64 of all the rest. Members ignore a table whose checksum is wrong.
@@ -201,9 +204,22 @@ pub enum Error {
         /// What it should hold.
         right: String,
     },
-    /// It has no row for each shard.
-    #[error("it has rows for {0} shards instead of 256")]
-    Rows(usize),
+    /// It hasn't one row for each shard.
+    #[error("it has {rows} rows for {shards} shards instead of one for each of 256")]
+    Shards {
+        /// Its rows.
+        rows: usize,
+        /// The shards that have one.
+        shards: usize,
+    },
+    /// A controller has more rows than one.
+    #[error("it has {rows} rows for {controllers} controllers instead of one for each")]
+    Controllers {
+        /// Its rows.
+        rows: usize,
+        /// The controllers that have one.
+        controllers: usize,
+    },
 }
 
 impl ShardTableStatus {
@@ -234,7 +250,7 @@ impl ShardTableStatus {
     /// The table.
     ///
     /// # Errors
-    /// If the checksum is wrong.
+    /// If the checksum is wrong, or a row is missing or there twice.
     pub fn table(&self) -> Result<core::Table, Error> {
         let right = self.right_checksum();
         if right != self.checksum {
@@ -247,15 +263,19 @@ impl ShardTableStatus {
             }
         }
         let shards: Vec<core::Row> = shards.into_iter().flatten().collect();
-        if shards.len() != SHARDS {
-            return Err(Error::Rows(shards.len()));
+        if shards.len() != SHARDS || self.shards.len() != SHARDS {
+            return Err(Error::Shards { rows: self.shards.len(), shards: shards.len() });
+        }
+        let controllers: BTreeMap<_, _> = self.controllers.iter().map(ControllerRow::core).collect();
+        if controllers.len() != self.controllers.len() {
+            return Err(Error::Controllers { rows: self.controllers.len(), controllers: controllers.len() });
         }
         Ok(core::Table {
             installation: self.installation.as_str().into(),
             counter: epoch(self.counter),
             members: self.members.iter().map(|name| MemberName::new(name)).collect::<BTreeSet<_>>(),
             shards,
-            controllers: self.controllers.iter().map(ControllerRow::core).collect::<BTreeMap<_, _>>(),
+            controllers,
         })
     }
 
@@ -396,9 +416,18 @@ mod tests {
             edit(&mut status);
             assert!(matches!(status.table(), Err(Error::Checksum { .. })));
         }
-        let mut short = ShardTableStatus::new(&table());
-        short.shards.pop();
-        short.checksum = short.right_checksum();
-        assert_eq!(short.table(), Err(Error::Rows(255)));
+        let summed = |edit: fn(&mut ShardTableStatus)| {
+            let mut status = ShardTableStatus::new(&table());
+            edit(&mut status);
+            status.checksum = status.right_checksum();
+            status.table()
+        };
+        assert_eq!(summed(|status| drop(status.shards.pop())), Err(Error::Shards { rows: 255, shards: 255 }));
+        let twice = summed(|status| status.shards[9].shard = 8);
+        assert_eq!(twice, Err(Error::Shards { rows: 256, shards: 255 }));
+        let more = summed(|status| status.shards.push(status.shards[9].clone()));
+        assert_eq!(more, Err(Error::Shards { rows: 257, shards: 256 }));
+        let twice = summed(|status| status.controllers.push(status.controllers[0].clone()));
+        assert_eq!(twice, Err(Error::Controllers { rows: 5, controllers: 4 }));
     }
 }

@@ -37,6 +37,10 @@ pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 const FIELD_MANAGER: &str = "ringmaster";
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
+/// Objects of one page of their metadata, which is some hundred bytes each: a page costs the API server a look at all
+/// objects, whatever it selects.
+const METADATA_PAGE_LIMIT: usize = 5_000;
+
 /// Objects whose metadata one list may name: more than etcd holds.
 pub const MAX_LISTED: usize = 4_000_000;
 /// A list whose pages expire before the last is read begins again at most so often.
@@ -171,7 +175,7 @@ impl Client {
     }
 
     async fn list_pages(&self, resource: &Resource, selector: &str) -> Result<Listed, Error> {
-        let base = format!("{}?limit={PAGE_LIMIT}{}", kind_path(resource, ""), selected(selector));
+        let base = format!("{}?limit={METADATA_PAGE_LIMIT}{}", kind_path(resource, ""), selected(selector));
         let (mut listed, mut path) = (Listed::default(), base.clone());
         loop {
             let body = self.call(Method::GET, &path, None, Accept::MetadataList, READ_TIMEOUT).await?;

@@ -12,10 +12,11 @@ use parking_lot::{Mutex, RwLock};
 use ringmaster_cluster::{Client, Discovery, Subject};
 use ringmaster_core::cache::Change;
 use ringmaster_core::controller::Controller;
+use ringmaster_core::hash::shard;
 use ringmaster_core::hook::Limits;
 use ringmaster_core::key::{ApiVersion, ControllerId, ObjectKey, Resource};
 use ringmaster_core::queue::Priority;
-use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL, Shards};
+use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL, SHARDS, Shards};
 use ringmaster_core::table::RowId;
 use ringmaster_core::table::duty::Done;
 use ringmaster_core::watch::Scope;
@@ -406,13 +407,19 @@ impl Round {
     /// Every parent that this member has just become the owner of, is indexed and queued.
     pub(crate) fn begin(&self, hosted: &Hosted, is_new: impl Fn(&ObjectKey) -> bool, delayed: bool) {
         let parents: Vec<_> = hosted.parents.store().iter().filter(|parent| is_new(parent.key())).cloned().collect();
-        let mut keys = Vec::with_capacity(parents.len());
+        let mut turns = Vec::with_capacity(parents.len());
+        let mut of_shard = [0_u32; SHARDS];
         for new in parents {
             if hosted.selects(&new) {
-                keys.push(hosted.key(new.key()));
+                let turn = &mut of_shard[usize::from(shard(&hosted.parent, new.key()))];
+                *turn += 1;
+                turns.push((*turn, hosted.key(new.key())));
             }
             index_parent(hosted, &Change::Applied { old: None, new });
         }
+        // One of each shard before the second of any: none of them waits for another to be done.
+        turns.sort_by_key(|(turn, _)| *turn);
+        let keys: Vec<_> = turns.into_iter().map(|(_, key)| key).collect();
         // What went while nobody watched leaves no trace.
         hosted.board.retain(|parent| !is_new(parent) || hosted.has(parent));
         info!(controller = %self.model.name, parents = keys.len(), hook = %self.target.uri, "started");

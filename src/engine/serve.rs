@@ -132,7 +132,10 @@ impl Round {
                 let losses = self.stage.posts.losses();
                 let verified = tokio::select! {
                     () = self.cancel.cancelled() => return Ended::Cancelled,
-                    verified = self.verify(kinds, &gained) => verified && self.find_strays(hosted, &gained).await,
+                    (verified, found) = async {
+                        // A consistent list waits for the API server's cache: at once is half the gap.
+                        tokio::join!(self.verify(kinds, &gained), self.find_strays(hosted, &gained))
+                    } => verified && found,
                 };
                 if verified {
                     (*wait, pause) = (RETRY.0, RETRY.0);

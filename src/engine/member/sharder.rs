@@ -29,8 +29,9 @@ use crate::clock::{boot_time, lease_time};
 use crate::metrics::Metrics;
 use crate::tell::Tell;
 
-/// News is waited for so long after the first, so that acknowledgements that come together are answered together.
-const COALESCE: Duration = Duration::from_millis(15);
+/// News is waited for so long after the first, so that acknowledgements that come together are answered together: a
+/// second write of the table takes longer than this.
+const COALESCE: Duration = Duration::from_millis(30);
 /// A failed write is tried again after this long.
 const RETRY: Duration = Duration::from_millis(500);
 
