@@ -5,15 +5,17 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ringmaster
 DENY := $(CACHE)/tools/bin/cargo-deny
 DENY_VERSION := 0.20.2
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+# Three at a time: more starve each other of two cores, and their Leases count seconds.
+MEMBERS := members_ --test-threads=3
 UNIT_TESTS := $(if $(NEXTEST),cargo nextest run --workspace --lib --bins,cargo test --workspace --lib --bins)
 
 .DEFAULT_GOAL := help
-.PHONY: help test unit examples suites soak fuzz lint crds apiserver demo bench prerequisites
+.PHONY: help test unit examples suites members members-figures soak fuzz lint crds apiserver demo bench prerequisites
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-test: prerequisites unit examples suites ## All tests: unit, examples, every suite on the embedded and the real API server
+test: prerequisites unit examples suites members ## All tests: unit, examples, every suite on the embedded and the real API server
 
 unit: ## Tests without I/O, or on loopback only
 	$(UNIT_TESTS)
@@ -27,10 +29,17 @@ examples: ## The examples' own tests
 suites: ## Black-box suites on the embedded and the real API server; SUITE=name runs those whose name contains it
 	cargo test --test suites -- $(SUITE)
 
-soak: ## All trials of members, ROUNDS=5 times, then with the default durations, then with 10,000 parents
-	for round in $$(seq $(or $(ROUNDS),5)); do echo "round $$round"; cargo test --test suites -- members_ || exit 1; done
-	RINGMASTER_MEMBERS_DEFAULTS=1 cargo test --test suites -- members_
-	RINGMASTER_MEMBERS_PARENTS=10000 cargo test --test suites -- --test-threads=1 real::members_large
+members: ## Every scenario of members, once, with Leases of 5 s
+	cargo test --test suites -- $(MEMBERS)
+
+soak: ## The scenarios of members ROUNDS=5 times, once with the default Leases, and their figures with 10,000 parents
+	for round in $$(seq $(or $(ROUNDS),5)); do echo "round $$round"; cargo test --test suites -- $(MEMBERS) || exit 1; done
+	RINGMASTER_MEMBERS_DEFAULTS=1 cargo test --test suites -- $(MEMBERS)
+	$(MAKE) --no-print-directory members-figures
+
+members-figures: ## Their figures with an optimised build and 10,000 parents, which must hold the budgets
+	cargo build --release --bin ringmaster
+	RINGMASTER_SUITES_PROFILE=release RINGMASTER_MEMBERS_PARENTS=10000 cargo test --test suites -- --test-threads=1 real::members_large
 
 fuzz: ## libFuzzer on what reads bytes of others; SECONDS=600 each, TARGET=merge, patch, reply or watch for one
 	tests/fuzz/run $(or $(SECONDS),60) $(TARGET)
