@@ -3,6 +3,7 @@
 //! Never retries and never caches. Each call has a deadline, a limit on the answer, and a place among the calls in
 //! flight.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,15 @@ pub struct Listed {
     pub version: Version,
     /// Each object's key, uid and version.
     pub objects: Vec<(ObjectKey, Uid, Version)>,
+}
+
+/// What a search found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The objects' metadata.
+    pub objects: Vec<Object>,
+    /// There are more.
+    pub is_cut: bool,
 }
 
 /// Told of every call, for metrics.
@@ -164,34 +174,74 @@ impl Client {
     /// # Errors
     /// If a call fails, or there are more than [`MAX_LISTED`].
     pub async fn list_metadata(&self, resource: &Resource, selector: &str) -> Result<Listed, Error> {
-        let mut tries = 1;
-        loop {
-            match self.list_pages(resource, selector).await {
-                // Its pages are those of one moment, which the server remembers for some minutes.
-                Err(error) if error.is_expired() && tries < LIST_TRIES => tries += 1,
-                done => return done,
-            }
-        }
+        let take = |objects: &mut Vec<_>, object: Object| {
+            objects.push((object.key().clone(), object.uid().clone(), object.version()));
+            ControlFlow::Continue(())
+        };
+        let (objects, version) = self.list_pages(resource, ("", selector), take).await?;
+        Ok(Listed { version, objects })
     }
 
-    async fn list_pages(&self, resource: &Resource, selector: &str) -> Result<Listed, Error> {
-        let base = format!("{}?limit={METADATA_PAGE_LIMIT}{}", kind_path(resource, ""), selected(selector));
-        let (mut listed, mut path) = (Listed::default(), base.clone());
+    /// Finds what is wanted of what a label selector selects in a namespace (empty for all): metadata only, and no more
+    /// than `most` objects. As of one moment that isn't before the call.
+    ///
+    /// # Errors
+    /// If a call fails, or more than [`MAX_LISTED`] are selected.
+    pub async fn find_metadata(
+        &self,
+        resource: &Resource,
+        (namespace, selector): (&str, &str),
+        most: usize,
+        is_wanted: impl Fn(&Object) -> bool,
+    ) -> Result<Found, Error> {
+        let take = |found: &mut Found, object: Object| {
+            if !is_wanted(&object) {
+                return ControlFlow::Continue(());
+            }
+            if found.objects.len() >= most {
+                found.is_cut = true;
+                return ControlFlow::Break(());
+            }
+            found.objects.push(object);
+            ControlFlow::Continue(())
+        };
+        Ok(self.list_pages(resource, (namespace, selector), take).await?.0)
+    }
+
+    /// Reads pages of metadata until the last, or until `take` breaks off; begins again if they expire.
+    async fn list_pages<T: Default>(
+        &self,
+        resource: &Resource,
+        (namespace, selector): (&str, &str),
+        take: impl Fn(&mut T, Object) -> ControlFlow<()>,
+    ) -> Result<(T, Version), Error> {
+        let base = format!("{}?limit={METADATA_PAGE_LIMIT}{}", kind_path(resource, namespace), selected(selector));
+        let (mut taken, mut path, mut count, mut tries) = (T::default(), base.clone(), 0, 1);
         loop {
-            let body = self.call(Method::GET, &path, None, Accept::MetadataList, READ_TIMEOUT).await?;
+            let body = match self.call(Method::GET, &path, None, Accept::MetadataList, READ_TIMEOUT).await {
+                // Its pages are those of one moment, which the server remembers for some minutes.
+                Err(error) if error.is_expired() && tries < LIST_TRIES => {
+                    (taken, path, count, tries) = (T::default(), base.clone(), 0, tries + 1);
+                    continue;
+                }
+                answer => answer?,
+            };
             let problem = |problem: String| answer(&Method::GET, &path, problem);
             let text = std::str::from_utf8(&body).map_err(|error| problem(error.to_string()))?;
             let page = decode_page(text).map_err(|error| problem(error.to_string()))?;
-            if listed.objects.len() + page.items.len() > MAX_LISTED {
+            count += page.items.len();
+            if count > MAX_LISTED {
                 self.meter.limit_hit("listed_objects");
                 return Err(problem(format!("more than {MAX_LISTED} objects")));
             }
+            let version = Version::new(&page.version);
             for item in &page.items {
                 let object = Object::parse(item.get(), resource).map_err(|error| problem(error.to_string()))?;
-                listed.objects.push((object.key().clone(), object.uid().clone(), object.version()));
+                if take(&mut taken, object).is_break() {
+                    return Ok((taken, version));
+                }
             }
-            listed.version = Version::new(&page.version);
-            let Some(next) = page.next else { return Ok(listed) };
+            let Some(next) = page.next else { return Ok((taken, version)) };
             path = format!("{base}&continue={}", utf8_percent_encode(&next, NON_ALPHANUMERIC));
         }
     }
@@ -357,6 +407,11 @@ impl Client {
         Some(asked.min(MAX_RETRY_AFTER))
     }
 
+    /// A named limit of whoever uses the client was hit.
+    pub fn limit_hit(&self, limit: &'static str) {
+        self.meter.limit_hit(limit);
+    }
+
     pub(crate) fn meter(&self) -> &dyn Meter {
         &*self.meter
     }
@@ -399,6 +454,7 @@ fn object_path(resource: &Resource, key: &ObjectKey) -> String {
 mod tests {
     use parking_lot::Mutex;
     use ringmaster_core::key::ApiVersion;
+    use tower::service_fn;
 
     use super::*;
 
@@ -426,6 +482,49 @@ mod tests {
         assert!(hits.0.lock().is_empty());
         assert_eq!([asked("121"), asked("86400")], [Some(longest); 2]);
         assert_eq!(*hits.0.lock(), ["retry_after"; 2]);
+    }
+
+    /// Pages until an object's number reaches `all`; the second page has expired for whoever asks first.
+    fn paged(all: usize) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = Arc::clone(&asked);
+        let service = service_fn(move |request: Request<Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let from: usize = query.split("continue=").nth(1).map_or(0, |from| from.parse().unwrap());
+            let expired = from == METADATA_PAGE_LIMIT && !log.lock().contains(&query);
+            log.lock().push(query);
+            let to = (from + METADATA_PAGE_LIMIT).min(all);
+            let item = |number| serde_json::json!({"metadata": {"name": format!("o{number}"), "namespace": "n", "uid": format!("u{number}"), "resourceVersion": "7"}});
+            let next = if to < all { to.to_string() } else { String::new() };
+            let items: Vec<_> = (from..to).map(item).collect();
+            let page = serde_json::json!({"metadata": {"resourceVersion": "9", "continue": next}, "items": items});
+            let (code, body) = if expired { (410, "{}".to_owned()) } else { (200, page.to_string()) };
+            let answer = Response::builder().status(code).body(http_body_util::Full::new(Bytes::from(body)));
+            async { Ok::<_, std::convert::Infallible>(answer.unwrap()) }
+        });
+        (Client::new(kube::Client::new(service, "default"), Arc::new(Hits::default())), asked)
+    }
+
+    #[tokio::test]
+    async fn a_search_reads_all_pages_up_to_its_limit() {
+        let resource = Resource {
+            api_version: ApiVersion::new("v1"),
+            plural: "configmaps".into(),
+            kind: "ConfigMap".into(),
+            namespaced: true,
+            status: false,
+        };
+        let odd = |object: &Object| object.key().name().ends_with(['1', '3', '5', '7', '9']);
+        let (client, asked) = paged(11_000);
+        let found = client.find_metadata(&resource, ("n", "a=b,!c"), 6_000, odd).await.unwrap();
+        assert_eq!((found.objects.len(), found.is_cut), (5_500, false), "of three pages, and none twice");
+        assert_eq!(asked.lock().len(), 5, "one page had expired: {:?}", asked.lock());
+        let (client, asked) = paged(11_000);
+        let found = client.find_metadata(&resource, ("n", "a=b,!c"), 3_000, odd).await.unwrap();
+        assert_eq!((found.objects.len(), found.is_cut), (3_000, true));
+        assert_eq!(asked.lock().len(), 4, "the last page isn't asked for: {:?}", asked.lock());
+        let (client, _) = paged(11_000);
+        assert_eq!(client.list_metadata(&resource, "").await.unwrap().objects.len(), 11_000);
     }
 
     #[test]

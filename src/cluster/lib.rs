@@ -14,7 +14,7 @@ mod rate;
 mod record;
 
 pub use client::{
-    Client, Listed, MAX_ANSWER_BYTES, MAX_CALLS_IN_FLIGHT, MAX_LISTED, Meter, Preconditions, WRITE_TIMEOUT,
+    Client, Found, Listed, MAX_ANSWER_BYTES, MAX_CALLS_IN_FLIGHT, MAX_LISTED, Meter, Preconditions, WRITE_TIMEOUT,
 };
 pub use connect::{Another, Connection, connect};
 pub use discovery::Discovery;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::Kind;
@@ -25,6 +24,8 @@ use crate::tell::Problem;
 
 /// Objects of one sync that are read at once.
 const MAX_READS_AT_ONCE: usize = 8;
+/// Older children of one kind that one sync labels: a reply can't name more either.
+const MAX_OLDER_CHILDREN: usize = 10_000;
 
 /// One parent, on its way through a sync.
 pub(crate) struct Family<'a> {
@@ -104,17 +105,26 @@ impl Syncer {
             if !child.strays.as_ref().is_some_and(|strays| strays.may_have(parent.uid(), namespace, &selector)) {
                 continue;
             }
-            let text = format!("{selector},!{OWNER_LABEL}");
-            let query = format!("labelSelector={}", utf8_percent_encode(&text, NON_ALPHANUMERIC));
-            match self.client.list(&child.resource, namespace.unwrap_or_default(), &query).await {
-                Ok((found, _)) => {
-                    for object in found {
-                        if object.controller().is_none_or(|uid| uid == parent.uid()) {
-                            hosted.note_unknown(parent_key, Some(index), object.key());
-                        }
-                    }
-                }
-                Err(error) => return Err(Problem::Read(error)),
+            // What the next steps would leave as it is doesn't count: it would be found again.
+            let is_wanted = |object: &Object| match object.controller() {
+                Some(uid) => uid == parent.uid(),
+                None => !object.is_deleting() && !parent.is_deleting(),
+            };
+            let place = (namespace.unwrap_or_default(), &*format!("{selector},!{OWNER_LABEL}"));
+            let found = self.client.find_metadata(&child.resource, place, MAX_OLDER_CHILDREN, is_wanted);
+            let found = found.await.map_err(Problem::Read)?;
+            for object in &found.objects {
+                hosted.note_unknown(parent_key, Some(index), object.key());
+            }
+            if found.is_cut {
+                self.client.limit_hit("older_children");
+                // These get their labels, so that the next search finds others.
+                self.resolve_unknown(family).await?;
+                let text = format!(
+                    "has more than {MAX_OLDER_CHILDREN} older {} without a label; so many have theirs now, the others follow",
+                    child.resource.plural
+                );
+                return Err(Problem::Parent(text));
             }
         }
         hosted.searched(parent_key);
