@@ -1,7 +1,7 @@
 //! Calls to the API server with raw objects: bytes in, bytes out.
 //!
 //! Never retries and never caches. Each call has a deadline, a limit on the answer, and a place among the calls in
-//! flight.
+//! flight. What is left of a write's deadline is told to the API server when it is sent, not when it begins to wait.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use ringmaster_core::key::{ObjectKey, Resource, Uid, Version};
 use ringmaster_core::object::Object;
 use ringmaster_core::watch::{PAGE_LIMIT, decode_page};
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::Error;
@@ -118,7 +118,8 @@ pub struct Client {
     inner: kube::Client,
     in_flight: Arc<Semaphore>,
     meter: Arc<dyn Meter>,
-    write_timeout: Duration,
+    /// When writes must have ended, on the clock of [`boot_time`]; none but [`WRITE_TIMEOUT`] each otherwise.
+    writes_until: Option<Duration>,
 }
 
 impl Client {
@@ -126,14 +127,15 @@ impl Client {
     #[must_use]
     pub fn new(inner: kube::Client, meter: Arc<dyn Meter>) -> Self {
         let in_flight = Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT));
-        Self { inner, in_flight, meter, write_timeout: WRITE_TIMEOUT }
+        Self { inner, in_flight, meter, writes_until: None }
     }
 
-    /// The same client with another limit for writes: neither we nor the API server go on with one for longer
-    /// (`?timeout=`, which the API server counts from when it has the request).
+    /// The same client with a limit for writes, counted from now: neither we nor the API server go on with one for longer
+    /// (`?timeout=`, which the API server counts from when it has the request). One that gets its place among the calls in
+    /// flight so late that nothing is left isn't sent.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
-        Self { write_timeout: limit.min(WRITE_TIMEOUT), ..self.clone() }
+        Self { writes_until: Some(boot_time() + limit), ..self.clone() }
     }
 
     /// Reads one object; `None` if it isn't there.
@@ -260,9 +262,8 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn create(&self, resource: &Resource, namespace: &str, body: Vec<u8>) -> Result<Object, Error> {
-        let path = self.write_path(&kind_path(resource, namespace));
-        let body =
-            self.call(Method::POST, &path, Some(("application/json", body)), Accept::Json, self.write_timeout).await?;
+        let path = managed(&kind_path(resource, namespace));
+        let body = self.write(Method::POST, &path, "application/json", body).await?;
         parse(&Method::POST, &path, &body, resource)
     }
 
@@ -271,9 +272,8 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn replace(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
-        let path = self.write_path(&object_path(resource, key));
-        let body =
-            self.call(Method::PUT, &path, Some(("application/json", body)), Accept::Json, self.write_timeout).await?;
+        let path = managed(&object_path(resource, key));
+        let body = self.write(Method::PUT, &path, "application/json", body).await?;
         parse(&Method::PUT, &path, &body, resource)
     }
 
@@ -282,9 +282,8 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn replace_status(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
-        let path = self.write_path(&format!("{}/status", object_path(resource, key)));
-        let body =
-            self.call(Method::PUT, &path, Some(("application/json", body)), Accept::Json, self.write_timeout).await?;
+        let path = managed(&format!("{}/status", object_path(resource, key)));
+        let body = self.write(Method::PUT, &path, "application/json", body).await?;
         parse(&Method::PUT, &path, &body, resource)
     }
 
@@ -293,7 +292,7 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn merge_patch(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
-        let path = self.write_path(&object_path(resource, key));
+        let path = managed(&object_path(resource, key));
         self.patch(resource, &path, "application/merge-patch+json", body).await
     }
 
@@ -302,12 +301,12 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn patch_status(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
-        let path = self.write_path(&format!("{}/status", object_path(resource, key)));
+        let path = managed(&format!("{}/status", object_path(resource, key)));
         self.patch(resource, &path, "application/json-patch+json", body).await
     }
 
     async fn patch(&self, resource: &Resource, path: &str, kind: &'static str, body: Vec<u8>) -> Result<Object, Error> {
-        let body = self.call(Method::PATCH, path, Some((kind, body)), Accept::Json, self.write_timeout).await?;
+        let body = self.write(Method::PATCH, path, kind, body).await?;
         parse(&Method::PATCH, path, &body, resource)
     }
 
@@ -317,22 +316,43 @@ impl Client {
     /// # Errors
     /// If the call fails; see [`Error::outcome_is_unknown`].
     pub async fn delete(&self, resource: &Resource, seen: Preconditions<'_>) -> Result<Option<Object>, Error> {
-        let path = format!("{}?timeout={}ms", object_path(resource, seen.key), self.write_timeout.as_millis());
+        let path = object_path(resource, seen.key);
         let options = serde_json::json!({
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
             "preconditions": {"uid": seen.uid.to_string(), "resourceVersion": seen.version.to_string()},
         });
-        let body = Some(("application/json", options.to_string().into_bytes()));
-        let body = self.call(Method::DELETE, &path, body, Accept::Json, self.write_timeout).await?;
+        let options = options.to_string().into_bytes();
+        let body = self.write(Method::DELETE, &path, "application/json", options).await?;
         // Either a Status, or the object: as it stays for now, or as it was at its end.
         let left = std::str::from_utf8(&body).ok().and_then(|text| Object::parse(text, resource).ok());
         Ok(left.filter(|left| left.is_deleting() && left.uid() == seen.uid))
     }
 
-    fn write_path(&self, path: &str) -> String {
-        format!("{path}?fieldManager={FIELD_MANAGER}&timeout={}ms", self.write_timeout.as_millis())
+    /// Makes a write, whose limit is what is left once it has its place.
+    async fn write(&self, method: Method, path: &str, kind: &'static str, body: Vec<u8>) -> Result<Bytes, Error> {
+        let place = tokio::time::timeout(self.left().unwrap_or_default(), self.place()).await.ok();
+        let left = self.left().filter(|_| place.is_some());
+        let Some(left) = left else { return Err(Error::NotSent { call: name(&method, path) }) };
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{mark}timeout={}ms", left.as_millis());
+        self.answered(method, &path, Some((kind, body)), Accept::Json, left).await
+    }
+
+    /// What a write may take now; `None` if that is less than a millisecond, which the API server would take for no limit.
+    fn left(&self) -> Option<Duration> {
+        let left = self.writes_until.map_or(WRITE_TIMEOUT, |until| until.saturating_sub(boot_time()));
+        Some(left.min(WRITE_TIMEOUT)).filter(|left| left.as_millis() > 0)
+    }
+
+    /// A place among the calls in flight.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        if self.in_flight.available_permits() == 0 {
+            self.meter.limit_hit("api_calls_in_flight");
+        }
+        // Never closed.
+        self.in_flight.acquire().await.ok()
     }
 
     async fn call(
@@ -343,31 +363,39 @@ impl Client {
         accept: Accept,
         timeout: Duration,
     ) -> Result<Bytes, Error> {
-        let call = || format!("{method} {}", path.split('?').next().unwrap_or(path));
-        if self.in_flight.available_permits() == 0 {
-            self.meter.limit_hit("api_calls_in_flight");
-        }
-        let mut start = Instant::now();
+        let Ok(_place) = tokio::time::timeout(timeout, self.place()).await else {
+            return Err(Error::NotSent { call: name(&method, path) });
+        };
+        self.answered(method, path, body, accept, timeout).await
+    }
+
+    /// Makes a call that has its place.
+    async fn answered(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+        accept: Accept,
+        timeout: Duration,
+    ) -> Result<Bytes, Error> {
+        let start = Instant::now();
         let work = async {
-            // Never closed.
-            let _permit = self.in_flight.acquire().await;
-            start = Instant::now();
             let response = self.send(method.clone(), path, body, accept).await?;
             let (code, retry_after) = (response.status(), self.retry_after(&response));
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
                 .collect()
                 .await
-                .map_err(|source| Error::Connection { call: call(), source })?
+                .map_err(|source| Error::Connection { call: name(&method, path), source })?
                 .to_bytes();
             self.meter.api_call(&method, Some(code.as_u16()), Some(start.elapsed()));
             if code.is_success() {
                 return Ok(body);
             }
-            Err(Error::from_answer(call(), code.as_u16(), retry_after, &body))
+            Err(Error::from_answer(name(&method, path), code.as_u16(), retry_after, &body))
         };
         let outcome = tokio::time::timeout(timeout, work)
             .await
-            .unwrap_or_else(|_| Err(Error::Timeout { call: call(), after: timeout }));
+            .unwrap_or_else(|_| Err(Error::Timeout { call: name(&method, path), after: timeout }));
         if let Err(error) = &outcome
             && error.code().is_none()
         {
@@ -387,14 +415,16 @@ impl Client {
         body: Option<(&'static str, Vec<u8>)>,
         accept: Accept,
     ) -> Result<Response<Body>, Error> {
-        let call = || format!("{method} {}", path.split('?').next().unwrap_or(path));
         let mut request = Request::builder().method(method.clone()).uri(path).header(ACCEPT, accept.header());
         if let Some((kind, _)) = &body {
             request = request.header(CONTENT_TYPE, *kind);
         }
         let body = body.map_or_else(Body::empty, |(_, bytes)| Body::from(bytes));
         let request = request.body(body).map_err(|error| answer(&method, path, error.to_string()))?;
-        self.inner.send(request).await.map_err(|source| Error::Connection { call: call(), source: source.into() })
+        self.inner
+            .send(request)
+            .await
+            .map_err(|source| Error::Connection { call: name(&method, path), source: source.into() })
     }
 
     /// What an answer's Retry-After asks for, in seconds; longer than [`MAX_RETRY_AFTER`] is cut.
@@ -418,7 +448,26 @@ impl Client {
 }
 
 fn answer(method: &Method, path: &str, problem: String) -> Error {
-    Error::Answer { call: format!("{method} {}", path.split('?').next().unwrap_or(path)), problem }
+    Error::Answer { call: name(method, path), problem }
+}
+
+/// A call's name in errors.
+fn name(method: &Method, path: &str) -> String {
+    format!("{method} {}", path.split('?').next().unwrap_or(path))
+}
+
+/// The path of a write that leaves its writer's name in the object.
+fn managed(path: &str) -> String {
+    format!("{path}?fieldManager={FIELD_MANAGER}")
+}
+
+/// Time since the machine started, suspended or not: the clock that a member's right to work, and with it the limit of
+/// its writes, is measured by.
+#[must_use]
+pub fn boot_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 fn parse(method: &Method, path: &str, body: &[u8], resource: &Resource) -> Result<Object, Error> {
@@ -525,6 +574,36 @@ mod tests {
         assert_eq!(asked.lock().len(), 4, "the last page isn't asked for: {:?}", asked.lock());
         let (client, _) = paged(11_000);
         assert_eq!(client.list_metadata(&resource, "").await.unwrap().objects.len(), 11_000);
+    }
+
+    #[tokio::test]
+    async fn a_write_is_limited_by_what_is_left_once_it_has_its_place() {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = Arc::clone(&asked);
+        let service = service_fn(move |request: Request<Body>| {
+            log.lock().push(request.uri().query().unwrap_or_default().to_owned());
+            let body = http_body_util::Full::new(Bytes::from_static(b"{}"));
+            async { Ok::<_, std::convert::Infallible>(Response::builder().status(422).body(body).unwrap()) }
+        });
+        let hits = Arc::new(Hits::default());
+        let client = Client::new(kube::Client::new(service, "default"), hits.clone());
+        let write =
+            |client: Client| async move { client.write(Method::PUT, "/x", "application/json", Vec::new()).await };
+        let all = client.in_flight.acquire_many(u32::try_from(MAX_CALLS_IN_FLIGHT).unwrap()).await.unwrap();
+        let waits = tokio::spawn(write(client.within(Duration::from_secs(20))));
+        let refused = write(client.within(Duration::from_millis(50))).await.unwrap_err();
+        assert!(matches!(refused, Error::NotSent { .. }) && !refused.outcome_is_unknown(), "{refused}");
+        let pause = Duration::from_millis(200);
+        tokio::time::sleep(pause).await;
+        drop(all);
+        assert_eq!(waits.await.unwrap().unwrap_err().code(), Some(422));
+        assert!(write(client.within(Duration::ZERO)).await.is_err(), "0ms would be no limit at all");
+        let asked = asked.lock();
+        let left: Vec<u64> =
+            asked.iter().map(|query| query["timeout=".len()..query.len() - 2].parse().unwrap()).collect();
+        let [left] = left[..] else { panic!("{asked:?}") };
+        assert!(left <= 20_000 - 200 && left > 10_000, "{left}");
+        assert_eq!(*hits.0.lock(), ["api_calls_in_flight"; 2]);
     }
 
     #[test]

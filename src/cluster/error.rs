@@ -57,6 +57,12 @@ pub enum Error {
         /// Why it may not.
         why: &'static str,
     },
+    /// No place among the calls in flight became free in time: it was never sent.
+    #[error("{call}: not sent, because other calls took all its time")]
+    NotSent {
+        /// Method and path.
+        call: String,
+    },
     /// The client can't be made.
     #[error("{0}")]
     Configuration(String),
@@ -156,7 +162,7 @@ impl Error {
         match self {
             Self::Status { code, .. } => *code >= 500,
             Self::Connection { .. } | Self::Timeout { .. } | Self::Answer { .. } => true,
-            Self::Configuration(_) | Self::Fenced { .. } => false,
+            Self::Configuration(_) | Self::Fenced { .. } | Self::NotSent { .. } => false,
         }
     }
 
@@ -182,6 +188,7 @@ impl Error {
             Self::Answer { .. } => "BadAnswer",
             Self::Configuration(_) => "Configuration",
             Self::Fenced { .. } => "Fenced",
+            Self::NotSent { .. } => "NotSent",
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The one place where this process reads clocks and draws random numbers.
+//! The one place where the engine reads clocks and draws random numbers.
 
 use std::time::{Duration, Instant};
+
+pub(crate) use ringmaster_cluster::boot_time;
 
 /// A monotonic clock that starts at zero.
 #[derive(Clone, Copy, Debug)]
@@ -29,13 +31,6 @@ pub(crate) fn wall_time() -> String {
 /// 64 fresh random bits.
 pub(crate) fn random() -> u64 {
     fastrand::u64(..)
-}
-
-/// The clock that a member's right to work is measured by: time since the machine started, suspended or not.
-pub(crate) fn boot_time() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 /// The wall clock in RFC 3339 to the microsecond, as a Lease holds it, and in seconds since 1970. Written for people,
