@@ -46,10 +46,12 @@ use crate::watches::Watches;
 /// Whose controllers are run.
 const DIALECTS: [&Dialect; 2] = [&RINGMASTER, &METACONTROLLER];
 
-/// Running syncs may take this long to end once the process is asked to stop; a pod has 30 s in all by default.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
-/// Everything else ends within this time after that.
-const SHUTDOWN_REST: Duration = Duration::from_secs(3);
+/// From the wish to go to the end of all work: what a member's own steps take at most with the default terms, which are
+/// `LEAVE_PATIENCE`, `RELEASE_PATIENCE`, the time until its last write must have ended, and `RELEASE_TIMEOUT`. With longer
+/// terms the Lease may go unreleased; the others then wait for its end.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+/// Watches, events and servers end within this time after that. Both together are less than the pod's grace period.
+pub(crate) const SHUTDOWN_REST: Duration = Duration::from_secs(3);
 /// How often readiness is looked at until the process is ready.
 const READY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -308,12 +310,13 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     };
 
     health.set_not_ready("stopping");
+    let deadline = tokio::time::Instant::now() + SHUTDOWN_GRACE;
     match ended {
         Some(ended) => failure = Some(ended.map_or(Error::Crashed, Error::Member)),
         None => {
             info!("stopping: other members take over, and running syncs end first");
             leave.cancel();
-            let late = tokio::time::timeout(SHUTDOWN_GRACE, &mut membership).await;
+            let late = tokio::time::timeout_at(deadline, &mut membership).await;
             match late {
                 Ok(Ok(End::Released)) => {}
                 Ok(Ok(end)) => failure = Some(Error::Member(end)),
@@ -323,7 +326,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         }
     }
     stop.cancel();
-    if !dispatching.is_finished() && tokio::time::timeout(SHUTDOWN_GRACE, &mut dispatching).await.is_err() {
+    if !dispatching.is_finished() && tokio::time::timeout_at(deadline, &mut dispatching).await.is_err() {
         warn!("syncs still ran after {SHUTDOWN_GRACE:?} and were ended");
         abort.cancel();
         let _ = dispatching.await;
@@ -374,4 +377,29 @@ async fn listen(flag: &'static str, address: SocketAddr, falls_back: bool) -> Re
         }
     }
     Err(Error::Server { flag, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmaster_core::lease::{Terms, WRITE_GRACE};
+
+    use super::*;
+    use crate::member::guard::OUTCOME_MARGIN;
+    use crate::member::keeper::RELEASE_TIMEOUT;
+    use crate::member::rows::{LEAVE_PATIENCE, RELEASE_PATIENCE};
+
+    #[test]
+    fn a_member_leaves_within_its_pods_grace_period() {
+        let writes = Terms::default().renew_deadline + WRITE_GRACE + OUTCOME_MARGIN;
+        let steps = LEAVE_PATIENCE + RELEASE_PATIENCE + writes + RELEASE_TIMEOUT;
+        assert!(steps < SHUTDOWN_GRACE, "{steps:?}");
+        let deployment = include_str!("../../manifests/deploy/deployment.yaml");
+        let grace = deployment.lines().find_map(|line| line.trim().strip_prefix("terminationGracePeriodSeconds: "));
+        let grace = Duration::from_secs(grace.unwrap().parse().unwrap());
+        let all = SHUTDOWN_GRACE + SHUTDOWN_REST;
+        assert!(all + Duration::from_secs(5) <= grace, "{all:?} and some room for a slow machine in {grace:?}");
+        let docs = include_str!("../../docs/members.md");
+        assert!(docs.contains(&format!("`terminationGracePeriodSeconds` should be {} or more", grace.as_secs())));
+        assert!(docs.contains(&format!("That takes {} s at most", all.as_secs())));
+    }
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use crate::clock::boot_time;
 
 /// An API server stops a request a little after its time is up.
-const OUTCOME_MARGIN: Duration = Duration::from_millis(100);
+pub(crate) const OUTCOME_MARGIN: Duration = Duration::from_millis(100);
 
 /// What this member may do. Shared by all that work, and by the keeper, which renews the right.
 pub(crate) struct Guard {

@@ -26,7 +26,7 @@ const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
 /// Silence of the engine's parts counts from here; below, a busy machine could be taken for a wedged engine.
 const MIN_SILENCE: Duration = Duration::from_secs(2);
 /// Releasing takes at most this long; without it the others wait a Lease's duration.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the member says on its Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

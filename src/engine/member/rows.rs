@@ -28,9 +28,9 @@ use crate::metrics::Metrics;
 use crate::watches::Watches;
 
 /// A row that is to be given up waits so long for the syncs that run; then they are cancelled.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// A member that wants to go waits so long for others to take over its rows while it still works on them.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A member that goes by the table is ready after this long, whether or not everything in it has an owner.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
