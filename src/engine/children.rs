@@ -267,7 +267,10 @@ impl Syncer {
         let body = patch.to_string().into_bytes();
         let write =
             async |client: ringmaster_cluster::Client| client.merge_patch(&child.resource, object.key(), body).await;
-        match family.permit.write(&self.client, "an owner reference", write).await {
+        let begun = hosted.begin_write(&key.parent, kind, object.key());
+        let written = family.permit.write(&self.client, "an owner reference", write).await;
+        begun.ended();
+        match written {
             Ok(answer) => {
                 child.shared.answer(answer, None, Some(key));
                 Ok(())

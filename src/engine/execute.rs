@@ -200,12 +200,25 @@ impl Executor<'_> {
         }
     }
 
+    /// Makes one write, of a child of a kind (index into the declared ones) or of the parent.
+    async fn send<T>(
+        &self,
+        (kind, object): (Option<usize>, &ObjectKey),
+        what: &str,
+        call: impl AsyncFnOnce(Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let begun = self.hosted.begin_write(&self.key.parent, kind, object);
+        let outcome = self.permit.write(self.client, what, call).await;
+        begun.ended();
+        outcome
+    }
+
     async fn delete(&self, delete: Delete) -> Written {
         let child = self.child(delete.kind)?;
         let object = &delete.object;
         let change = if delete.recreate { Change::Recreated } else { Change::Deleted };
         let write = async |client: Client| client.delete(&child.resource, Preconditions::from(&**object)).await;
-        match self.permit.write(self.client, "deleting a child", write).await {
+        match self.send((Some(delete.kind), object.key()), "deleting a child", write).await {
             Ok(Some(left)) => child.shared.answer(left, None, Some(self.key)),
             Ok(None) => child.shared.gone(object.key(), object.uid(), Some(self.key)),
             Err(error) if error.is_object_not_found() => {
@@ -221,7 +234,7 @@ impl Executor<'_> {
         let child = self.child(create.kind)?;
         let (namespace, body) = (create.key.namespace(), create.body);
         let write = async |client: Client| client.create(&child.resource, namespace, body).await;
-        match self.permit.write(self.client, "creating a child", write).await {
+        match self.send((Some(create.kind), &create.key), "creating a child", write).await {
             Ok(answer) => {
                 child.shared.answer(answer, Some(create.desired), Some(self.key));
                 Ok(Some((Change::Created, create.kind, create.key)))
@@ -237,7 +250,7 @@ impl Executor<'_> {
         let child = self.child(update.kind)?;
         let object = &update.object;
         let write = async |client: Client| client.replace(&child.resource, object.key(), update.body).await;
-        match self.permit.write(self.client, "updating a child", write).await {
+        match self.send((Some(update.kind), object.key()), "updating a child", write).await {
             Ok(answer) => {
                 child.shared.answer(answer, Some(update.desired), Some(self.key));
                 Ok(Some((Change::Updated, update.kind, object.key().clone())))
@@ -248,7 +261,7 @@ impl Executor<'_> {
 
     async fn status(&self, patch: Vec<u8>) -> Result<(), Failure> {
         let write = async |client: Client| client.patch_status(&self.hosted.parent, self.parent.key(), patch).await;
-        match self.permit.write(self.client, "the status", write).await {
+        match self.send((None, self.parent.key()), "the status", write).await {
             Ok(answer) => {
                 self.hosted.parents.answer(answer, None, Some(self.key));
                 Ok(())

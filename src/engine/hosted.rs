@@ -100,6 +100,30 @@ pub(crate) struct ParentIndex {
     pub(crate) by_uid: HashMap<Uid, ObjectKey, FixedState>,
 }
 
+/// A write from its begin to its answer. A sync that is cut off drops it in between.
+pub(crate) struct BegunWrite<'a> {
+    hosted: &'a Hosted,
+    parent: &'a ObjectKey,
+    kind: Option<usize>,
+    object: &'a ObjectKey,
+    has_ended: bool,
+}
+
+impl BegunWrite<'_> {
+    /// There is an answer, or an error that tells what is known.
+    pub(crate) fn ended(mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl Drop for BegunWrite<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.hosted.note_unknown(self.parent, self.kind, self.object);
+        }
+    }
+}
+
 /// What must be remembered of a parent between two syncs; most have nothing.
 #[derive(Default)]
 pub(crate) struct Note {
@@ -304,6 +328,16 @@ impl Hosted {
     pub(crate) fn note_unknown(&self, parent: &ObjectKey, kind: Option<usize>, object: &ObjectKey) {
         let mut notes = self.notes.lock();
         notes.entry(parent.clone()).or_default().unknown.insert((kind, object.clone()));
+    }
+
+    /// A write of an object begins: unless it is known to have ended, the object is read before the next sync.
+    pub(crate) fn begin_write<'a>(
+        &'a self,
+        parent: &'a ObjectKey,
+        kind: Option<usize>,
+        object: &'a ObjectKey,
+    ) -> BegunWrite<'a> {
+        BegunWrite { hosted: self, parent, kind, object, has_ended: false }
     }
 
     /// What must be read before the next sync.

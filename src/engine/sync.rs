@@ -60,10 +60,12 @@ impl Syncer {
         };
         let outcome = tokio::select! {
             outcome = self.sync_uncounted(hosted, popped, &permit) => outcome,
-            () = permit.cancelled() => {
-                lapsed(&permit)
-            }
+            () = permit.cancelled() => lapsed(&permit),
         };
+        // What was noted of it by being cut off is nobody's once it is another member's.
+        if !hosted.holds(&popped.key.parent) {
+            hosted.forget_notes(&popped.key.parent);
+        }
         drop(permit);
         let result = match &outcome {
             Outcome::Success { again: Some(_), .. } => SyncResult::Requeue,
