@@ -218,7 +218,7 @@ impl Round {
         let ended = if sharded {
             self.serve_shards(&hosted, &mut kinds, stand, wait).await
         } else {
-            self.serve_whole(&hosted, &mut kinds, stand, wait).await
+            self.serve_whole(&hosted, &mut kinds, stand, begun, wait).await
         };
         // Its keys go first, then its running syncs end, then its watches.
         hosted.active.store(false, Ordering::Release);
@@ -274,8 +274,14 @@ impl Round {
         }
     }
 
-    fn block(&self, reason: &'static str, text: String) {
+    /// The controller as a whole doesn't run for now.
+    pub(crate) fn block(&self, reason: &'static str, text: String) {
         self.held_back();
+        self.tell_blocked(reason, text);
+    }
+
+    /// Tells why it doesn't run, or not all of it.
+    pub(crate) fn tell_blocked(&self, reason: &'static str, text: String) {
         let news = self.board.block(reason, text.clone());
         // An outage is told once for all, and no event could be posted.
         if news && reason != UNREACHABLE {

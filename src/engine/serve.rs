@@ -14,7 +14,6 @@ use ringmaster_core::shards::{SELF_LABEL, Shards};
 use ringmaster_core::table::RowId;
 use ringmaster_core::table::duty::Done;
 use tokio::sync::watch;
-use tracing::warn;
 
 use crate::host::{Ended, LOOK_INTERVAL, RETRY, Round, any_changed, at};
 use crate::hosted::Hosted;
@@ -25,19 +24,22 @@ use crate::streams::State;
 use crate::watches::Subscription;
 
 impl Round {
-    /// Serves all parents, or only fills the caches with them.
+    /// Serves all parents, or only fills the caches with them. `begun` is what was to be done before `kinds` were
+    /// subscribed to.
     pub(crate) async fn serve_whole(
         &self,
         hosted: &Arc<Hosted>,
         kinds: &mut Kinds,
         mut stand: watch::Receiver<Stand>,
+        begun: Stand,
         wait: &mut Duration,
     ) -> Ended {
         let mut care = Care::new(self, hosted);
         let (mut started, mut told_warm) = (None, None);
+        let mut unchecked = Unchecked::default();
         let mut labelling: Labelling<'_> = None;
         loop {
-            let is_new = started.is_none() && kinds.are_synced();
+            let is_new = started.is_none() && kinds.are_synced() && unchecked.is_over();
             if let Some(ended) = self.judge(&mut kinds.states, is_new) {
                 return ended;
             }
@@ -60,17 +62,28 @@ impl Round {
                     if started.is_none() {
                         self.board.here(true);
                     }
-                    if started.is_none() && kinds.are_synced() {
+                    if started.is_none() && kinds.are_synced() && unchecked.may_try() {
                         // What others wrote before it was ours must be seen before anything follows from it; caches that
-                        // were there already may lag.
-                        if !self.verify(kinds, &Shards::ALL).await {
-                            return Ended::Again;
+                        // were there already may lag, those that were filled since don't.
+                        let is_since = matches!(begun, Stand::Whole { since: begun, .. } if begun == since);
+                        let lags = |subscription: &Subscription| !(is_since && subscription.is_first());
+                        let verified = tokio::select! {
+                            () = self.cancel.cancelled() => return Ended::Cancelled,
+                            verified = self.verify(kinds, &Shards::ALL, lags) => verified,
+                        };
+                        match verified {
+                            Ok(()) => {
+                                (*wait, unchecked) = (RETRY.0, Unchecked::default());
+                                started = Some(since);
+                                self.start(hosted);
+                                let row = RowId::Controller(self.model.uid.clone());
+                                self.begin(hosted, |_| true, self.stage.guard.is_delayed(&row));
+                            }
+                            Err(cause) => {
+                                unchecked.failed();
+                                self.block(cause.reason, format!("can't begin yet: {}", cause.text));
+                            }
                         }
-                        *wait = RETRY.0;
-                        started = Some(since);
-                        self.start(hosted);
-                        let row = RowId::Controller(self.model.uid.clone());
-                        self.begin(hosted, |_| true, self.stage.guard.is_delayed(&row));
                     }
                     if started.is_some() && label != labelling.as_ref().map(|(epoch, _)| *epoch) {
                         hosted.labels.store(label.is_some(), Ordering::Release);
@@ -86,6 +99,7 @@ impl Round {
                         self.well_again(hosted);
                     }
                 }
+                () = at(unchecked.retry) => unchecked.retry = None,
                 () = labelled(&mut labelling) => {
                     if let Stand::Whole { label: Some(epoch), .. } = now {
                         self.stage.posts.tell(Done::Labelled(self.model.uid.clone(), epoch));
@@ -112,7 +126,7 @@ impl Round {
         let mut care = Care::new(self, hosted);
         let mut held = self.stage.posts.held();
         self.post.set_hosted(hosted);
-        let (mut retry, mut pause) = (None, RETRY.0);
+        let mut unchecked = Unchecked::default();
         self.start(hosted);
         loop {
             if let Some(ended) = self.judge(&mut kinds.states, false) {
@@ -126,19 +140,22 @@ impl Round {
             // One that is in trouble isn't waited for.
             self.post.set_warm(&self.stage.posts, if kinds.are_troubled() { Shards::ALL } else { informed });
             let gained = running.difference(&hosted.started()).intersection(&informed);
-            if !gained.is_empty() && retry.is_none() {
+            if !gained.is_empty() && unchecked.may_try() {
                 let since = Instant::now();
                 hosted.set_gaining(gained);
                 let losses = self.stage.posts.losses();
                 let verified = tokio::select! {
                     () = self.cancel.cancelled() => return Ended::Cancelled,
-                    (verified, found) = async {
-                        // A consistent list waits for the API server's cache: at once is half the gap.
-                        tokio::join!(self.verify(kinds, &gained), self.find_strays(hosted, &gained))
-                    } => verified && found,
+                    verified = self.check_shards(hosted, kinds, &gained) => verified,
                 };
-                if verified {
-                    (*wait, pause) = (RETRY.0, RETRY.0);
+                if let Err(cause) = verified {
+                    unchecked.failed();
+                    self.tell_blocked(cause.reason, format!("can't begin with shards {gained} yet: {}", cause.text));
+                } else {
+                    *wait = RETRY.0;
+                    if !std::mem::take(&mut unchecked).is_over() && kinds.are_well() {
+                        self.well_again(hosted);
+                    }
                     let started = self.stage.posts.start(hosted, &gained, &losses);
                     let delayed: Shards =
                         started.iter().filter(|shard| self.stage.guard.is_delayed(&RowId::Shard(*shard))).collect();
@@ -150,9 +167,6 @@ impl Round {
                     }
                     self.queue_strays(hosted);
                     self.stage.metrics.members.handover(Phase::Start, since.elapsed());
-                } else {
-                    retry = Some(Instant::now() + pause);
-                    pause = (pause * 2).min(RETRY.1);
                 }
                 hosted.set_gaining(Shards::NONE);
                 hosted.forget_unlabelled();
@@ -163,11 +177,11 @@ impl Round {
                 _ = stand.changed() => {}
                 _ = held.changed() => {}
                 () = any_changed(&mut kinds.states) => {
-                    if kinds.are_well() {
+                    if kinds.are_well() && unchecked.is_over() {
                         self.well_again(hosted);
                     }
                 }
-                () = at(retry) => retry = None,
+                () = at(unchecked.retry) => unchecked.retry = None,
                 ended = care.next() => {
                     if let Some(ended) = ended {
                         return ended;
@@ -177,20 +191,25 @@ impl Round {
         }
     }
 
-    /// Looks at the API server whether what is in the caches for these shards is all there is, and mends it.
-    async fn verify(&self, kinds: &Kinds, shards: &Shards) -> bool {
-        let each = kinds.subscriptions.iter().map(|subscription| subscription.shared().verify(*shards));
+    /// Looks at the API server whether what is in the caches that may lag is all there is for these shards, and mends it.
+    async fn verify(&self, kinds: &Kinds, shards: &Shards, lags: impl Fn(&Subscription) -> bool) -> Result<(), Cause> {
+        let lagging = kinds.subscriptions.iter().filter(|subscription| lags(subscription));
+        let each = lagging.map(|subscription| subscription.shared().verify(*shards));
         let failed = futures::future::join_all(each).await.into_iter().filter_map(Result::err);
         // Who may watch but not list goes by what the watch brings.
         let failed = failed.into_iter().find(|error| !error.is_forbidden());
-        if let Some(error) = &failed {
-            warn!(controller = %self.model.name, "can't begin with shards {shards} yet: {error}");
-        }
-        failed.is_none()
+        failed.map_or(Ok(()), |error| Err(Cause { reason: "CheckFailing", text: error.to_string() }))
+    }
+
+    /// Makes sure of all that there is in gained shards, also of what has no label.
+    async fn check_shards(&self, hosted: &Hosted, kinds: &Kinds, shards: &Shards) -> Result<(), Cause> {
+        // A consistent list waits for the API server's cache: at once is half the gap.
+        let (verified, found) = tokio::join!(self.verify(kinds, shards, |_| true), self.find_strays(hosted, shards));
+        verified.and(found)
     }
 
     /// Parents that have no label and belong into these shards: those who saw them before didn't own them.
-    async fn find_strays(&self, hosted: &Hosted, shards: &Shards) -> bool {
+    async fn find_strays(&self, hosted: &Hosted, shards: &Shards) -> Result<(), Cause> {
         let selector = Shards::none_selector(SELF_LABEL);
         match self.stage.client.list_metadata(&hosted.parent, &selector).await {
             Ok(found) => {
@@ -199,17 +218,48 @@ impl Round {
                         hosted.note_unlabelled(&key, version, None);
                     }
                 }
-                true
+                Ok(())
             }
-            Err(error) => {
-                warn!(controller = %self.model.name, "can't look for parents without a label yet: {error}");
-                false
+            Err(error) if error.is_forbidden() => {
+                let text = format!("spec.parentResource: {error}; grant get, list and watch to Ringmaster's account");
+                Err(Cause { reason: "Forbidden", text })
             }
+            Err(error) => Err(Cause { reason: "CheckFailing", text: format!("spec.parentResource: {error}") }),
         }
     }
 
     fn queue_strays(&self, hosted: &Hosted) {
         self.stage.dispatch.add_all(hosted.unlabelled_keys().into_iter(), Priority::Background);
+    }
+}
+
+/// Why the caches can't be checked: a word and a sentence for people.
+struct Cause {
+    reason: &'static str,
+    text: String,
+}
+
+/// Caches that couldn't be checked: when they are checked again.
+#[derive(Default)]
+struct Unchecked {
+    retry: Option<Instant>,
+    /// The last pause.
+    pause: Option<Duration>,
+}
+
+impl Unchecked {
+    fn failed(&mut self) {
+        let pause = self.pause.map_or(RETRY.0, |last| (last * 2).min(RETRY.1));
+        (self.retry, self.pause) = (Some(Instant::now() + pause), Some(pause));
+    }
+
+    fn may_try(&self) -> bool {
+        self.retry.is_none()
+    }
+
+    /// Whether no check has failed since the last that succeeded.
+    fn is_over(&self) -> bool {
+        self.pause.is_none()
     }
 }
 

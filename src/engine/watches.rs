@@ -55,6 +55,8 @@ struct Known {
 pub(crate) struct Subscription {
     shared: Arc<Shared>,
     listener: u64,
+    /// Nobody had the collection before: its first list begins after this.
+    is_first: bool,
     _hold: Arc<Hold>,
 }
 
@@ -98,6 +100,7 @@ impl Watches {
             let hold = shared.hold()?;
             Some((shared, hold))
         });
+        let is_first = running.is_none();
         let (shared, hold) = running.unwrap_or_else(|| {
             let hold = Arc::new(Hold { cancel: self.pumps.cancel.child_token() });
             let shared = Shared::new(Arc::clone(&key.0), key.1.clone(), &self.pumps, &hold);
@@ -106,7 +109,7 @@ impl Watches {
             (shared, hold)
         });
         shared.listen(id, listener);
-        Subscription { shared, listener: id, _hold: hold }
+        Subscription { shared, listener: id, is_first, _hold: hold }
     }
 
     /// Has all sharded collections, also later ones, hold these shards: what this member owns, or warms. What is lost goes
@@ -179,6 +182,11 @@ impl Subscription {
     /// The collection.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Whether all that the collection holds was listed since the subscription began.
+    pub(crate) fn is_first(&self) -> bool {
+        self.is_first
     }
 }
 

@@ -149,7 +149,7 @@ fn far_enough(fault: &Fault, asked: &[Asked]) -> anyhow::Result<()> {
 }
 
 async fn writes(ctx: Context, fault: &'static Fault) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     thing(&scene, "first").await?;
     made(&scene, "first", LATER).await?;
@@ -204,7 +204,7 @@ async fn served(scene: &Scene, others: &Resource, name: &str) -> anyhow::Result<
 }
 
 async fn watches(ctx: Context, fault: &'static Fault) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     thing(&scene, "first").await?;
     made(&scene, "first", LATER).await?;
@@ -243,7 +243,7 @@ async fn watches(ctx: Context, fault: &'static Fault) -> anyhow::Result<()> {
 }
 
 async fn answers_are_lost(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     thing(&scene, "first").await?;
     made(&scene, "first", LATER).await?;
@@ -274,7 +274,7 @@ async fn answers_are_lost(ctx: Context) -> anyhow::Result<()> {
 
 /// What was carried out and lost can't be looked at either.
 async fn reads_answered_500(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     thing(&scene, "first").await?;
     made(&scene, "first", LATER).await?;
@@ -296,7 +296,7 @@ async fn reads_answered_500(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn updates_conflict(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     thing(&scene, "good").await?;
     let bad = thing(&scene, "bad").await?;
@@ -323,7 +323,7 @@ async fn updates_conflict(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn list_fails_halfway(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     // More than a page of children, which nobody has seen when the controller begins.
     let children: Vec<Value> = (0..MANY).map(|n| config_map(&format!("a{n}"), json!({ "x": "1" }))).collect();
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
@@ -367,7 +367,7 @@ async fn list_fails_halfway(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn events_answered_403(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     gate.set(|ask| if ask.path.ends_with("/events") { Act::Refuse(403, None) } else { Act::Pass });
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     let mut bad = Vec::new();
@@ -383,7 +383,7 @@ async fn events_answered_403(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn controllers_answered_403(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     gate.set(|ask| {
         let controllers = ask.path.ends_with("/compositecontrollers") && ask.path.contains("ringmaster.dev");
         if controllers { Act::Refuse(403, None) } else { Act::Pass }
@@ -401,7 +401,7 @@ async fn controllers_answered_403(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn statuses_answered_500(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     // Of parents and of controllers alike.
     let of_others = |ask: &Ask| ask.path.ends_with("/status") && !ask.path.contains("/shardtables/");
@@ -422,7 +422,7 @@ async fn statuses_answered_500(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn everything_answered_500(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     thing(&scene, "first").await?;
     let first = made(&scene, "first", LATER).await?;
@@ -452,7 +452,7 @@ async fn everything_answered_500(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn watches_break(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     scene.condition("c", ["Ready", "True", "Running"]).await?;
     for number in 0..20 {
@@ -473,7 +473,7 @@ async fn watches_break(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn watch_says_nothing(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     thing(&scene, "first").await?;
     let first = made(&scene, "first", LATER).await?;

@@ -288,7 +288,7 @@ async fn refused_by_a_quota(ctx: Context) -> anyhow::Result<()> {
 
 /// What a quota does to creates, on a server without any; a real quota is [`refused_by_a_quota`].
 async fn beyond_a_quota(ctx: Context) -> anyhow::Result<()> {
-    let (scene, gate) = Scene::behind_gate(ctx).await?;
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     let left = AtomicUsize::new(2);
     gate.set(move |ask| {

@@ -22,6 +22,7 @@ mod faults_rights;
 mod faults_settings;
 mod kubectl;
 mod main_job;
+mod members_begin;
 mod members_check;
 mod members_hands;
 mod members_kill;
@@ -69,6 +70,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults_retry::cases(),
         faults_rights::cases(),
         faults_settings::cases(),
+        members_begin::cases(),
         members_check::cases(),
         members_parts::cases(),
         members(),

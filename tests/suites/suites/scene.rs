@@ -60,14 +60,15 @@ impl Scene {
         Self::start(ctx, Scope::Namespaced, args).await
     }
 
-    /// With a proxy between Ringmaster and the API server, which passes everything on at first.
+    /// With a proxy between Ringmaster and the API server, which passes everything on at first, and with more arguments.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub(crate) async fn behind_gate(ctx: Context) -> anyhow::Result<(Self, Gate)> {
+    pub(crate) async fn behind_gate(ctx: Context, args: &[&str]) -> anyhow::Result<(Self, Gate)> {
         let gate = Gate::start(&ctx.as_user()?).await?;
         let kubeconfig = format!("--kubeconfig={}", gate.kubeconfig(&ctx)?.display());
-        Ok((Self::start(ctx, Scope::Namespaced, &[kubeconfig]).await?, gate))
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).chain([kubeconfig]).collect();
+        Ok((Self::start(ctx, Scope::Namespaced, &args).await?, gate))
     }
 
     async fn start(ctx: Context, scope: Scope, args: &[String]) -> anyhow::Result<Self> {

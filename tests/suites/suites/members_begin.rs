@@ -1,0 +1,170 @@
+//! How a member begins with what it has become the owner of: what it lists, what it does where a list fails, which older
+//! children it finds, and what it reads after its work was cut off.
+//!
+//! Never more than one member: what several do together is in the other suites of members.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::faults_hook::{conditions_say, well};
+use super::scene::{LATER, SOON, Scene, config_map};
+use crate::cluster::Context;
+use crate::gate::{Act, Ask, Asked, Gate, back_off};
+use crate::trial::Case;
+
+/// Older children of one parent: more than a page of whole objects holds.
+const OLDER: usize = 600;
+/// The shortest first pause before caches are checked again.
+const LEAST: Duration = Duration::from_millis(500);
+/// Checks in vain whose distances are looked at.
+const TRIES: usize = 4;
+/// A Lease that lapses soon.
+const TERMS: [&str; 3] = ["--lease-duration=5s", "--renew-deadline=2s", "--retry-period=500ms"];
+
+/// The trials of this suite.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("members_begin", "a_whole_lists_each_kind_once", lists_once),
+        Case::new("members_begin", "a_whole_that_cannot_be_checked_is_told", unchecked_whole),
+        Case::new("members_begin", "shards_that_cannot_be_checked_are_told", unchecked_shards),
+        Case::new("members_begin", "older_children_beyond_a_page_are_found", older_children),
+        Case::new("members_begin", "a_write_that_was_cut_off_is_read_first", cut_off),
+    ]
+}
+
+fn is_of(ask: &Ask, plural: &str) -> bool {
+    ask.path.ends_with(&format!("/{plural}"))
+}
+
+/// A list by pages, not by a watch.
+fn is_paged(ask: &Ask) -> bool {
+    ask.method == Method::GET && !ask.is_watch() && ask.query.contains("limit=")
+}
+
+/// The lists of a kind so far, by pages or by a watch.
+fn lists(gate: &Gate, plural: &str) -> usize {
+    let is_list = |ask: &Ask| is_paged(ask) || ask.query.contains("sendInitialEvents=true");
+    gate.asked(|asked| is_of(&asked.ask, plural) && is_list(&asked.ask)).len()
+}
+
+async fn lists_once(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    scene.thing("a", json!({ "children": [config_map("a", json!({}))] })).await?;
+    scene.ctx.controller("first", scene.spec("InPlace")).await?;
+    scene.synced("a").await?;
+    let now = || ["things", "configmaps"].map(|plural| lists(&gate, plural));
+    ensure!(now() == [1, 1], "the first to have a kind needs no other list: {:?}", now());
+    // What others share may lag: it is checked once.
+    scene.ctx.controller("second", scene.spec("InPlace")).await?;
+    well(&scene.ctx, "second").await?;
+    ensure!(now() == [2, 2], "what was there before is checked: {:?}", now());
+    Ok(())
+}
+
+/// Waits until so many requests were refused.
+async fn refused(scene: &Scene, gate: &Gate, which: impl Fn(&Ask) -> bool) -> anyhow::Result<Vec<Asked>> {
+    let ask = async || {
+        let asked = gate.asked(|asked| asked.act != Act::Pass && which(&asked.ask));
+        ensure!(asked.len() >= TRIES, "{} requests", asked.len());
+        Ok(asked)
+    };
+    scene.ctx.wait("it is tried again and again", LATER, ask).await
+}
+
+async fn unchecked_whole(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    scene.thing("a", json!({})).await?;
+    scene.ctx.controller("first", scene.spec("InPlace")).await?;
+    scene.synced("a").await?;
+    let watches = || gate.asked(|asked| asked.ask.is_watch() && is_of(&asked.ask, "configmaps")).len();
+    let before = watches();
+    let checks = |ask: &Ask| is_paged(ask) && is_of(ask, "configmaps");
+    gate.set(move |ask| if checks(ask) { Act::Refuse(500, None) } else { Act::Pass });
+    let second = scene.ctx.controller("second", scene.spec("InPlace")).await?;
+    scene.condition("second", ["Ready", "False", "CheckFailing"]).await?;
+    conditions_say(&scene, "second", &["configmaps", "refused by the trial"]).await?;
+    scene.event(&second, "CreateError", &["configmaps", "refused by the trial"]).await?;
+    back_off(&refused(&scene, &gate, checks).await?[..TRIES], LEAST)?;
+    ensure!(watches() == before, "{} watches instead of {before}", watches());
+    gate.open();
+    well(&scene.ctx, "second").await
+}
+
+async fn unchecked_shards(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    scene.thing("a", json!({ "children": [config_map("a", json!({}))] })).await?;
+    // Parents without a label: the stream of them is a watch, and goes on.
+    let checks = |ask: &Ask| is_paged(ask) && is_of(ask, "things") && ask.query.contains("notin");
+    gate.set(move |ask| if checks(ask) { Act::Refuse(500, None) } else { Act::Pass });
+    let mut spec = scene.spec("InPlace");
+    spec["sharding"] = json!({});
+    let controller = scene.ctx.controller("c", spec).await?;
+    scene.condition("c", ["Ready", "False", "CheckFailing"]).await?;
+    conditions_say(&scene, "c", &["shards", "things", "refused by the trial"]).await?;
+    scene.event(&controller, "CreateError", &["things", "refused by the trial"]).await?;
+    back_off(&refused(&scene, &gate, checks).await?[..TRIES], LEAST)?;
+    ensure!(scene.hook.count() == 0, "a parent was synced before all was known of its shard");
+    gate.set(move |ask| if checks(ask) { Act::Refuse(403, None) } else { Act::Pass });
+    scene.condition("c", ["Ready", "False", "Forbidden"]).await?;
+    conditions_say(&scene, "c", &["things", "grant"]).await?;
+    gate.open();
+    scene.map("a", "is made", |_| Ok(())).await?;
+    scene.condition("c", ["Ready", "True", "Running"]).await.map(drop)
+}
+
+async fn older_children(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    // Nothing streams what has no label: only the search is left.
+    gate.set(|ask| match () {
+        () if is_of(ask, "configmaps") && ask.query.contains("labelSelector=%21") => Act::Refuse(500, None),
+        () => Act::Pass,
+    });
+    for number in 0..OLDER {
+        let mut map = config_map(&format!("older{number}"), json!({}));
+        map["metadata"]["labels"] = json!({ "app": "x" });
+        scene.ctx.admin.create(&scene.maps, map).await?;
+    }
+    let selector = json!({ "matchLabels": { "app": "x" } });
+    let body = json!({ "metadata": { "name": "a" }, "spec": { "selector": selector } });
+    scene.ctx.admin.create(&scene.things, body).await?;
+    let mut spec = scene.spec("InPlace");
+    (spec["generateSelector"], spec["sharding"]) = (false.into(), json!({}));
+    scene.ctx.controller("c", spec).await?;
+    // The hook wants no children: those that are adopted are deleted.
+    let ask = async || {
+        let left = scene.ctx.admin.list(&scene.maps, "labelSelector=app%3Dx").await?.len();
+        ensure!(left == 0, "{left} of {OLDER} are left");
+        Ok(())
+    };
+    scene.ctx.wait("all older children are found", LATER, ask).await?;
+    let first = |request: &Value| {
+        let seen = &request["children"]["ConfigMap.v1"];
+        seen.as_object().map_or(0, serde_json::Map::len)
+    };
+    let calls = scene.hook.calls_for(&scene.key("a"));
+    ensure!(calls.first().is_some_and(|call| first(&call.request) == OLDER), "the first call shows all of them");
+    Ok(())
+}
+
+async fn cut_off(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &TERMS).await?;
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    scene.condition("c", ["Ready", "True", "Running"]).await?;
+    let makes = |ask: &Ask| ask.method == Method::POST && is_of(ask, "configmaps") && ask.writes("a");
+    gate.set(move |ask| match () {
+        () if makes(ask) => Act::Hang,
+        () if ask.path.contains("/leases/") && ask.method == Method::PUT => Act::Refuse(500, None),
+        () => Act::Pass,
+    });
+    scene.thing("a", json!({ "children": [config_map("a", json!({}))] })).await?;
+    scene.ringmaster.wait_log(&scene.ctx, "the Lease wasn't renewed in time", SOON).await?;
+    gate.open();
+    scene.map("a", "is made", |_| Ok(())).await?;
+    let of_it = gate.asked(|asked| makes(&asked.ask) || asked.ask.path.ends_with("/configmaps/a"));
+    let in_order: Vec<&Method> = of_it.iter().map(|asked| &asked.ask.method).take(3).collect();
+    ensure!(in_order == [Method::POST, Method::GET, Method::POST], "{of_it:?}");
+    Ok(())
+}
