@@ -21,6 +21,7 @@ mod faults_retry;
 mod faults_rights;
 mod faults_settings;
 mod kubectl;
+mod labelpolicy;
 mod main_job;
 mod members_begin;
 mod members_check;
@@ -51,6 +52,7 @@ pub(crate) fn all() -> Vec<Case> {
         command::cases(),
         conformance::cases(),
         dev::cases(),
+        labelpolicy::cases(),
         main_job::cases(),
         metacontroller::cases(),
         metrics::cases(),
