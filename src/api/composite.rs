@@ -15,6 +15,8 @@ use crate::schema::{self, API_VERSION_MAX, CHILD_RESOURCES_MAX, RESOURCE_MAX, UR
 pub const NAME_MAX: usize = 40;
 /// Longest time between two resyncs of a parent, in seconds: a week.
 pub const RESYNC_PERIOD_SECONDS_MAX: i32 = 7 * 86_400;
+/// Most syncs at once that a bound per shard may allow: as many as one process may have workers.
+pub const CONCURRENCY_PER_SHARD_MAX: i32 = 4096;
 
 const API_VERSION_RULE: &str = r"self.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?$')";
 const RESOURCE_RULE: &str = r"self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
@@ -122,7 +124,14 @@ pub struct CompositeControllerSpec {
 
 /// How parents are divided among the members.
 #[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-pub struct Sharding {}
+#[serde(rename_all = "camelCase")]
+pub struct Sharding {
+    /// At most so many parents of one shard are synced at once; there are 256 shards. Only the members' workers bound
+    /// it when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = CONCURRENCY_PER_SHARD_MAX))]
+    pub concurrency_per_shard: Option<i32>,
+}
 
 /// The kind whose objects are reconciled.
 #[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq)]

@@ -2,6 +2,7 @@
 //!
 //! Never names an API group: what differs by group is in its [`Dialect`].
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Controller {
     pub resync_period: Option<Duration>,
     /// Its parents are divided among the members by shards; else one member has them all.
     pub sharded: bool,
+    /// At most so many parents of one shard are synced at once.
+    pub syncs_per_shard: Option<NonZeroUsize>,
     /// Do nothing while set.
     pub paused: bool,
     /// The sync hook.

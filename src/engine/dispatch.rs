@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use ringmaster_core::key::{ControllerId, SyncKey};
-use ringmaster_core::queue::{Depth, Outcome, Popped, Priority, Queue};
+use ringmaster_core::queue::{Bound, Depth, Outcome, Popped, Priority, Queue};
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -52,9 +52,9 @@ impl Dispatch {
         }
     }
 
-    pub(crate) fn register(&self, controller: ControllerId, metrics: Arc<ControllerMetrics>) {
+    pub(crate) fn register(&self, controller: ControllerId, bound: Option<Bound>, metrics: Arc<ControllerMetrics>) {
         self.metrics.write().insert(controller, metrics);
-        self.queue.lock().register(controller);
+        self.queue.lock().register(controller, bound);
     }
 
     /// Drops a controller's keys, and waits until its running syncs have ended.
@@ -227,6 +227,11 @@ impl Dispatch {
                 "workqueue_longest_running_processor_seconds",
                 "Seconds that the oldest running sync has taken so far",
                 each(true, &|id| age(id).1.as_secs_f64()),
+            ),
+            Sample::gauge(
+                "ringmaster_queue_held",
+                "Parents that wait because concurrencyPerShard allows no more syncs of their shard",
+                each(false, &|id| count(depth(id).held)),
             ),
             Sample::gauge(
                 "ringmaster_queue_timers",

@@ -15,7 +15,7 @@ use ringmaster_core::controller::Controller;
 use ringmaster_core::hash::shard;
 use ringmaster_core::hook::Limits;
 use ringmaster_core::key::{ApiVersion, ControllerId, ObjectKey, Resource};
-use ringmaster_core::queue::Priority;
+use ringmaster_core::queue::{Bound, Priority};
 use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL, SHARDS, Shards};
 use ringmaster_core::table::RowId;
 use ringmaster_core::table::duty::Done;
@@ -404,7 +404,8 @@ impl Round {
     /// Changes lead to syncs from now on.
     pub(crate) fn start(&self, hosted: &Arc<Hosted>) {
         self.stage.hosted.write().insert(hosted.id, Arc::clone(hosted));
-        self.stage.dispatch.register(hosted.id, Arc::clone(&hosted.metrics));
+        let bound = |syncs| Bound { parents: Arc::clone(&hosted.parent), syncs };
+        self.stage.dispatch.register(hosted.id, self.model.syncs_per_shard.map(bound), Arc::clone(&hosted.metrics));
         hosted.active.store(true, Ordering::Release);
         self.board.run(Arc::downgrade(hosted));
         self.stage.tell.event(self.subject.clone(), false, "Started", format!("syncing {}", hosted.parent));

@@ -46,6 +46,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         resync_period: resync_period(spec.resync_period_seconds, &mut warnings),
         paused: false,
         sharded: false,
+        syncs_per_shard: None,
         sync,
     };
     Ok(Converted { controller, warnings })

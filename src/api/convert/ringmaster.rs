@@ -1,6 +1,7 @@
 //! Our own group's `CompositeController`: nothing is forgiven, because nobody has stored such objects yet.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use ringmaster_core::dialect::RINGMASTER;
 
 use super::{Converted, Error, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN, duration, rules};
 use crate::composite::{
-    ApplyStrategy, CompositeController, CompositeControllerSpec, Hook, HookVersion, NAME_MAX, Protocol,
-    RESYNC_PERIOD_SECONDS_MAX, ReplyMode, UpdateMethod, Webhook,
+    ApplyStrategy, CONCURRENCY_PER_SHARD_MAX, CompositeController, CompositeControllerSpec, Hook, HookVersion,
+    NAME_MAX, Protocol, RESYNC_PERIOD_SECONDS_MAX, ReplyMode, UpdateMethod, Webhook,
 };
 use crate::schema::CHILD_RESOURCES_MAX;
 
@@ -51,6 +52,12 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
         resync_period: resync_period(spec.resync_period_seconds)?,
         paused: spec.paused,
         sharded: spec.sharding.is_some(),
+        syncs_per_shard: spec
+            .sharding
+            .as_ref()
+            .and_then(|sharding| sharding.concurrency_per_shard)
+            .map(bound)
+            .transpose()?,
         sync: hook("spec.hooks.sync", sync)?,
     };
     Ok(Converted { controller, warnings: Vec::new() })
@@ -93,6 +100,14 @@ fn resync_period(seconds: Option<i32>) -> Result<Option<Duration>, Error> {
             Err(Error::new("spec.resyncPeriodSeconds", message))
         }
     }
+}
+
+fn bound(syncs: i32) -> Result<NonZeroUsize, Error> {
+    let bound = usize::try_from(syncs).ok().and_then(NonZeroUsize::new);
+    bound.filter(|_| syncs <= CONCURRENCY_PER_SHARD_MAX).ok_or_else(|| {
+        let message = format!("must be between 1 and {CONCURRENCY_PER_SHARD_MAX}; leave it out for no bound");
+        Error::new("spec.sharding.concurrencyPerShard", message)
+    })
 }
 
 fn hook(field: &str, hook: &Hook) -> Result<core::Hook, Error> {

@@ -77,6 +77,7 @@ fn a_full_object_of_ours_becomes_the_model() {
             "generateSelector": true,
             "resyncPeriodSeconds": 90,
             "paused": true,
+            "sharding": { "concurrencyPerShard": 4096 },
             "applyStrategy": "Merge",
             "hooks": {
                 "sync": {
@@ -126,7 +127,8 @@ fn a_full_object_of_ours_becomes_the_model() {
     );
     assert!(controller.generate_selector);
     assert_eq!(controller.resync_period, Some(Duration::from_secs(90)));
-    assert!(controller.paused);
+    assert!(controller.paused && controller.sharded);
+    assert_eq!(controller.syncs_per_shard.map(usize::from), Some(4096));
     assert_eq!(controller.sync.version, HookVersion::V1);
     let webhook = &controller.sync.webhook;
     assert_eq!(webhook.address.url(), "https://hook.shop.svc:8443/sync?a=b");
@@ -146,6 +148,7 @@ fn each_group_has_its_own_defaults() {
         assert_eq!(controller.sync.webhook.address.url(), "http://hook.shop.svc:80/");
         assert_eq!(controller.sync.webhook.timeout, TIMEOUT_DEFAULT);
         assert_eq!((controller.resync_period, controller.paused, controller.generate_selector), (None, false, false));
+        assert_eq!(controller.syncs_per_shard, None);
     }
 }
 
@@ -243,6 +246,9 @@ fn our_group_refuses_these_and_names_the_field() {
         ("spec.applyStrategy", with(object(), "/spec/applyStrategy", json!("ServerSide"))),
         ("spec.resyncPeriodSeconds", with(object(), "/spec/resyncPeriodSeconds", json!(0))),
         ("spec.resyncPeriodSeconds", with(object(), "/spec/resyncPeriodSeconds", json!(604_801))),
+        ("spec.sharding.concurrencyPerShard", with(object(), "/spec/sharding", json!({ "concurrencyPerShard": 0 }))),
+        ("spec.sharding.concurrencyPerShard", with(object(), "/spec/sharding", json!({ "concurrencyPerShard": -1 }))),
+        ("spec.sharding.concurrencyPerShard", with(object(), "/spec/sharding", json!({ "concurrencyPerShard": 4097 }))),
         ("spec.hooks.sync.webhook", webhook(json!({ "url": "https://hook.example", "service": hook }))),
         ("spec.hooks.sync.webhook.path", webhook(json!({ "url": "https://hook.example", "path": "/sync" }))),
         ("spec.hooks.sync.webhook.path", webhook(json!({ "service": hook, "path": "" }))),

@@ -12,13 +12,22 @@
 //! - one whose webhook hangs takes at most its share or what lies above the reserve, and the rest stays free for the
 //!   others, also for those that have nothing to do yet (with at least two workers);
 //! - who has borrowed above its share gives back as its syncs end: it can't start another while the reserve is in use.
+//!
+//! # Bounds
+//!
+//! A controller may bound its syncs at once per shard. Each shard is a lane of its lines then; one that runs as many as the
+//! bound allows is closed until one of them ends. Its keys keep their places, and nobody waits behind them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
-use crate::key::{ControllerId, ObjectKey};
+use super::line::Line;
+use crate::hash::shard;
+use crate::key::{ControllerId, ObjectKey, Resource};
 
 /// A level that has keys gets at least one pop in so many, as long as one of its controllers may start a sync.
 ///
@@ -44,10 +53,20 @@ pub enum Priority {
     Background = 2,
 }
 
-/// Where a ready key stands: its level and its number in the line.
+/// How many syncs a controller runs at once for the parents of one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The parents' kind.
+    pub parents: Arc<Resource>,
+    /// At most so many.
+    pub syncs: NonZeroUsize,
+}
+
+/// Where a ready key stands: its level, its lane, and its number in the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) priority: Priority,
+    lane: u8,
     number: u64,
 }
 
@@ -77,30 +96,37 @@ pub(super) struct Turns {
 struct Seat {
     running: usize,
     lines: [Line; LEVELS],
-}
-
-/// A controller's ready keys of one level, oldest place first, with the moment at which each became ready.
-#[derive(Debug, Default)]
-struct Line {
-    keys: BTreeMap<u64, (ObjectKey, Duration)>,
-    /// Its number in the level's `turns`; means nothing while `keys` is empty.
-    turn: u64,
+    bound: Option<Bound>,
+    /// Syncs of each lane that has any; empty without a bound.
+    by_lane: HashMap<u8, usize, FixedState>,
 }
 
 #[derive(Debug, Default)]
 struct Level {
-    /// The controllers that have keys here, in the order of their turns.
+    /// The controllers that have keys here that can be taken, in the order of their turns.
     turns: BTreeMap<u64, ControllerId>,
     len: usize,
-    /// How many pops in a row went to other levels while this one had keys.
+    /// How many pops in a row went to other levels while this one had turns.
     passed: u32,
 }
 
 impl Level {
-    /// So many keys left it. An empty level isn't passed over.
-    fn left(&mut self, keys: usize) {
-        self.len -= keys;
-        if self.len == 0 {
+    /// Gives a line its turn, the last, if it has none and needs one; takes it away if it can't use it. A level without
+    /// turns isn't passed over.
+    fn settle(&mut self, line: &mut Line, controller: ControllerId, next_number: &mut u64) {
+        match line.turn {
+            None if line.is_open() => {
+                line.turn = Some(*next_number);
+                self.turns.insert(*next_number, controller);
+                *next_number += 1;
+            }
+            Some(turn) if !line.is_open() => {
+                self.turns.remove(&turn);
+                line.turn = None;
+            }
+            _ => {}
+        }
+        if self.turns.is_empty() {
             self.passed = 0;
         }
     }
@@ -108,11 +134,21 @@ impl Level {
 
 impl Seat {
     fn ready(&self) -> usize {
-        self.lines.iter().map(|line| line.keys.len()).sum()
+        self.lines.iter().map(Line::len).sum()
     }
 
     fn is_active(&self) -> bool {
-        self.running > 0 || self.lines.iter().any(|line| !line.keys.is_empty())
+        self.running > 0 || self.ready() > 0
+    }
+
+    /// The lane of a parent: its shard, or the only one.
+    fn lane(&self, parent: &ObjectKey) -> u8 {
+        self.bound.as_ref().map_or(0, |bound| shard(&bound.parents, parent))
+    }
+
+    fn is_full(&self, lane: u8) -> bool {
+        let running = || self.by_lane.get(&lane).copied().unwrap_or_default();
+        self.bound.as_ref().is_some_and(|bound| running() >= bound.syncs.get())
     }
 }
 
@@ -128,8 +164,12 @@ impl Turns {
         }
     }
 
-    pub(super) fn register(&mut self, controller: ControllerId) {
-        self.seats.entry(controller).or_default();
+    /// Makes a controller known. One whose syncs still run, from before it was forgotten, keeps its bound.
+    pub(super) fn register(&mut self, controller: ControllerId, bound: Option<Bound>) {
+        let seat = self.seats.entry(controller).or_default();
+        if !seat.is_active() {
+            seat.bound = bound;
+        }
     }
 
     /// Drops all ready keys of `controller`, and its seat once it runs nothing.
@@ -137,11 +177,11 @@ impl Turns {
         let Some(seat) = self.seats.get_mut(&controller) else { return };
         let was_active = seat.is_active();
         for (level, line) in self.levels.iter_mut().zip(&mut seat.lines) {
-            if !line.keys.is_empty() {
-                level.turns.remove(&line.turn);
-                level.left(line.keys.len());
-                line.keys.clear();
-            }
+            let turn = line.turn;
+            level.len -= line.len();
+            line.clear();
+            line.turn = turn;
+            level.settle(line, controller, &mut self.next_number);
         }
         if seat.running == 0 {
             self.seats.remove(&controller);
@@ -161,63 +201,85 @@ impl Turns {
         self.next_number += 1;
         let seat = self.seats.entry(controller).or_default();
         self.active += usize::from(!seat.is_active());
+        let lane = seat.lane(&parent);
+        let is_open = !seat.is_full(lane);
         let (level, line) = (&mut self.levels[priority as usize], &mut seat.lines[priority as usize]);
-        if line.keys.is_empty() {
-            line.turn = number;
-            level.turns.insert(number, controller);
-        }
-        line.keys.insert(number, (parent, since));
+        line.push((lane, is_open), number, parent, since);
         level.len += 1;
-        Place { priority, number }
+        level.settle(line, controller, &mut self.next_number);
+        Place { priority, lane, number }
     }
 
     /// Takes a ready key out of its line and tells since when it was ready.
     pub(super) fn withdraw(&mut self, controller: ControllerId, place: Place) -> Option<Duration> {
         let seat = self.seats.get_mut(&controller)?;
         let (level, line) = (&mut self.levels[place.priority as usize], &mut seat.lines[place.priority as usize]);
-        let (_, since) = line.keys.remove(&place.number)?;
-        level.left(1);
-        if line.keys.is_empty() {
-            level.turns.remove(&line.turn);
-        }
+        let (_, since) = line.remove(place.lane, place.number)?;
+        level.len -= 1;
+        level.settle(line, controller, &mut self.next_number);
         self.active -= usize::from(!seat.is_active());
         Some(since)
     }
 
     /// Takes the key whose turn it is and counts it as running.
     ///
-    /// None if nothing is ready, all workers are busy, or every controller with a ready key has its share. Looks at no
+    /// None if nothing is ready, all workers are busy, or every controller with a key that can be taken has its share. Looks at no
     /// more controllers than there are workers in a level, because each one that it skips runs a sync.
     pub(super) fn start(&mut self) -> Option<Turn> {
         if self.running >= self.workers {
             return None;
         }
-        let (priority, turn, controller) = self.order().into_iter().find_map(|priority| {
-            let mut turns = self.levels[priority as usize].turns.iter();
-            turns.find(|(_, controller)| self.may_start(**controller)).map(|(turn, id)| (priority, *turn, *id))
+        let (priority, controller) = self.order().into_iter().find_map(|priority| {
+            let mut turns = self.levels[priority as usize].turns.values();
+            turns.find(|controller| self.may_start(**controller)).map(|controller| (priority, *controller))
         })?;
         let seat = self.seats.get_mut(&controller)?;
         let (level, line) = (&mut self.levels[priority as usize], &mut seat.lines[priority as usize]);
-        let (_, (parent, since)) = line.keys.pop_first()?;
+        let (lane, parent, since) = line.pop()?;
         seat.running += 1;
         self.running += 1;
-        level.left(1);
-        level.turns.remove(&turn);
-        if !line.keys.is_empty() {
-            line.turn = self.next_number;
-            self.next_number += 1;
-            level.turns.insert(line.turn, controller);
+        level.len -= 1;
+        // The next turn of this line is the last.
+        if let Some(turn) = line.turn.take() {
+            level.turns.remove(&turn);
+        }
+        level.settle(line, controller, &mut self.next_number);
+        if seat.bound.is_some() {
+            *seat.by_lane.entry(lane).or_default() += 1;
+            if seat.is_full(lane) {
+                self.set_open(controller, lane, false);
+            }
         }
         self.count_passed(priority);
         Some(Turn { controller, parent, priority, since })
     }
 
-    /// A sync of `controller` ended.
-    pub(super) fn finished(&mut self, controller: ControllerId) {
+    /// A sync of a parent of `controller` ended.
+    pub(super) fn finished(&mut self, controller: ControllerId, parent: &ObjectKey) {
         let Some(seat) = self.seats.get_mut(&controller) else { return };
         seat.running = seat.running.saturating_sub(1);
         self.running = self.running.saturating_sub(1);
         self.active -= usize::from(!seat.is_active());
+        let lane = seat.lane(parent);
+        let was_full = seat.is_full(lane);
+        if let Some(running) = seat.by_lane.get_mut(&lane) {
+            *running = running.saturating_sub(1);
+            if *running == 0 {
+                seat.by_lane.remove(&lane);
+            }
+        }
+        if was_full {
+            self.set_open(controller, lane, true);
+        }
+    }
+
+    /// Opens or closes a lane in all lines of a controller.
+    fn set_open(&mut self, controller: ControllerId, lane: u8, is_open: bool) {
+        let Some(seat) = self.seats.get_mut(&controller) else { return };
+        for (level, line) in self.levels.iter_mut().zip(&mut seat.lines) {
+            line.set_open(lane, is_open);
+            level.settle(line, controller, &mut self.next_number);
+        }
     }
 
     pub(super) fn running(&self) -> usize {
@@ -228,15 +290,17 @@ impl Turns {
         [self.levels[0].len, self.levels[1].len, self.levels[2].len]
     }
 
-    /// The ready and the running keys of one controller.
-    pub(super) fn depth(&self, controller: ControllerId) -> (usize, usize) {
-        self.seats.get(&controller).map_or((0, 0), |seat| (seat.ready(), seat.running))
+    /// The ready and the running keys of one controller, and those of the ready ones that wait for their shard. Takes
+    /// O(shards).
+    pub(super) fn depth(&self, controller: ControllerId) -> (usize, usize, usize) {
+        let held = |seat: &Seat| seat.lines.iter().map(Line::held).sum();
+        self.seats.get(&controller).map_or((0, 0, 0), |seat| (seat.ready(), seat.running, held(seat)))
     }
 
     /// The earliest moment at which a key that is now first of its line became ready.
     pub(super) fn oldest(&self) -> Option<Duration> {
         let lines = self.seats.values().flat_map(|seat| &seat.lines);
-        lines.filter_map(|line| line.keys.first_key_value()).map(|(_, (_, since))| *since).min()
+        lines.filter_map(Line::oldest).min()
     }
 
     fn may_start(&self, controller: ControllerId) -> bool {
@@ -259,7 +323,7 @@ impl Turns {
 
     fn count_passed(&mut self, served: Priority) {
         for (index, level) in self.levels.iter_mut().enumerate() {
-            let passed_over = index != served as usize && level.len > 0;
+            let passed_over = index != served as usize && !level.turns.is_empty();
             level.passed = if passed_over { (level.passed + 1).min(BACKGROUND_SHARE) } else { 0 };
         }
     }

@@ -19,6 +19,7 @@
 //! - Higher priorities first, but a lower level that has keys gets one pop in [`BACKGROUND_SHARE`]. Inside a level the
 //!   controllers take turns; inside a controller's line keys leave in the order in which they came.
 //! - No controller takes all workers while another one is registered. See `fairness.rs`.
+//! - A controller with a [`Bound`] runs at most so many syncs of one shard; what is beyond waits, and others pass by.
 //! - An idle key costs nothing: an entry without readiness, timer or running sync is removed.
 //!
 //! The queue has no size limit of its own: it holds at most one entry for each parent that its owner caches, and a key
@@ -26,6 +27,7 @@
 
 mod backoff;
 mod fairness;
+mod line;
 mod timers;
 mod work;
 
@@ -35,5 +37,5 @@ mod oracle;
 mod tests;
 
 pub use self::backoff::{BACKOFF_BASE, BACKOFF_CAP, backoff};
-pub use self::fairness::{BACKGROUND_SHARE, Priority, RESERVE_PART, SPARE_PART};
+pub use self::fairness::{BACKGROUND_SHARE, Bound, Priority, RESERVE_PART, SPARE_PART};
 pub use self::work::{Depth, FREE_REPEATS, Outcome, Popped, Queue, RETRY_AFTER_MIN, Stats, TIMERS_AT_ONCE};

@@ -2,10 +2,12 @@
 //!
 //! Written from the rules, not from the code: it keeps no counters and no order but that of its lists.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::tests::{bound, of_two_shards};
 use super::*;
 use crate::key::{ControllerId, ObjectKey, SyncKey};
 
@@ -28,6 +30,8 @@ struct Model {
     rotation: [Vec<ControllerId>; 3],
     /// For each level, the pops since it was last served or empty.
     passed: [u32; 3],
+    /// Controllers that may run so many syncs of one shard.
+    bounds: Vec<(ControllerId, Bound)>,
 }
 
 impl Model {
@@ -79,6 +83,14 @@ impl Model {
         self.running.iter().filter(|(key, _)| key.controller == controller).count()
     }
 
+    /// Whether its shard may run one more.
+    fn has_room(&self, key: &SyncKey) -> bool {
+        let Some((_, bound)) = self.bounds.iter().find(|(id, _)| *id == key.controller) else { return true };
+        let shard = |key: &SyncKey| crate::hash::shard(&bound.parents, &key.parent);
+        let same = |other: &SyncKey| other.controller == key.controller && shard(other) == shard(key);
+        self.running.iter().filter(|(other, _)| same(other)).count() < bound.syncs.get()
+    }
+
     fn may_start(&self, controller: ControllerId) -> bool {
         let keys = self.ready.iter().map(|(key, _, _)| key).chain(self.running.iter().map(|(key, _)| key));
         let mut active: Vec<_> = keys.map(|key| key.controller).collect();
@@ -105,7 +117,10 @@ impl Model {
             let next = self.rotation[level as usize].iter().find(|id| self.may_start(**id))?;
             Some((level, *next))
         })?;
-        let at = self.ready.iter().position(|(key, at, _)| key.controller == controller && *at == level)?;
+        let at = self
+            .ready
+            .iter()
+            .position(|(key, at, _)| key.controller == controller && *at == level && self.has_room(key))?;
         for other in [Fresh, Child, Background] {
             let passed = &mut self.passed[other as usize];
             *passed = if other == level { 0 } else { *passed + 1 };
@@ -123,6 +138,7 @@ impl Model {
     fn done(&mut self, key: &SyncKey, outcome: Outcome, now: Duration, random: u64) {
         let Some(at) = self.running.iter().position(|(running, _)| running == key) else { return };
         let (_, dirty) = self.running.remove(at);
+        self.rotate();
         let failures = self.failures.iter().position(|(failed, _)| failed == key);
         let failures = failures.map_or(0, |at| self.failures.remove(at).1);
         let repeats = self.repeats.iter().position(|(again, _)| again == key);
@@ -179,11 +195,15 @@ impl Model {
         self.rotate();
     }
 
-    /// Controllers without keys leave the rotations; those that got keys join at the end.
+    /// Controllers without keys that may run leave the rotations; those that got keys join at the end.
     fn rotate(&mut self) {
         for level in [Fresh, Child, Background] {
-            let here: Vec<_> =
-                self.ready.iter().filter(|(_, at, _)| *at == level).map(|(key, _, _)| key.controller).collect();
+            let here: Vec<_> = self
+                .ready
+                .iter()
+                .filter(|(key, at, _)| *at == level && self.has_room(key))
+                .map(|(key, _, _)| key.controller)
+                .collect();
             let rotation = &mut self.rotation[level as usize];
             rotation.retain(|id| here.contains(id));
             for id in here {
@@ -233,6 +253,12 @@ impl Model {
     }
 }
 
+static BOUND: LazyLock<Bound> = LazyLock::new(|| bound(2));
+
+/// Of two shards.
+static PARENTS: LazyLock<Vec<ObjectKey>> =
+    LazyLock::new(|| of_two_shards(&BOUND, "", 4).into_iter().flatten().map(|key| key.parent).collect());
+
 #[derive(Clone, Debug)]
 enum Call {
     Register(ControllerId),
@@ -254,8 +280,7 @@ fn any_controller() -> impl Strategy<Value = ControllerId> {
 }
 
 fn any_key() -> impl Strategy<Value = SyncKey> {
-    (any_controller(), 0u32..8)
-        .prop_map(|(controller, n)| SyncKey { controller, parent: ObjectKey::new("", &format!("k{n}")) })
+    (any_controller(), 0usize..8).prop_map(|(controller, n)| SyncKey { controller, parent: PARENTS[n].clone() })
 }
 
 fn any_priority() -> impl Strategy<Value = Priority> {
@@ -308,7 +333,12 @@ impl Pair {
     }
 
     fn register(&mut self, id: ControllerId) {
-        self.queue.register(id);
+        // Every other controller has a bound.
+        let bound = (id.0 % 2 == 1).then(|| BOUND.clone());
+        if let Some(bound) = bound.clone().filter(|_| self.model.bounds.iter().all(|(known, _)| *known != id)) {
+            self.model.bounds.push((id, bound));
+        }
+        self.queue.register(id, bound);
         if !self.model.registered.contains(&id) {
             self.model.registered.push(id);
         }
@@ -369,6 +399,10 @@ impl Pair {
         for id in (0..4).map(ControllerId) {
             let depth = Depth {
                 ready: self.model.ready.iter().filter(|(key, _, _)| key.controller == id).count(),
+                held: {
+                    let of_it = self.model.ready.iter().map(|(key, _, _)| key).filter(|key| key.controller == id);
+                    of_it.filter(|key| !self.model.has_room(key)).count()
+                },
                 waiting: self.model.timers.iter().filter(|(key, _, _)| key.controller == id).count(),
                 running: self.model.running_of(id),
             };

@@ -19,7 +19,7 @@ fn key(controller: u32, name: &str) -> SyncKey {
 /// A queue with controllers `0..controllers`.
 fn queue(workers: usize, controllers: u32) -> Queue {
     let mut queue = Queue::new(workers);
-    (0..controllers).for_each(|id| queue.register(ControllerId(id)));
+    (0..controllers).for_each(|id| queue.register(ControllerId(id), None));
     queue
 }
 
@@ -164,7 +164,7 @@ fn workers_left_by_a_hanging_controller_serve_the_others_at_once() {
         assert_eq!(popped.key, key(1, name));
         queue.done(&popped.key, SUCCESS, T0, 0);
     }
-    assert_eq!(queue.depth(ControllerId(0)), Depth { ready: 93, waiting: 0, running: 6 });
+    assert_eq!(queue.depth(ControllerId(0)), Depth { ready: 93, held: 0, waiting: 0, running: 6 });
     assert_eq!(queue.depth(ControllerId(1)), Depth::default());
 }
 
@@ -340,7 +340,7 @@ fn forget_drops_all_that_waits_and_lets_running_ones_end() {
     queue.add(key(0, "late"), Fresh, T0);
     queue.add_after(key(0, "late"), Fresh, ms(1), T0);
     assert_eq!(queue.next_due(), Some(T0 + ms(12)));
-    assert_eq!(queue.depth(ControllerId(0)), Depth { ready: 0, waiting: 0, running: 1 });
+    assert_eq!(queue.depth(ControllerId(0)), Depth { ready: 0, held: 0, waiting: 0, running: 1 });
     assert_eq!(queue.pop(T0).map(|popped| popped.key), Some(key(1, "other")));
     assert_eq!(queue.pop(T0), None);
     queue.done(&key(0, "a"), Outcome::Failure, T0, 0);
@@ -359,7 +359,7 @@ fn a_lone_controller_leaves_workers_for_one_that_comes_later() {
     let mut queue = queue(64, 1);
     (0..100).for_each(|n| queue.add(key(0, &format!("n{n}")), Fresh, T0));
     assert_eq!(std::iter::from_fn(|| queue.pop(T0)).count(), 60);
-    queue.register(ControllerId(1));
+    queue.register(ControllerId(1), None);
     (0..9).for_each(|n| queue.add(key(1, &format!("n{n}")), Background, T0));
     let popped: Vec<_> = std::iter::from_fn(|| queue.pop(T0)).map(|popped| popped.key.controller).collect();
     assert_eq!(popped, [ControllerId(1); 4]);
@@ -443,7 +443,7 @@ fn a_controller_that_comes_back_keeps_one_worker_a_key() {
     queue.add(key(0, "a"), Fresh, T0);
     let popped = queue.pop(T0).unwrap();
     queue.forget(ControllerId(0));
-    queue.register(ControllerId(0));
+    queue.register(ControllerId(0), None);
     queue.add(key(0, "a"), Child, T0);
     assert_eq!(queue.pop(T0), None);
     queue.done(&popped.key, SUCCESS, T0, 0);
@@ -482,4 +482,65 @@ fn no_moment_overflows() {
     assert_eq!(popped.waited, Duration::ZERO);
     queue.done(&popped.key, Outcome::RetryAfter(Duration::MAX), T0, 0);
     assert_eq!(queue.next_due(), Some(Duration::MAX));
+}
+
+/// A bound for parents that are things.
+pub(super) fn bound(syncs: usize) -> Bound {
+    let parents = crate::key::Resource {
+        api_version: crate::key::ApiVersion::new("example.com/v1"),
+        plural: "things".into(),
+        kind: "Thing".into(),
+        namespaced: true,
+        status: true,
+    };
+    Bound { parents: std::sync::Arc::new(parents), syncs: std::num::NonZeroUsize::new(syncs).unwrap() }
+}
+
+/// So many keys of controller 0 in each of two shards.
+pub(super) fn of_two_shards(bound: &Bound, namespace: &str, each: usize) -> [Vec<SyncKey>; 2] {
+    let keys = (0..).map(|n| ObjectKey::new(namespace, &format!("k{n}")));
+    let mut found = [Vec::new(), Vec::new()];
+    for parent in keys {
+        let shard = usize::from(crate::hash::shard(&bound.parents, &parent));
+        if let Some(of_it) = found.get_mut(shard).filter(|of_it| of_it.len() < each) {
+            of_it.push(SyncKey { controller: ControllerId(0), parent });
+        }
+        if found.iter().all(|of_it| of_it.len() == each) {
+            break;
+        }
+    }
+    found
+}
+
+#[test]
+fn a_shard_at_its_bound_waits_and_nobody_waits_behind_it() {
+    let mut queue = Queue::new(16);
+    let bound = bound(2);
+    queue.register(ControllerId(0), Some(bound.clone()));
+    queue.register(ControllerId(1), None);
+    let [a, b] = of_two_shards(&bound, "ns", 4);
+    for key in a.iter().chain(&b) {
+        queue.add(key.clone(), Child, T0);
+    }
+    queue.add(a[3].clone(), Fresh, T0);
+    queue.add(key(1, "x"), Background, T0);
+    let popped: Vec<SyncKey> = std::iter::from_fn(|| queue.pop(T0)).map(|popped| popped.key).collect();
+    assert_eq!(popped, [a[3].clone(), a[0].clone(), b[0].clone(), b[1].clone(), key(1, "x")], "the urgent one first");
+    let depth = queue.depth(ControllerId(0));
+    assert_eq!((depth.ready, depth.held, depth.running), (4, 4, 4));
+    // What is urgent waits too, but is next.
+    queue.add(a[2].clone(), Fresh, T0);
+    assert_eq!(queue.pop(T0), None);
+    queue.done(&b[0], SUCCESS, T0, 0);
+    assert_eq!(queue.pop(T0).unwrap().key, b[2]);
+    queue.done(&a[0], Outcome::Failure, T0, 0);
+    assert_eq!(queue.pop(T0).unwrap().key, a[2]);
+    // Whoever goes makes room for nobody unless it ran.
+    queue.remove(&a[1]);
+    assert_eq!(queue.pop(T0), None);
+    assert_eq!(queue.depth(ControllerId(0)).held, 1, "b[3]");
+    for key in [&a[2], &a[3], &b[1], &b[2], &key(1, "x")] {
+        queue.done(key, SUCCESS, T0, 0);
+    }
+    assert_eq!(queue.pop(T0).unwrap().key, b[3]);
 }

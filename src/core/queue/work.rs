@@ -9,7 +9,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 
 use super::backoff::{BACKOFF_BASE, backoff};
-use super::fairness::{Place, Priority, Turns};
+use super::fairness::{Bound, Place, Priority, Turns};
 use super::timers::{TimerId, Timers};
 use crate::key::{ControllerId, ObjectKey, SyncKey};
 
@@ -66,7 +66,7 @@ pub enum Outcome {
 /// How full the queue is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Keys that could be popped.
+    /// Keys that wait for a worker.
     pub ready: usize,
     /// The same by level: index it by `Priority as usize`.
     pub ready_by_priority: [usize; 3],
@@ -82,8 +82,10 @@ pub struct Stats {
 /// One controller's part of the queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Keys that could be popped.
+    /// Keys that wait for a worker.
     pub ready: usize,
+    /// Those of them whose shard runs as many syncs as its bound allows.
+    pub held: usize,
     /// Timers, also those of keys that are ready or running.
     pub waiting: usize,
     /// Keys that were popped and are not done.
@@ -153,10 +155,10 @@ impl Queue {
         Self { controllers: HashMap::default(), turns: Turns::new(workers), timers: Timers::default() }
     }
 
-    /// Makes a controller known. Only keys of known controllers are taken.
-    pub fn register(&mut self, controller: ControllerId) {
+    /// Makes a controller known, with its bound if it has one. Only keys of known controllers are taken.
+    pub fn register(&mut self, controller: ControllerId, bound: Option<Bound>) {
         self.controllers.entry(controller).or_default().registered = true;
-        self.turns.register(controller);
+        self.turns.register(controller, bound);
     }
 
     /// Drops a controller with all its ready keys and timers. Its running keys hold their workers until they are done,
@@ -240,7 +242,7 @@ impl Queue {
         let Some(entry) = controller.keys.get_mut(&key.parent) else { return };
         let State::Running { dirty } = entry.state else { return };
         entry.state = State::Idle;
-        self.turns.finished(key.controller);
+        self.turns.finished(key.controller, &key.parent);
         if !controller.registered {
             self.drop_if_idle(key);
             if self.controllers.get(&key.controller).is_some_and(|known| known.keys.is_empty()) {
@@ -342,8 +344,8 @@ impl Queue {
     /// One controller's part of the queue; all zero if it isn't known.
     #[must_use]
     pub fn depth(&self, controller: ControllerId) -> Depth {
-        let (ready, running) = self.turns.depth(controller);
-        Depth { ready, waiting: self.controllers.get(&controller).map_or(0, |known| known.waiting), running }
+        let (ready, running, held) = self.turns.depth(controller);
+        Depth { ready, held, waiting: self.controllers.get(&controller).map_or(0, |known| known.waiting), running }
     }
 
     /// Marks a key as running, clears its timer and returns its failures and repeats.

@@ -96,6 +96,7 @@ impl World {
             resync_period: None,
             paused: false,
             sharded: false,
+            syncs_per_shard: None,
             sync: Hook {
                 version: if flag(5) { HookVersion::V1 } else { HookVersion::V2 },
                 webhook: Webhook {

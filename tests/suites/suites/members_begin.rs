@@ -1,18 +1,21 @@
 //! How a member begins with what it has become the owner of: what it lists, what it does where a list fails, which older
-//! children it finds, and what it reads after its work was cut off.
+//! children it finds, what it reads after its work was cut off, and how much of one shard it does at once.
 //!
 //! Never more than one member: what several do together is in the other suites of members.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use http::Method;
 use serde_json::{Value, json};
 
 use super::faults_hook::{conditions_say, well};
-use super::scene::{LATER, SOON, Scene, config_map};
+use super::scene::{LATER, SOON, Scene, config_map, obey};
 use crate::cluster::Context;
 use crate::gate::{Act, Ask, Asked, Gate, back_off};
+use crate::hook::Call;
+use crate::members::check::shard_of;
+use crate::scrape::{Scrape, free_port};
 use crate::trial::Case;
 
 /// Older children of one parent: more than a page of whole objects holds.
@@ -21,6 +24,10 @@ const OLDER: usize = 600;
 const LEAST: Duration = Duration::from_millis(500);
 /// Checks in vain whose distances are looked at.
 const TRIES: usize = 4;
+/// Parents of one shard, and as many of others.
+const EACH: usize = 5;
+/// How long the hook takes for each of them.
+const SLOW: Duration = Duration::from_millis(300);
 /// A Lease that lapses soon.
 const TERMS: [&str; 3] = ["--lease-duration=5s", "--renew-deadline=2s", "--retry-period=500ms"];
 
@@ -32,6 +39,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("members_begin", "shards_that_cannot_be_checked_are_told", unchecked_shards),
         Case::new("members_begin", "older_children_beyond_a_page_are_found", older_children),
         Case::new("members_begin", "a_write_that_was_cut_off_is_read_first", cut_off),
+        Case::new("members_begin", "a_shard_has_no_more_syncs_at_once_than_its_bound", bounded),
     ]
 }
 
@@ -166,5 +174,52 @@ async fn cut_off(ctx: Context) -> anyhow::Result<()> {
     let of_it = gate.asked(|asked| makes(&asked.ask) || asked.ask.path.ends_with("/configmaps/a"));
     let in_order: Vec<&Method> = of_it.iter().map(|asked| &asked.ask.method).take(3).collect();
     ensure!(in_order == [Method::POST, Method::GET, Method::POST], "{of_it:?}");
+    Ok(())
+}
+
+async fn bounded(ctx: Context) -> anyhow::Result<()> {
+    let port = free_port()?;
+    let scene = Scene::with_args(ctx, &[format!("--metrics-address=127.0.0.1:{port}")]).await?;
+    scene.hook.set(|request, call| obey(request, call).delay(SLOW));
+    // So many of one shard, and as many of others.
+    let shard = |name: &str| shard_of(scene.things.group(), "Thing", &scene.key(name));
+    let (mut same, mut others): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    let first = shard("n0");
+    for name in (0..).map(|number| format!("n{number}")) {
+        let group = if shard(&name) == first { &mut same } else { &mut others };
+        if group.len() < EACH {
+            group.push(name);
+        }
+        if same.len() == EACH && others.len() == EACH {
+            break;
+        }
+    }
+    for name in same.iter().chain(&others) {
+        scene.thing(name, json!({ "children": [config_map(name, json!({}))] })).await?;
+    }
+    let mut spec = scene.spec("InPlace");
+    spec["sharding"] = json!({ "concurrencyPerShard": 1 });
+    scene.ctx.controller("c", spec).await?;
+    let held = async || {
+        let scrape = Scrape::of(&format!("http://127.0.0.1:{port}/metrics"))?;
+        let held = scrape.sum("ringmaster_queue_held", &[]);
+        ensure!(held >= 1.0, "{held}");
+        Ok(())
+    };
+    scene.ctx.wait("some are held back", SOON, held).await?;
+    for name in same.iter().chain(&others) {
+        scene.map(name, "is made", |_| Ok(())).await?;
+    }
+    scene.quiet().await?;
+    let calls = scene.hook.calls();
+    let at_once = |which: &dyn Fn(&Call) -> bool| {
+        let calls: Vec<&Call> = calls.iter().filter(|call| which(call)).collect();
+        let during =
+            |at: Instant| calls.iter().filter(|c| c.started <= at && c.ended.is_none_or(|end| at < end)).count();
+        calls.iter().map(|call| during(call.started)).max().unwrap_or_default()
+    };
+    let in_shard = |call: &Call| shard_of(scene.things.group(), "Thing", &call.key()) == first;
+    ensure!(at_once(&in_shard) == 1, "{} at once", at_once(&in_shard));
+    ensure!(at_once(&|_| true) > 1, "others wait behind it");
     Ok(())
 }

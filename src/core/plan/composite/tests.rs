@@ -73,6 +73,7 @@ impl World {
             resync_period: None,
             paused: false,
             sharded: false,
+            syncs_per_shard: None,
             sync: Hook { version: dialect.hook_version, webhook },
         };
         let kind =
