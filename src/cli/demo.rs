@@ -1,4 +1,4 @@
-//! `ringmaster demo`: the Website example with many objects, without a cluster, to look at.
+//! `ringmaster demo`: the Website example with many objects and several members, without a cluster, to look at.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -14,17 +14,21 @@ use crate::run::until_signal;
 /// Arguments of `ringmaster demo`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// End once all Websites are ready: exit 0 with a summary, or 1 with the reason
+    /// Play the story once, with a member more, one less and one killed: exit 0 with a summary, or 1 with what went wrong
     #[arg(long)]
     once: bool,
 
-    /// With --once: how long they may take, in seconds: 1 to 86400
+    /// With --once: how long the Websites may take until all are ready, in seconds: 1 to 86400
     #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "once")]
     timeout: u64,
 
     /// How many Websites: 1 to 5000
     #[arg(long, value_name = "N", default_value_t = 200)]
     websites: usize,
+
+    /// How many members to start with, each a process of its own: 1 to 5
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    members: usize,
 
     /// What the webhook is written in
     #[arg(long, value_enum, value_name = "LANGUAGE", default_value = "python")]
@@ -67,12 +71,13 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
 }
 
 fn options(arguments: Arguments) -> anyhow::Result<Options> {
-    let Arguments { once, timeout, websites, hook, listen, write_kubeconfig } = arguments;
+    let Arguments { once, timeout, websites, members, hook, listen, write_kubeconfig } = arguments;
     // A terminal that can't move its cursor gets lines.
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     let live = !once && std::io::stdout().is_terminal() && !dumb;
     let timeout = Duration::from_secs(timeout);
-    let options = Options { once, timeout, websites, listen, kubeconfig: write_kubeconfig, hook: hook.into(), live };
+    let options =
+        Options { once, timeout, websites, members, listen, kubeconfig: write_kubeconfig, hook: hook.into(), live };
     options.check().map_err(anyhow::Error::msg)?;
     if !live {
         // A drawing and log lines on one terminal would spoil each other.

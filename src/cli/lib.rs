@@ -26,7 +26,7 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Run with an API server of its own, and webhooks that start again when their source changes: no cluster
     Dev(Box<dev::Arguments>),
-    /// Show the Website example with 200 objects, live: no cluster, only Python
+    /// Show the Website example with 200 objects and three members, live: no cluster, only Python
     Demo(demo::Arguments),
     /// Write the CRDs of all kinds as YAML
     Crds(crds::Arguments),

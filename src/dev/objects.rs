@@ -2,7 +2,10 @@
 //!
 //! Never retries and never caches: one call here is one request.
 
+use futures::Stream;
 use http::{Method, Request};
+use kube::core::WatchEvent;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Who applies, as `managedFields` shows it.
@@ -60,6 +63,18 @@ impl Objects {
             Value::Array(items) => Ok(items),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// What happens to the objects of a collection, from what they are now on.
+    pub(crate) async fn watch<T>(
+        &self,
+        path: &str,
+    ) -> Result<impl Stream<Item = Result<WatchEvent<T>, kube::Error>> + use<T>, kube::Error>
+    where
+        T: Clone + DeserializeOwned,
+    {
+        let request = Request::get(format!("{path}?watch=true")).body(Vec::new()).map_err(kube::Error::HttpError)?;
+        self.0.request_events(request).await
     }
 
     /// Changes an object by a merge patch.

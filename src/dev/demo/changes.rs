@@ -2,6 +2,7 @@
 //!
 //! Never goes on before it saw what the change led to, or gave up waiting for it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::load::Wishes;
 use super::scene::{self, FICKLE};
 use super::view::{Change, short};
 use crate::objects::{Error, Objects};
@@ -25,11 +27,39 @@ const KEPT: usize = 100;
 const CHILDREN: [(&str, &str); 3] =
     [("configmaps", "ConfigMap"), ("services", "Service"), ("deployments", "Deployment")];
 
-/// What happened, the newest last; shared with who shows it.
-pub(crate) type Log = Arc<Mutex<std::collections::VecDeque<Change>>>;
+/// What happened, the newest last; cheap to clone, and shared with who shows it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log(Arc<Mutex<VecDeque<Change>>>);
+
+impl Log {
+    /// Something is done: its number.
+    pub(crate) fn begin(&self, what: String) -> usize {
+        #[expect(clippy::disallowed_methods, reason = "for people")]
+        let time = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
+        let mut changes = self.0.lock();
+        let number = changes.back().map_or(1, |last| last.number + 1);
+        changes.push_back(Change { number, time, what, outcome: None });
+        while changes.len() > KEPT {
+            changes.pop_front();
+        }
+        number
+    }
+
+    /// What came of it.
+    pub(crate) fn end(&self, number: usize, outcome: String) {
+        if let Some(change) = self.0.lock().iter_mut().find(|change| change.number == number) {
+            change.outcome = Some(outcome);
+        }
+    }
+
+    /// All that is kept.
+    pub(crate) fn all(&self) -> VecDeque<Change> {
+        self.0.lock().clone()
+    }
+}
 
 /// Changes one thing after another until it is dropped.
-pub(crate) async fn run(objects: &Objects, websites: usize, log: &Log) {
+pub(crate) async fn run(objects: &Objects, websites: usize, wishes: &Mutex<Wishes>, log: &Log) {
     for round in 0.. {
         for step in 0..4 {
             tokio::time::sleep(PAUSE).await;
@@ -37,7 +67,11 @@ pub(crate) async fn run(objects: &Objects, websites: usize, log: &Log) {
             // Somebody else may have broken them all.
             let Some(name) = fastrand::choice(&ready).filter(|_| step < 2 || websites > 2) else { continue };
             match step {
-                0 => title(objects, name, round, log).await,
+                0 => {
+                    wishes.lock().spare(Some(name));
+                    title(objects, name, round, log).await;
+                    wishes.lock().spare(None);
+                }
                 1 => child(objects, name, CHILDREN[round % CHILDREN.len()], log).await,
                 2 => theme(objects, false, log).await,
                 _ => theme(objects, true, log).await,
@@ -104,16 +138,7 @@ async fn observe(
     followed: impl AsyncFn() -> Result<bool, Error>,
     then: &str,
 ) {
-    #[expect(clippy::disallowed_methods, reason = "for people")]
-    let time = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
-    {
-        let mut log = log.lock();
-        let number = log.back().map_or(1, |last| last.number + 1);
-        log.push_back(Change { number, time, what, outcome: None });
-        while log.len() > KEPT {
-            log.pop_front();
-        }
-    }
+    let number = log.begin(what);
     let start = Instant::now();
     let wait = async {
         change.await?;
@@ -127,7 +152,5 @@ async fn observe(
         Ok(Err(error)) => format!("failed: {error}"),
         Err(_) => format!("not yet after {} s: {then}", PATIENCE.as_secs()),
     };
-    if let Some(last) = log.lock().back_mut() {
-        last.outcome = Some(outcome);
-    }
+    log.end(number, outcome);
 }

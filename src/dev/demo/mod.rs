@@ -1,39 +1,42 @@
-//! `ringmaster demo`: the Website example with many objects on the local API server, to look at and to play with.
+//! `ringmaster demo`: the Website example with many objects and several members on the local API server, to look at and
+//! to play with.
 //!
 //! ```text
 //!   scene      the objects and the webhook; language: what that is written in
-//!   changes    what happens to them
-//!   figures    what the engine's metrics say
-//!   view       what is shown
+//!   cast       the members, which are processes
+//!   relay      between them and the webhook: it notes each call in the record, which says what must not happen
+//!   ownership  who has which shard, by the table
+//!   load       titles change all the time; changes: what else happens to objects
+//!   story      a member more, one less, one killed
+//!   eye        who looks; view: what is shown; screen, keys: the terminal
 //! ```
 //!
-//! Never measures from within: it sees what anybody sees, objects and `/metrics`.
+//! Never measures from within a member: it sees what anybody sees, objects, calls and processes.
 
+mod cast;
 mod changes;
-mod figures;
+mod eye;
+mod keys;
 mod language;
+mod load;
+mod ownership;
+mod record;
+mod relay;
 mod scene;
+mod screen;
+mod story;
 mod view;
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use console::{Term, style, truncate_str};
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use console::style;
 use parking_lot::Mutex;
-use ringmaster_engine::Engine;
-use ringmaster_engine::config::{Flags, Place as RunPlace, Settings};
 use serde_json::Value;
-use tokio::time::Instant;
-use tokio_util::bytes::Bytes;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::guardian::Guardian;
@@ -43,40 +46,47 @@ use crate::objects::{self, Objects};
 use crate::print::Printer;
 use crate::session;
 use crate::{Stop, quoted};
+use cast::Cast;
 use changes::Log;
-use figures::Figures;
+use eye::Eye;
 pub use language::Language;
-use view::{NEW, View, short};
+use load::Wishes;
+use ownership::Ownership;
+use record::Record;
+use relay::Relay;
+use story::{Act, Director, Outcome};
+use view::{View, short};
 
 /// Fewest and most Websites of a demo.
 pub const WEBSITES: std::ops::RangeInclusive<usize> = 1..=5000;
 /// Shortest and longest time that a demo may have to get ready.
 pub const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
+/// Fewest and most members that it starts with.
+pub const MEMBERS: std::ops::RangeInclusive<usize> = 1..=5;
+
 /// How often everything is looked at and drawn.
 const LOOK: Duration = Duration::from_millis(250);
-/// Looks that "lately" is made of.
-const LATELY: usize = 20;
-/// Time between two lines without a terminal.
-const LINE: Duration = Duration::from_secs(5);
-/// How often that is tried.
+/// How often it is looked whether the webhook listens.
 const HOOK_LOOK: Duration = Duration::from_millis(20);
-/// Syncs at once: as many as one process answers without a queue of its own.
-const WORKERS: usize = 8;
-/// An answer of `/metrics` within this time, or none.
-const SCRAPE: Duration = Duration::from_secs(2);
 /// Lines of the webhook's that are kept for a reason.
 const HOOK_LINES: usize = 5;
+/// Acts of somebody's keys that wait to be played.
+const MAX_ACTS: usize = 4;
+/// How long the last changes may take to show.
+const SHOWN: Duration = Duration::from_secs(15);
 
 /// What `ringmaster demo` was asked for.
 #[derive(Debug)]
 pub struct Options {
-    /// Ends once all Websites are ready.
+    /// Plays the story once, and ends.
     pub once: bool,
-    /// How long that may take.
+    /// How long the Websites may take until all are ready.
     pub timeout: Duration,
     /// How many: see [`WEBSITES`].
     pub websites: usize,
+    /// How many members to start with: see [`MEMBERS`].
+    pub members: usize,
     /// Where the API server listens.
     pub listen: SocketAddr,
     /// Where the kubeconfig is written.
@@ -97,12 +107,6 @@ pub enum Error {
     /// The CRDs.
     #[error(transparent)]
     Session(#[from] session::Error),
-    /// The engine.
-    #[error(transparent)]
-    Engine(#[from] ringmaster_engine::Error),
-    /// Its settings.
-    #[error(transparent)]
-    Settings(#[from] ringmaster_engine::config::Error),
     /// The example.
     #[error(transparent)]
     Scene(#[from] scene::Error),
@@ -127,9 +131,18 @@ pub enum Error {
         /// Its last lines, each behind a line break.
         said: String,
     },
+    /// A member can't be started.
+    #[error("starting a member")]
+    Member(#[source] std::io::Error),
+    /// A member ended that nobody asked to.
+    #[error("a member that nobody had asked to: {0}")]
+    Deserted(String),
     /// Not all became ready in time.
     #[error("{0}")]
     NotReady(String),
+    /// Something happened that must not.
+    #[error("{0}")]
+    Proof(String),
 }
 
 impl From<objects::Error> for Error {
@@ -150,17 +163,20 @@ impl Options {
         if !TIMEOUTS.contains(&self.timeout) {
             return Err(format!("--timeout {}: give {shortest} to {longest} seconds", self.timeout.as_secs()));
         }
-        if WEBSITES.contains(&self.websites) {
-            return Ok(());
+        for (flag, value, range) in [("websites", self.websites, WEBSITES), ("members", self.members, MEMBERS)] {
+            if !range.contains(&value) {
+                return Err(format!("--{flag} {value}: give {} to {}", range.start(), range.end()));
+            }
         }
-        Err(format!("--websites {}: give {} to {}", self.websites, WEBSITES.start(), WEBSITES.end()))
+        Ok(())
     }
 }
 
-/// Runs until it shall stop, or with [`Options::once`] until all Websites are ready.
+/// Runs until it shall stop, or with [`Options::once`] until the story is over.
 ///
 /// # Errors
-/// If something can't start; with [`Options::once`], if not all become ready in time.
+/// If something can't start; with [`Options::once`], if not all Websites become ready in time, an object was served by two
+/// at a time, or a change was forgotten.
 pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
     runs(options.hook).await?;
     let folder = tempfile::Builder::new().prefix("ringmaster-demo-").tempdir().map_err(Error::Place)?;
@@ -170,7 +186,11 @@ pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
         objects: Objects::new(local.client()),
         folder: folder.path().to_owned(),
         hook_lines: Arc::default(),
-        log: Log::default(),
+        record: Arc::default(),
+        ownership: Arc::default(),
+        wishes: Arc::default(),
+        acts: Log::default(),
+        changes: Log::default(),
         printer: Printer::start(),
         tasks: TaskTracker::new(),
         tasks_stop: Stop { now: stop.now.clone(), ..Stop::default() },
@@ -207,7 +227,13 @@ struct Stage {
     objects: Objects,
     folder: PathBuf,
     hook_lines: Arc<Mutex<VecDeque<String>>>,
-    log: Log,
+    record: Arc<Mutex<Record>>,
+    ownership: Arc<Mutex<Ownership>>,
+    wishes: Arc<Mutex<Wishes>>,
+    /// What the story did.
+    acts: Log,
+    /// What else happened.
+    changes: Log,
     printer: Printer,
     tasks: TaskTracker,
     tasks_stop: Stop,
@@ -215,47 +241,44 @@ struct Stage {
 
 impl Stage {
     async fn run(&self, options: &Options, local: &Local, stop: &Stop) -> Result<(), Error> {
-        let engine = tokio::select! {
-            engine = self.prepare(options.hook, local) => engine?,
+        let guardian = Arc::new(Guardian::start().map_err(Error::Place)?);
+        let relay = tokio::select! {
+            relay = self.prepare(options.hook, &guardian) => relay?,
             () = stop.gently.cancelled() => return Ok(()),
         };
-        let metrics = engine.metrics_address();
-        let engine_stop = CancellationToken::new();
-        let mut running = std::pin::pin!(engine.run(engine_stop.clone()));
+        let cast = Cast::new(local.kubeconfig(), relay.address(), &guardian, &self.ownership).map_err(Error::Member)?;
         let shown = tokio::select! {
-            ended = &mut running => return Ok(ended?),
-            shown = self.show(options, local, metrics) => shown.map(Some),
+            shown = self.show(options, local, &cast) => shown.map(Some),
             () = stop.gently.cancelled() => Ok(None),
         };
-        engine_stop.cancel();
-        tokio::select! {
-            ended = running => ended?,
-            () = stop.now.cancelled() => {}
-        }
+        cast.end(stop).await;
         if let Some(summary) = shown? {
             self.printer.line(&summary);
         }
         Ok(())
     }
 
-    /// Everything but the engine's run.
-    async fn prepare(&self, language: Language, local: &Local) -> Result<Engine, Error> {
+    /// Everything but the members.
+    async fn prepare(&self, language: Language, guardian: &Arc<Guardian>) -> Result<Relay, Error> {
         session::crds(&self.objects).await?;
         scene::set(&self.objects).await?;
         scene::pass_themes(&self.objects, &self.folder).await?;
         let port = free_port().map_err(Error::Place)?;
         let command = scene::write_hook(language, &self.folder, port)?;
-        let guardian = Arc::new(Guardian::start().map_err(Error::Place)?);
-        let hook = Hook::new(("hook", &command), &self.folder, self.listener(), &guardian, &Arc::default());
+        let hook = Hook::new(("hook", &command), &self.folder, self.listener(), guardian, &Arc::default());
         self.tasks.spawn(hook.run(self.tasks_stop.clone()));
         self.tasks.spawn(self.pass_themes());
         self.hook_listens(language, port).await?;
-
-        let resolve = format!("{}=127.0.0.1:{port}", scene::HOOK_HOST);
-        let workers = Some(WORKERS.to_string());
-        let flags = Flags { hook_resolve: Some(vec![resolve]), workers, ..Flags::default() };
-        let settings = Settings::load(flags, std::iter::empty(), RunPlace::Dev)?;
-        Ok(Engine::with(settings, local.connection()).await?)
+        let (stop, ownership) = (self.tasks_stop.gently.clone(), Arc::clone(&self.ownership));
+        let follow = ownership::follow(self.objects.clone(), ownership);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = follow => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        let webhook = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Relay::start(webhook, Arc::clone(&self.record)).await.map_err(Error::Place)
     }
 
     /// The webhook says so itself: something else may have taken the port.
@@ -298,243 +321,171 @@ impl Stage {
         }
     }
 
-    /// Makes the Websites and shows them: until all are ready, with a summary then; or for ever, and changes them.
-    async fn show(&self, options: &Options, local: &Local, metrics: Option<SocketAddr>) -> Result<String, Error> {
-        let mut eye = Eye {
-            stage: self,
-            wanted: options.websites,
-            metrics,
-            client: Client::builder(TokioExecutor::new()).build_http(),
-            start: Instant::now(),
-            looks: VecDeque::new(),
-            last_error: None,
-            wrong: None,
-            warned: 0,
+    /// Starts the members, makes the Websites and shows what happens: until the story is over, with a summary then; or
+    /// for ever.
+    async fn show(&self, options: &Options, local: &Local, cast: &Cast) -> Result<String, Error> {
+        let director = Director::new(self, cast);
+        let mut eye = Eye::new(self, cast, options.websites);
+        let begun = async {
+            director.begin(options.members).await?;
+            Ok(scene::populate(&self.objects, options.websites).await?)
         };
-        let populated = async { Ok(scene::populate(&self.objects, options.websites).await?) };
         if options.once {
-            let ((), summary) = tokio::try_join!(populated, eye.until_ready(options.timeout))?;
-            return Ok(summary);
+            let ((), ready) = tokio::try_join!(begun, eye.until_ready(options.timeout))?;
+            return self.once(&director, &mut eye, options, &ready).await;
         }
-        let introduction = introduction(local, options.websites, options.hook);
-        let changed = async {
-            populated.await?;
-            changes::run(&self.objects, options.websites, &self.log).await;
-            Ok(())
+        let introduction = introduction(local, options);
+        let (sender, keys) = mpsc::channel(MAX_ACTS);
+        let played = async {
+            begun.await?;
+            let objects = &self.objects;
+            tokio::select! {
+                () = load::run(objects, options.websites, &self.wishes) => Ok(()),
+                () = changes::run(objects, options.websites, &self.wishes, &self.changes) => Ok(()),
+                played = director.run(options.members, keys) => played,
+            }
         };
-        let seen = async { if options.live { eye.draw(&introduction).await } else { eye.print(&introduction).await } };
-        let ((), last) = tokio::try_join!(changed, seen)?;
-        Ok(last)
-    }
-}
-
-/// Who looks at it.
-struct Eye<'a> {
-    stage: &'a Stage,
-    wanted: usize,
-    metrics: Option<SocketAddr>,
-    client: Client<HttpConnector, Empty<Bytes>>,
-    start: Instant,
-    /// The last [`LATELY`] figures.
-    looks: VecDeque<(Instant, Figures)>,
-    last_error: Option<(String, String)>,
-    /// What was wrong with a Website at the last look.
-    wrong: Option<String>,
-    /// The newest warning that was seen.
-    warned: u64,
-}
-
-impl Eye<'_> {
-    async fn look(&mut self) -> Result<View, Error> {
-        let mut view = View { elapsed: self.start.elapsed(), wanted: self.wanted, ..View::default() };
-        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
-        let mut wrong = None;
-        for website in self.stage.objects.list(&scene::websites()).await? {
-            let phase = website["status"]["phase"].as_str().unwrap_or(NEW);
-            *view.phases.entry(phase.to_owned()).or_default() += 1;
-            if phase == "Error" {
-                let (name, message) = (text(&website["metadata"]["name"]), text(&website["status"]["message"]));
-                wrong.get_or_insert_with(|| format!("{name}: {message}"));
+        let seen = async {
+            if options.live {
+                return eye.draw(&introduction, sender).await;
             }
-        }
-        #[expect(clippy::disallowed_methods, reason = "for people")]
-        let now = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
-        if wrong.is_some() && wrong != self.wrong {
-            self.last_error = wrong.clone().map(|wrong| (now.clone(), wrong));
-        }
-        self.wrong = wrong;
-        if let Some(warning) = self.warning().await? {
-            self.last_error = Some((now, warning));
-        }
-        view.last_error.clone_from(&self.last_error);
-        let now = Instant::now();
-        view.total = self.scrape().await.unwrap_or_default();
-        let (then, before) = self.looks.front().cloned().unwrap_or_else(|| (self.start, Figures::default()));
-        view.recent = (view.total.since(&before), now - then);
-        self.looks.push_back((now, view.total.clone()));
-        if self.looks.len() > LATELY {
-            self.looks.pop_front();
-        }
-        view.changes.clone_from(&self.stage.log.lock());
-        Ok(view)
+            self.printer.line(&introduction);
+            eye.print().await
+        };
+        tokio::try_join!(played, seen)?;
+        Ok(String::new())
     }
 
-    /// The newest warning about a Website, if it came since the last look.
-    async fn warning(&mut self) -> Result<Option<String>, Error> {
-        let path = format!("/api/v1/namespaces/{}/events?fieldSelector=type%3DWarning", scene::NAMESPACE);
-        let events = self.stage.objects.list(&path).await?;
-        let version = |event: &Value| event["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
-        let newest = events.into_iter().filter_map(|event| Some((version(&event)?, event))).max_by_key(|(v, _)| *v);
-        let Some((version, event)) = newest.filter(|(version, _)| *version > self.warned) else { return Ok(None) };
-        self.warned = version;
-        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
-        Ok(Some(format!("{}: {}", text(&event["involvedObject"]["name"]), text(&event["message"]))))
-    }
-
-    async fn scrape(&self) -> Option<Figures> {
-        let uri = format!("http://{}/metrics", self.metrics?).parse().ok()?;
-        let text = async { self.client.get(uri).await.ok()?.into_body().collect().await.ok() };
-        let text = tokio::time::timeout(SCRAPE, text).await.ok()??.to_bytes();
-        Some(Figures::parse(std::str::from_utf8(&text).ok()?))
-    }
-
-    async fn until_ready(&mut self, timeout: Duration) -> Result<String, Error> {
-        let mut told = Instant::now();
-        loop {
-            let view = self.look().await?;
-            if view.is_ready() {
-                return Ok(summary(&view));
+    /// The story once, while titles change; and whether all went as it must.
+    async fn once(
+        &self,
+        director: &Director<'_>,
+        eye: &mut Eye<'_>,
+        options: &Options,
+        ready: &View,
+    ) -> Result<String, Error> {
+        let Options { websites, members, .. } = options;
+        let ready = format!("{websites} of {websites} Websites ready after {:.1} s", ready.elapsed.as_secs_f64());
+        self.printer.line(&format!("{ready}, by {members} members"));
+        let story = async {
+            if director.even().await.is_none() {
+                return Err(Error::Proof(format!("{members} members don't come to share the shards evenly")));
             }
-            if view.elapsed >= timeout {
-                return Err(Error::NotReady(self.reason(&view)));
+            director.once().await
+        };
+        let busy = async {
+            load::run(&self.objects, *websites, &self.wishes).await;
+            // It goes on for longer than anybody waits.
+            std::future::pending::<()>().await;
+        };
+        let outcomes = tokio::select! {
+            outcomes = story => outcomes?,
+            seen = eye.print() => return seen.map(|()| String::new()),
+            () = busy => return Ok(String::new()),
+        };
+        self.is_as_it_must(&outcomes).await?;
+        director.is_complete()?;
+        let view = eye.last().await?;
+        Ok(summary(&ready, &view, &outcomes))
+    }
+
+    /// Whether nothing was served twice at a time, or forgotten.
+    async fn is_as_it_must(&self, outcomes: &[(Act, Outcome)]) -> Result<(), Error> {
+        let wanted = self.wishes.lock().snapshot();
+        let mut forgotten = story::still_forgotten(&self.objects, &wanted).await;
+        forgotten.extend(outcomes.iter().flat_map(|(_, outcome)| outcome.forgotten.iter().cloned()));
+        forgotten.extend(self.unshown().await?);
+        forgotten.sort();
+        forgotten.dedup();
+        let (wrong, violations) = {
+            let record = self.record.lock();
+            (record.wrong(), record.violations().join("\n  "))
+        };
+        if wrong > 0 {
+            return Err(Error::Proof(format!("{wrong} hook calls must not have been:\n  {violations}")));
+        }
+        if !forgotten.is_empty() {
+            let (count, names) = (forgotten.len(), forgotten.join(", "));
+            return Err(Error::Proof(format!("{count} Websites don't show their last change: {names}")));
+        }
+        match outcomes.iter().find(|(_, outcome)| outcome.late) {
+            Some((act, outcome)) => {
+                let act = match act {
+                    Act::More => "a member that started has no even share",
+                    Act::Fewer => "a member that was asked to leave is still there, or its shards are",
+                    Act::Kill => "the shards of a member that was killed are still its own",
+                };
+                Err(Error::Proof(format!("{act} after {:.0} s", outcome.took.as_secs_f64())))
             }
-            if told.elapsed() >= LINE {
-                self.stage.printer.line(&view.line());
-                told = Instant::now();
-            }
-            tokio::time::sleep(LOOK).await;
+            None => Ok(()),
         }
     }
 
-    fn reason(&self, view: &View) -> String {
-        let mut reason = format!(
-            "{} of {} Websites ready after {:.0} s ({})",
-            view.count("Ready"),
-            view.wanted,
-            view.elapsed.as_secs_f64(),
-            view.phases_text()
-        );
-        if let Some((_, error)) = &view.last_error {
-            reason.push_str(&format!("; last error: {error}"));
-        }
-        let said = self.stage.said();
-        if !said.is_empty() {
-            reason.push_str(&format!("; the webhook's last lines:{said}"));
-        }
-        reason
-    }
-
-    /// On a screen of its own, which goes away at the end; what was last on it stays.
-    async fn draw(&mut self, introduction: &str) -> Result<String, Error> {
-        let screen = Screen::open(&self.stage.printer, introduction);
-        let term = Term::stdout();
-        loop {
-            let view = self.look().await?;
-            let (rows, columns) = term.size();
-            screen.draw(&view, usize::from(rows), usize::from(columns));
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    async fn print(&mut self, introduction: &str) -> Result<String, Error> {
-        let printer = self.stage.printer.clone();
-        printer.line(introduction);
-        let (mut told, mut last, mut phases) = (None::<Instant>, 0, String::new());
-        loop {
-            let view = self.look().await?;
-            let done = view.changes.iter().filter(|change| change.outcome.is_some());
-            for change in done.skip_while(|change| change.number <= last).collect::<Vec<_>>() {
-                last = change.number;
-                printer.line(&change.line());
+    /// The Websites whose page hasn't the title that was asked for last.
+    async fn unshown(&self) -> Result<Vec<String>, Error> {
+        let titles = self.wishes.lock().titles();
+        let look = async || {
+            let pages = self.objects.list(&scene::pages()).await?;
+            let shown: HashMap<&str, &str> = pages.iter().filter_map(page).collect();
+            let wrong = |(name, title): &(&String, &String)| {
+                shown.get(name.as_str()).is_none_or(|html| !html.contains(title.as_str()))
+            };
+            Ok::<_, Error>(titles.iter().filter(wrong).map(|(name, _)| name.clone()).collect::<Vec<_>>())
+        };
+        let wait = async {
+            while !look().await?.is_empty() {
+                tokio::time::sleep(LOOK).await;
             }
-            let news = phases != view.phases_text();
-            if news || told.is_none_or(|told| told.elapsed() >= LINE) {
-                phases = view.phases_text();
-                printer.line(&view.line());
-                told = Some(Instant::now());
-            }
-            tokio::time::sleep(LOOK).await;
+            Ok(Vec::new())
+        };
+        match tokio::time::timeout(SHOWN, wait).await {
+            Ok(shown) => shown,
+            Err(_) => look().await,
         }
     }
 }
 
-/// The terminal's other screen, without a cursor, until it is dropped.
-struct Screen<'a> {
-    printer: &'a Printer,
-    introduction: &'a str,
-    last: RefCell<Vec<String>>,
+/// A page by its name.
+fn page(object: &Value) -> Option<(&str, &str)> {
+    Some((object["metadata"]["name"].as_str()?, object["data"]["index.html"].as_str()?))
 }
 
-impl<'a> Screen<'a> {
-    fn open(printer: &'a Printer, introduction: &'a str) -> Self {
-        printer.text("\x1b[?1049h\x1b[?25l".to_owned());
-        Self { printer, introduction, last: RefCell::default() }
-    }
-
-    /// Draws as much as there is room for: what changes is more than what doesn't.
-    fn draw(&self, view: &View, rows: usize, columns: usize) {
-        let lines = view.lines(columns);
-        let room = rows.saturating_sub(1);
-        let introduction = self.introduction.lines().map(str::to_owned).chain([String::new()]);
-        let all: Vec<String> = introduction.chain(lines.iter().cloned()).collect();
-        let shown = if all.len() <= room { &all } else { &lines };
-        let mut frame = "\x1b[H".to_owned();
-        for line in shown.iter().take(room) {
-            frame.push_str(&truncate_str(line, columns.saturating_sub(1), "…"));
-            frame.push_str("\x1b[K\r\n");
-        }
-        frame.push_str("\x1b[J");
-        self.printer.text(frame);
-        *self.last.borrow_mut() = lines;
-    }
-}
-
-impl Drop for Screen<'_> {
-    fn drop(&mut self) {
-        self.printer.text("\x1b[?25h\x1b[?1049l".to_owned());
-        self.printer.line(&format!("{}\n{}", self.introduction, self.last.borrow().join("\n")));
-    }
-}
-
-fn summary(view: &View) -> String {
-    let hook = match (view.total.hook_quantile(0.5), view.total.hook_quantile(0.99)) {
+fn summary(ready: &str, view: &View, outcomes: &[(Act, Outcome); 3]) -> String {
+    let latency = match (view.total.percentile(50), view.total.percentile(99)) {
         (Some(p50), Some(p99)) => format!("p50 {}, p99 {}", short(p50), short(p99)),
         _ => "no latency known".to_owned(),
     };
-    format!(
-        "{} of {} Websites ready after {:.1} s\n  hook   {} calls over HTTP, {hook}, {} failed\n  API    {} writes",
-        view.count("Ready"),
-        view.wanted,
-        view.elapsed.as_secs_f64(),
-        view.total.answered,
-        view.total.failed,
-        view.total.writes,
-    )
+    let [(_, more), (_, fewer), (_, killed)] = outcomes;
+    let (made, _, _, longest) = view.wishes;
+    let (calls, failed) = (view.total.answered, view.total.failed);
+    let gap = |outcome: &Outcome| {
+        format!("{} shards moved, each up to {} without an owner", outcome.moved, short(outcome.longest))
+    };
+    let lines = [
+        format!("{ready}; {made} changes since, all served, within {}", short(longest)),
+        format!("hook      {calls} calls over HTTP, {latency}, {failed} failed; never two at a time for one Website"),
+        format!("one more  after {}: {}", short(more.took), gap(more)),
+        format!("one less  after {}: {}", short(fewer.took), gap(fewer)),
+        format!("killed    after {}: {}; 0 objects forgotten", short(killed.took), gap(killed)),
+    ];
+    lines.join("\n  ")
 }
 
-fn introduction(local: &Local, websites: usize, language: Language) -> String {
+fn introduction(local: &Local, options: &Options) -> String {
+    let Options { websites, members, hook, .. } = options;
     let (namespace, site) = (scene::NAMESPACE, scene::name(0));
     let lines = [
-        format!("kubectl get rcc,websites -n {namespace}"),
+        format!("kubectl get rcc,websites -n {namespace}; kubectl get shardtables"),
+        "kubectl -n ringmaster-system get leases -l ringmaster.dev/member".to_owned(),
         format!("kubectl get configmap,service,deployment {site} -n {namespace}"),
         format!("kubectl patch website {site} -n {namespace} --type merge -p '{{\"spec\":{{\"title\":\"Mine\"}}}}'"),
         format!("kubectl delete deployment {site} -n {namespace}"),
         format!("kubectl patch theme {} --type merge -p '{{\"spec\":{{\"color\":\"gold\"}}}}'", scene::FICKLE),
     ];
     format!(
-        "{}: {websites} Websites, each with a ConfigMap, a Service and a Deployment, by a webhook in {}.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\nCtrl-C ends it.",
+        "{}: {websites} Websites, each with three children, by a webhook in {} and {members} members.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\nCtrl-C ends it.",
         style("Ringmaster demo").bold(),
-        language.name(),
+        hook.name(),
         quoted(local.kubeconfig()),
         lines.join("\n  "),
     )

@@ -64,6 +64,11 @@ pub(crate) fn themes() -> String {
     format!("{GROUP}/themes")
 }
 
+/// Path of the Websites' ConfigMaps, which hold their pages.
+pub(crate) fn pages() -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/configmaps")
+}
+
 /// Path of a child; `kind` is `configmaps`, `services` or `deployments`.
 pub(crate) fn child(kind: &str, name: &str) -> String {
     let root = if kind == "deployments" { "/apis/apps/v1" } else { "/api/v1" };
@@ -105,7 +110,7 @@ pub(crate) async fn pass_themes(objects: &Objects, folder: &Path) -> Result<(), 
     written.map_err(|source| Error::Write { path, source })
 }
 
-/// Kinds, themes, the controller.
+/// Kinds, themes, the controller, which is sharded.
 pub(crate) async fn set(objects: &Objects) -> Result<(), Error> {
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     objects.apply(&namespace).await?;
@@ -114,6 +119,8 @@ pub(crate) async fn set(objects: &Objects) -> Result<(), Error> {
     }
     for mut controller in documents(CONTROLLER)? {
         controller["spec"]["resyncPeriodSeconds"] = RESYNC_SECONDS.into();
+        // Divided among all members.
+        controller["spec"]["sharding"] = json!({});
         objects.apply(&controller).await?;
     }
     Ok(())

@@ -7,10 +7,16 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, truncate_str};
 
-use super::figures::Figures;
+use super::ownership::SHARDS;
+use super::record::Calls;
 
-/// Changes that are shown.
-pub(crate) const SHOWN_CHANGES: usize = 6;
+/// Changes that are shown, and acts of the story.
+const SHOWN_CHANGES: usize = 2;
+const SHOWN_ACTS: usize = 4;
+/// Columns of the map of shards: in four lines of 64 it is a square to the eye.
+const MAP: usize = 64;
+/// Columns that what was done takes at most, before what followed.
+const WHAT: usize = 46;
 /// Columns of the bar.
 const BAR: usize = 30;
 /// Phases in the order of the bar, with their colours; a Website without one comes last.
@@ -38,6 +44,43 @@ impl Change {
     }
 }
 
+/// A member at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Its name, of which the number is a part.
+    pub(crate) name: String,
+    /// `live` and the like.
+    pub(crate) state: &'static str,
+    /// Its process, if it runs.
+    pub(crate) pid: Option<u32>,
+    /// Shards that it has, and how many of them it hands over.
+    pub(crate) shards: (usize, usize),
+    /// Hook calls over the last seconds.
+    pub(crate) calls: u64,
+    /// In memory.
+    pub(crate) rss_bytes: Option<u64>,
+}
+
+/// Who has a shard: a member by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cell {
+    /// It works on it.
+    Owned(usize),
+    /// It hands it over.
+    Moving(usize),
+    /// Nobody that runs.
+    Nobody,
+}
+
+/// Shards that moved, and the longest that one of them had nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gaps {
+    /// How many.
+    pub(crate) count: usize,
+    /// The longest.
+    pub(crate) longest: Duration,
+}
+
 /// Everything at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
@@ -48,13 +91,29 @@ pub(crate) struct View {
     /// Websites by phase.
     pub(crate) phases: BTreeMap<String, usize>,
     /// Since the start.
-    pub(crate) total: Figures,
+    pub(crate) total: Calls,
     /// Over the last seconds, and how long that is.
-    pub(crate) recent: (Figures, Duration),
+    pub(crate) recent: (Calls, Duration),
+    /// How often something happened that must not, and the first time.
+    pub(crate) wrong: (usize, Option<String>),
     /// When, and what.
     pub(crate) last_error: Option<(String, String)>,
+    /// Changes so far; those that don't show yet; for how long the first of these; and the longest that one took.
+    pub(crate) wishes: (u64, usize, Duration, Duration),
+    /// In the order of their numbers.
+    pub(crate) members: Vec<Row>,
+    /// By number; empty without a table.
+    pub(crate) shards: Vec<Cell>,
+    /// Handed over in order.
+    pub(crate) moved: Gaps,
+    /// Taken from members that had ended.
+    pub(crate) taken: Gaps,
     /// The newest last.
     pub(crate) changes: VecDeque<Change>,
+    /// The newest last.
+    pub(crate) acts: VecDeque<Change>,
+    /// What can be done.
+    pub(crate) hint: Option<&'static str>,
 }
 
 impl View {
@@ -80,7 +139,7 @@ impl View {
         let (recent, over) = &self.recent;
         let hook = match hook_text(recent) {
             text if text.is_empty() => String::new(),
-            text => format!("; hook {text}"),
+            text => format!(", {text}"),
         };
         let error = match &self.last_error {
             Some((time, text)) if self.count("Ready") < self.wanted => {
@@ -88,7 +147,14 @@ impl View {
             }
             _ => String::new(),
         };
-        format!("websites: {}; {} syncs/s{hook}{error}", self.phases_text(), rate(recent.syncs, *over))
+        let shards: Vec<String> = self.members.iter().map(|row| format!("{} {}", row.name, row.shards.0)).collect();
+        let shards = if shards.is_empty() { String::new() } else { format!("; shards: {}", shards.join(", ")) };
+        format!(
+            "websites: {}; {} hook calls/s{hook}{shards}{}{error}",
+            self.phases_text(),
+            rate(recent.begun(), *over),
+            self.wrong_text().map(|text| format!("; {text}")).unwrap_or_default(),
+        )
     }
 
     /// The whole screen, each line at most `width` columns.
@@ -96,17 +162,28 @@ impl View {
         let (recent, over) = &self.recent;
         let bold = Style::new().bold();
         let row = |name: &str, text: String| format!("  {} {text}", bold.apply_to(format!("{name:<11}")));
+        let (made, waiting, first, longest) = self.wishes;
+        let hook = match hook_text(recent) {
+            text if text.is_empty() => String::new(),
+            text => format!(", {text}"),
+        };
+        let calls = self
+            .wrong_text()
+            .map(|text| Style::new().red().bold().apply_to(text).to_string())
+            .unwrap_or_else(|| "never two at once".to_owned());
+        let gaps = |gaps: &Gaps| format!("{} (up to {})", gaps.count, short(gaps.longest));
         let mut lines = vec![
             row("websites", format!("{}  {}", self.bar(), self.phases_text())),
-            row("syncs", format!("{}/s, {} since the start", rate(recent.syncs, *over), self.total.syncs)),
+            row("hook", format!("{} calls/s{hook}; {calls}", rate(recent.begun(), *over))),
             row(
-                "hook",
-                match hook_text(recent) {
-                    text if text.is_empty() => "no calls lately".to_owned(),
-                    text => text,
-                },
+                "changes",
+                format!(
+                    "{made} titles; {waiting} not served yet ({}), the slowest took {}",
+                    short(first),
+                    short(longest)
+                ),
             ),
-            row("API writes", format!("{}/s, {} since the start", rate(recent.writes, *over), self.total.writes)),
+            row("gaps", format!("shards handed over: {}, lost: {}", gaps(&self.moved), gaps(&self.taken))),
             row(
                 "last error",
                 match &self.last_error {
@@ -116,13 +193,38 @@ impl View {
             ),
             String::new(),
         ];
-        let newest = self.changes.len().saturating_sub(SHOWN_CHANGES);
-        for change in self.changes.iter().skip(newest) {
-            let outcome = change.outcome.as_deref().unwrap_or("...");
-            let space = 46usize.saturating_sub(measure_text_width(&change.what));
-            lines.push(format!("  {}  {}{:space$} {outcome}", change.time, change.what, ""));
+        lines.extend(self.members.iter().map(|member| member.line(*over)));
+        lines.push(self.hint.map(|hint| format!("  {}", Style::new().dim().apply_to(hint))).unwrap_or_default());
+        if !self.shards.is_empty() {
+            lines.extend(self.map());
+            lines.push(String::new());
         }
+        lines.extend(newest(&self.acts, SHOWN_ACTS));
+        lines.extend(newest(&self.changes, SHOWN_CHANGES));
         lines.into_iter().map(|line| truncate_str(&line, width.saturating_sub(1), "…").into_owned()).collect()
+    }
+
+    /// What must not happen, if it did.
+    fn wrong_text(&self) -> Option<String> {
+        let (count, first) = &self.wrong;
+        let first = first.as_ref().filter(|_| *count > 0)?;
+        Some(format!("WRONG {count} times, first: {}", plain(first)))
+    }
+
+    /// A digit for each shard: that of its owner, in the owner's colour.
+    fn map(&self) -> Vec<String> {
+        let digit = |number: usize| char::from_digit(u32::try_from(number % 10).unwrap_or(0), 10).unwrap_or(' ');
+        let draw = |cell: &Cell| match cell {
+            Cell::Owned(number) => colour(*number).apply_to(digit(*number)).to_string(),
+            Cell::Moving(number) => colour(*number).reverse().apply_to(digit(*number)).to_string(),
+            Cell::Nobody => Style::new().red().bold().apply_to('.').to_string(),
+        };
+        let lines = self.shards.chunks(MAP).enumerate().map(|(index, cells)| {
+            let cells: String = cells.iter().map(draw).collect();
+            let name = if index == 0 { "shards" } else { "" };
+            format!("  {} {cells}", Style::new().bold().apply_to(format!("{name:<11}")))
+        });
+        lines.take(SHARDS.div_ceil(MAP)).collect()
     }
 
     fn bar(&self) -> String {
@@ -138,15 +240,62 @@ impl View {
     }
 }
 
+impl Row {
+    fn line(&self, over: Duration) -> String {
+        let number = self.name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        let (owned, moving) = self.shards;
+        let moving = if moving > 0 { format!("{moving} moving") } else { String::new() };
+        let state = match self.state {
+            "live" => Style::new().green(),
+            "lost" => Style::new().red().bold(),
+            _ => Style::new().yellow(),
+        };
+        let pid = self.pid.map_or_else(String::new, |pid| format!("pid {pid}"));
+        let rss = self.rss_bytes.map_or_else(String::new, |bytes| format!("{} MiB", bytes >> 20));
+        let line = format!(
+            "  {} {} {owned:>3} shards {moving:<10} {:>6} calls/s {rss:>7} {pid}",
+            colour(number).bold().apply_to(format!("{:<11}", self.name)),
+            state.apply_to(format!("{:<8}", self.state)),
+            rate(self.calls, over),
+        );
+        line.trim_end().to_owned()
+    }
+}
+
+/// That of a member.
+fn colour(number: usize) -> Style {
+    let style = Style::new();
+    match number % 6 {
+        1 => style.green(),
+        2 => style.cyan(),
+        3 => style.yellow(),
+        4 => style.magenta(),
+        5 => style.blue(),
+        _ => style.white(),
+    }
+}
+
+/// The last of a log, with what followed in a column of its own.
+fn newest(log: &VecDeque<Change>, most: usize) -> Vec<String> {
+    let shown = || log.iter().skip(log.len().saturating_sub(most));
+    let column = shown().map(|change| measure_text_width(&change.what)).max().unwrap_or(0).min(WHAT);
+    let line = |change: &Change| {
+        let outcome = change.outcome.as_deref().unwrap_or("...");
+        let space = column.saturating_sub(measure_text_width(&change.what));
+        format!("  {}  {}{:space$}  {outcome}", change.time, change.what, "")
+    };
+    shown().map(line).collect()
+}
+
 /// A message on one line, without what a terminal would take for an order.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Calls, latency and failures; empty without calls.
-fn hook_text(figures: &Figures) -> String {
-    let failed = if figures.failed > 0 { format!(", {} calls failed", figures.failed) } else { String::new() };
-    match (figures.hook_quantile(0.5), figures.hook_quantile(0.99)) {
+/// Latency and failures; empty without calls.
+fn hook_text(calls: &Calls) -> String {
+    let failed = if calls.failed > 0 { format!(", {} failed", calls.failed) } else { String::new() };
+    match (calls.percentile(50), calls.percentile(99)) {
         (Some(p50), Some(p99)) => format!("p50 {}, p99 {}{failed}", short(p50), short(p99)),
         _ => failed.trim_start_matches(", ").to_owned(),
     }
@@ -178,13 +327,28 @@ mod tests {
 
     fn view() -> View {
         let phases = [("Ready", 150), ("Pending", 30), ("Error", 20)];
+        let log = |name: &str| {
+            let change =
+                |n| Change { number: n, time: "14:00:00".to_owned(), what: format!("{name} {n}"), outcome: None };
+            (0..9).map(change).collect()
+        };
+        let row = |number: usize, state, shards| Row {
+            name: format!("member-{number}"),
+            state,
+            pid: Some(1_234_567),
+            shards,
+            calls: 123,
+            rss_bytes: Some(123 << 20),
+        };
         View {
             wanted: 200,
             phases: phases.into_iter().map(|(phase, count)| (phase.to_owned(), count)).collect(),
+            recent: (Calls::default(), Duration::from_secs(4)),
             last_error: Some(("14:00:00".to_owned(), format!("a\nb\x1b[2J{}", "x".repeat(500)))),
-            changes: (0..9)
-                .map(|n| Change { number: n, time: "14:00:00".to_owned(), what: format!("change {n}"), outcome: None })
-                .collect(),
+            members: vec![row(1, "live", (128, 64)), row(2, "lost", (0, 0))],
+            shards: (0..256).map(|n| if n < 128 { Cell::Owned(1) } else { Cell::Nobody }).collect(),
+            changes: log("change"),
+            acts: log("act"),
             ..View::default()
         }
     }
@@ -195,9 +359,15 @@ mod tests {
         assert!(lines.iter().all(|line| measure_text_width(line) < 80), "{lines:#?}");
         let text = lines.join("\n");
         assert!(text.contains("Ready 150, Pending 30, Error 20"), "{text}");
-        assert!(!text.contains("change 2") && text.contains("change 3") && text.contains("change 8"), "{text}");
+        assert!(!text.contains("change 6") && text.contains("change 7") && text.contains("change 8"), "{text}");
+        assert!(!text.contains("act 4") && text.contains("act 5") && text.contains("act 8"), "{text}");
         assert_eq!(text.matches('█').count(), BAR);
         assert!(text.contains("a b [2Jx"), "{text}");
+        // The whole of a member fits, and each shard has its place.
+        assert!(text.contains("128 shards 64 moving    30.8 calls/s 123 MiB pid 1234567\n"), "{text}");
+        assert!(text.contains(&"1".repeat(MAP)) && text.contains(&".".repeat(MAP)), "{text}");
+        // It fits a small terminal, with four members more.
+        assert!(lines.len() + 4 <= 27, "{lines:#?}");
         // Colours take no columns.
         console::set_colors_enabled(true);
         let coloured = view().lines(80).join("\n");
@@ -219,9 +389,12 @@ mod tests {
     #[test]
     fn a_line_tells_without_a_terminal() {
         let mut view = view();
-        view.recent = (Figures::parse("controller_runtime_reconcile_total 100"), Duration::from_secs(4));
         view.last_error = Some(("14:00:00".to_owned(), "site-007: no".to_owned()));
-        let line = "websites: Ready 150, Pending 30, Error 20; 25.0 syncs/s; last error at 14:00:00: site-007: no";
+        view.recent.0.of.insert("member-1-abcde".to_owned(), 100);
+        let line = "websites: Ready 150, Pending 30, Error 20; 25.0 hook calls/s; shards: member-1 128, member-2 0; \
+                    last error at 14:00:00: site-007: no";
         assert_eq!(view.line(), line);
+        view.wrong = (2, Some("two calls".to_owned()));
+        assert!(view.line().contains("; WRONG 2 times, first: two calls; last"), "{}", view.line());
     }
 }

@@ -18,8 +18,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_ringmaster");
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/webhooks-examples/python/website");
 /// How long something may take that takes a moment.
 const SOON: Duration = Duration::from_secs(30);
-/// How long a round of the demo's changes may take; each is followed by a pause of 3 s.
-const ROUND: Duration = Duration::from_secs(90);
+/// How long a round of the demo's changes, and one of its story, may take; each change is followed by a pause of 3 s, each
+/// act by one of 8 s.
+const ROUND: Duration = Duration::from_secs(150);
 /// How long a command that ends by itself may take.
 const END: Duration = Duration::from_secs(150);
 /// How long everything may take to end.
@@ -37,10 +38,11 @@ pub(crate) fn cases() -> Vec<Case> {
         ),
         Case::alone("dev", "killed_leaves_no_webhook", killed_leaves_no_webhook),
         Case::alone("dev", "goes_on_without_a_reader", goes_on_without_a_reader),
-        Case::alone("demo", "once_ends_when_all_is_ready", once_ends_when_all_is_ready),
+        Case::alone("demo", "once_plays_the_story", once_plays_the_story),
         Case::alone("demo", "runs_the_webhook_in_go_too", runs_the_webhook_in_go_too).needs(components),
         Case::alone("demo", "once_fails_with_the_reason", once_fails_with_the_reason),
         Case::alone("demo", "goes_on_until_it_is_told", goes_on_until_it_is_told),
+        Case::alone("demo", "killed_leaves_no_member", killed_leaves_no_member),
     ]
 }
 
@@ -331,23 +333,60 @@ async fn goes_on_without_a_reader(scratch: Scratch) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn once_ends_when_all_is_ready(scratch: Scratch) -> anyhow::Result<()> {
+async fn once_plays_the_story(scratch: Scratch) -> anyhow::Result<()> {
     let (code, text) = run_with(&scratch, "once", &["demo", "--once"], None).await?;
     ensure!(code == Some(0), "exit {code:?}: {text}");
-    ensure!(text.contains("200 of 200 Websites ready after"), "{text}");
+    ensure!(text.contains("200 of 200 Websites ready after") && text.contains(" changes since, all served"), "{text}");
+    let summary = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("  ")?.strip_prefix(name)).map(str::trim);
+        line.with_context(|| format!("no {name:?} in {text}"))
+    };
     // Each Website needs two calls: one to make its children, one that sees them.
-    let calls: u64 = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("hook")?.trim().split(' ').next()?.parse().ok())
-        .with_context(|| text.clone())?;
-    ensure!(calls >= 400 && text.contains("calls over HTTP") && text.contains(", 0 failed"), "{text}");
+    let hook = summary("hook ")?;
+    let calls: u64 = hook.split(' ').next().unwrap_or_default().parse()?;
+    ensure!(calls >= 400 && hook.contains("calls over HTTP") && hook.contains(", 0 failed"), "{hook}");
+    // 3 members have 85 or 86 shards each, 4 have 64.
+    ensure!(summary("one more")?.contains(": 64 shards moved"), "{text}");
+    ensure!(summary("one less")?.contains(": 64 shards moved"), "{text}");
+    let killed = summary("killed")?;
+    ensure!(killed.contains(": 85 shards") || killed.contains(": 86 shards"), "{text}");
+    ensure!(killed.ends_with("; 0 objects forgotten"), "{text}");
     ensure!(!scratch.dir().join("ringmaster-demo.kubeconfig").exists(), "it left its kubeconfig behind");
+    ensure!(members(&scratch)?.is_empty(), "it left members behind");
     Ok(())
 }
 
+/// The processes of the members that the trial's demo started.
+fn members(scratch: &Scratch) -> anyhow::Result<Vec<String>> {
+    let kubeconfig = format!("kubeconfig={}", scratch.dir().join("ringmaster-demo.kubeconfig").display());
+    let found = Command::new("pgrep").args(["-f", &kubeconfig]).output()?;
+    Ok(String::from_utf8(found.stdout)?.lines().map(str::to_owned).collect())
+}
+
+async fn killed_leaves_no_member(scratch: Scratch) -> anyhow::Result<()> {
+    let mut demo = start(&scratch, "demo", &["demo", "--websites", "3", "--members", "2"])?;
+    let both = async || {
+        demo.check()?;
+        let (members, text) = (members(&scratch)?, printed(&demo)?);
+        ensure!(members.len() == 2 && text.contains("websites: Ready 3;"), "{members:?}: {text}");
+        Ok(())
+    };
+    scratch.wait("two members run", SOON, both).await?;
+    demo.kill()?;
+    let none = async || {
+        let members = members(&scratch)?;
+        ensure!(members.is_empty(), "{members:?}");
+        Ok(())
+    };
+    scratch.wait("they are gone", SOON, none).await
+}
+
 async fn runs_the_webhook_in_go_too(scratch: Scratch) -> anyhow::Result<()> {
-    let (code, text) = run_with(&scratch, "go", &["demo", "--once", "--hook", "go", "--websites", "20"], None).await?;
+    // One member: nobody is there to take over when it is killed but the one that replaces it.
+    let arguments = ["demo", "--once", "--hook", "go", "--websites", "20", "--members", "1"];
+    let (code, text) = run_with(&scratch, "go", &arguments, None).await?;
     ensure!(code == Some(0) && text.contains("20 of 20 Websites ready after"), "exit {code:?}: {text}");
+    ensure!(text.contains(": 256 shards moved") && text.contains("; 0 objects forgotten"), "{text}");
     Ok(())
 }
 
@@ -379,9 +418,15 @@ async fn goes_on_until_it_is_told(scratch: Scratch) -> anyhow::Result<()> {
         .wait("a round of changes", ROUND, async || {
             demo.check()?;
             let text = printed(&demo)?;
-            for outcome in
-                ["page updated after", "made again after", "its Websites say so after", "its Websites are ready after"]
-            {
+            for outcome in [
+                "page updated after",
+                "made again after",
+                "its Websites say so after",
+                "its Websites are ready after",
+                "member-4 starts: ",
+                " leaves: ",
+                " is killed: ",
+            ] {
                 ensure!(text.contains(outcome), "no {outcome:?} in {text}");
             }
             Ok(text)

@@ -1,0 +1,279 @@
+//! The story: a member more, one less, one killed and replaced; by itself, or by somebody's keys.
+//!
+//! Never ends an act before the table says what came of it, or patience is over.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::Instant;
+
+use super::cast::{Cast, MAX_MEMBERS, State};
+use super::changes::Log;
+use super::load::forgotten;
+use super::ownership::Move;
+use super::view::short;
+use super::{Error, Stage, scene};
+use crate::objects::Objects;
+
+/// How often it is looked whether an act is over.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long what follows an act may take: balance alone waits for 10 s of stillness.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long changes made while nobody had their shards may take to show, once somebody has.
+const SERVED: Duration = Duration::from_secs(15);
+/// Pause between two acts that come by themselves.
+const PAUSE: Duration = Duration::from_secs(8);
+/// A member that died is replaced after this: it shall be seen first how the others take over.
+const REPLACED: Duration = Duration::from_secs(8);
+
+/// What can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// A member more.
+    More,
+    /// One less, in order.
+    Fewer,
+    /// One is killed.
+    Kill,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Shards that moved.
+    pub(crate) moved: usize,
+    /// The longest that one of them had nobody.
+    pub(crate) longest: Duration,
+    /// How long all of it took.
+    pub(crate) took: Duration,
+    /// Websites whose change was made meanwhile and doesn't show.
+    pub(crate) forgotten: Vec<String>,
+    /// It isn't over when patience is.
+    pub(crate) late: bool,
+}
+
+/// A member that was started.
+struct Started {
+    name: String,
+    /// In the log.
+    number: usize,
+    at: Instant,
+    /// Moves before.
+    mark: u64,
+}
+
+/// Who makes things happen.
+pub(crate) struct Director<'a> {
+    stage: &'a Stage,
+    cast: &'a Cast,
+    log: &'a Log,
+}
+
+impl<'a> Director<'a> {
+    pub(crate) fn new(stage: &'a Stage, cast: &'a Cast) -> Self {
+        Self { stage, cast, log: &stage.acts }
+    }
+
+    /// The first members.
+    ///
+    /// # Errors
+    /// If one can't be started.
+    pub(crate) async fn begin(&self, members: usize) -> Result<(), Error> {
+        for _ in 0..members {
+            self.cast.start().await.map_err(Error::Member)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all members that run share all shards: how long that took; `None` if it doesn't come to that.
+    pub(crate) async fn even(&self) -> Option<Duration> {
+        let start = Instant::now();
+        let even = self.until(|| self.stage.ownership.lock().is_even(&self.cast.staying()));
+        even.await.then(|| start.elapsed())
+    }
+
+    /// All of it once: what came of a member more, one less, and one killed.
+    ///
+    /// # Errors
+    /// If a member can't be started.
+    pub(crate) async fn once(&self) -> Result<[(Act, Outcome); 3], Error> {
+        let more = self.share(self.start("starts").await?).await;
+        let fewer = self.fewer(self.anyone()).await;
+        let replaced = async {
+            tokio::time::sleep(REPLACED).await;
+            Ok::<_, Error>(self.share(self.start("replaces it").await?).await)
+        };
+        let killed = async { Ok(self.kill(self.anyone()).await) };
+        let (killed, _) = tokio::try_join!(killed, replaced)?;
+        Ok([(Act::More, more), (Act::Fewer, fewer), (Act::Kill, killed)])
+    }
+
+    /// One act after another: those of the keys, and until the first of them, those of the story. Never ends well.
+    ///
+    /// # Errors
+    /// If a member can't be started.
+    pub(crate) async fn run(&self, members: usize, mut keys: Receiver<Act>) -> Result<(), Error> {
+        let mut wanted = members;
+        let (mut story, mut alone, mut listens) = ([Act::More, Act::Fewer, Act::Kill].into_iter().cycle(), true, true);
+        let mut acts: FuturesUnordered<BoxFuture<'_, Outcome>> = FuturesUnordered::new();
+        let mut mourned = BTreeSet::new();
+        self.even().await;
+        let mut next = Instant::now() + PAUSE;
+        loop {
+            let act = tokio::select! {
+                key = keys.recv(), if listens => {
+                    listens = key.is_some();
+                    alone &= key.is_none();
+                    key
+                }
+                Some(_) = acts.next(), if !acts.is_empty() => {
+                    next = Instant::now() + PAUSE;
+                    None
+                }
+                () = tokio::time::sleep_until(next), if alone && acts.is_empty() => story.next(),
+                () = tokio::time::sleep(LOOK) => None,
+            };
+            let staying = self.cast.staying().len();
+            match act {
+                Some(Act::More) if wanted < MAX_MEMBERS => {
+                    wanted += 1;
+                    acts.push(Box::pin(self.share(self.start("starts").await?)));
+                }
+                Some(Act::Fewer) if wanted > 1 && staying > 1 => {
+                    wanted -= 1;
+                    acts.push(Box::pin(self.fewer(self.anyone())));
+                }
+                Some(Act::Kill) if staying > 0 => acts.push(Box::pin(self.kill(self.anyone()))),
+                _ => {}
+            }
+            for (number, member) in self.cast.members() {
+                let State::Ended { unasked: Some(how), .. } = &member.state else { continue };
+                if mourned.insert(number) {
+                    let what = format!("{} {how}", member.name);
+                    acts.push(Box::pin(self.mourn(member.name.clone(), what)));
+                }
+            }
+            let is_short = self.cast.staying().len() < wanted;
+            if is_short && self.last_end().is_none_or(|end| end.elapsed() >= REPLACED) {
+                acts.push(Box::pin(self.share(self.start("replaces it").await?)));
+            }
+        }
+    }
+
+    /// Fails if a member ended that nobody asked to.
+    pub(crate) fn is_complete(&self) -> Result<(), Error> {
+        self.cast.deserter().map_or(Ok(()), |gone| Err(Error::Deserted(gone)))
+    }
+
+    /// One that runs and stays; no name without one.
+    fn anyone(&self) -> String {
+        let staying: Vec<String> = self.cast.staying().into_iter().collect();
+        fastrand::choice(staying).unwrap_or_default()
+    }
+
+    /// When the last one ended.
+    fn last_end(&self) -> Option<Instant> {
+        let ends = self.cast.members().into_iter().filter_map(|(_, member)| match member.state {
+            State::Ended { at, .. } => Some(at),
+            State::Runs | State::Leaving => None,
+        });
+        ends.max()
+    }
+
+    async fn start(&self, how: &str) -> Result<Started, Error> {
+        let (at, mark) = (Instant::now(), self.mark());
+        let name = self.cast.start().await.map_err(Error::Member)?;
+        let number = self.log.begin(format!("{name} {how}"));
+        Ok(Started { name, number, at, mark })
+    }
+
+    /// What comes of a member more.
+    async fn share(&self, started: Started) -> Outcome {
+        let Started { name, number, at, mark } = started;
+        let late = !self.until(|| self.stage.ownership.lock().is_even(&self.cast.staying())).await;
+        let outcome = self.outcome(at, mark, late, |one| one.to == name);
+        let (after, longest) = (short(outcome.took), short(outcome.longest));
+        let text = format!("{} shards after {after}, gaps up to {longest}", outcome.moved);
+        self.log.end(number, or_late(&outcome, text));
+        outcome
+    }
+
+    async fn kill(&self, name: String) -> Outcome {
+        self.cast.kill(&name);
+        let what = format!("{name} is killed");
+        self.mourn(name, what).await
+    }
+
+    async fn fewer(&self, name: String) -> Outcome {
+        let (start, mark) = (Instant::now(), self.mark());
+        self.cast.leave(&name);
+        let number = self.log.begin(format!("{name} leaves"));
+        let gone = || {
+            let has_ended = matches!(self.cast.state(&name), None | Some(State::Ended { .. }));
+            has_ended && self.stage.ownership.lock().held_by(&name) == 0
+        };
+        let late = !self.until(gone).await;
+        let outcome = self.outcome(start, mark, late, |one| one.from == name);
+        let (after, longest) = (short(outcome.took), short(outcome.longest));
+        let text = format!("{} shards after {after}, gaps up to {longest}", outcome.moved);
+        self.log.end(number, or_late(&outcome, text));
+        outcome
+    }
+
+    /// What comes of a member that has ended without a word.
+    async fn mourn(&self, name: String, what: String) -> Outcome {
+        let (start, mark) = (Instant::now(), self.mark());
+        let number = self.log.begin(what);
+        let late = !self.until(|| self.stage.ownership.lock().held_by(&name) == 0).await;
+        let mut outcome = self.outcome(start, mark, late, |one| one.from == name);
+        let wanted = self.stage.wishes.lock().snapshot();
+        outcome.forgotten = still_forgotten(&self.stage.objects, &wanted).await;
+        let (moved, longest) = (outcome.moved, short(outcome.longest));
+        let text = format!("{moved} shards unowned for {longest}; {} forgotten", outcome.forgotten.len());
+        self.log.end(number, or_late(&outcome, text));
+        outcome
+    }
+
+    fn mark(&self) -> u64 {
+        self.stage.ownership.lock().mark()
+    }
+
+    fn outcome(&self, start: Instant, mark: u64, late: bool, whose: impl Fn(&Move) -> bool) -> Outcome {
+        let ownership = self.stage.ownership.lock();
+        let gaps: Vec<Duration> = ownership.moves_since(mark).filter(|one| whose(one)).map(|one| one.gap).collect();
+        let longest = gaps.iter().max().copied().unwrap_or_default();
+        Outcome { moved: gaps.len(), longest, took: start.elapsed(), forgotten: Vec::new(), late }
+    }
+
+    async fn until(&self, what: impl Fn() -> bool) -> bool {
+        let done = async {
+            while !what() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, done).await.is_ok()
+    }
+}
+
+/// Whose change doesn't show after all this time.
+pub(crate) async fn still_forgotten(objects: &Objects, wanted: &HashMap<String, u64>) -> Vec<String> {
+    let mut left: Vec<String> = wanted.keys().cloned().collect();
+    let served = async {
+        while !left.is_empty() {
+            if let Ok(websites) = objects.list(&scene::websites()).await {
+                left = forgotten(wanted, &websites).into_iter().map(ToOwned::to_owned).collect();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(SERVED, served).await;
+    left
+}
+
+fn or_late(outcome: &Outcome, text: String) -> String {
+    if outcome.late { format!("not done after {} s", PATIENCE.as_secs()) } else { text }
+}
