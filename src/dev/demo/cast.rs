@@ -204,7 +204,9 @@ impl Cast {
     pub(crate) fn deserter(&self) -> Option<String> {
         let members = self.members.lock();
         members.values().find_map(|member| match &member.state {
-            State::Ended { unasked: Some(how), .. } => Some(format!("{} {how}{}", member.name, member.last_words())),
+            State::Ended { unasked: Some(how), .. } => {
+                Some(format!("{} {how}, and nobody had asked it to{}", member.name, member.last_words()))
+            }
             State::Ended { unasked: None, .. } | State::Runs | State::Leaving => None,
         })
     }

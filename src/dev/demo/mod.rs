@@ -135,7 +135,7 @@ pub enum Error {
     #[error("starting a member")]
     Member(#[source] std::io::Error),
     /// A member ended that nobody asked to.
-    #[error("a member that nobody had asked to: {0}")]
+    #[error("{0}")]
     Deserted(String),
     /// Not all became ready in time.
     #[error("{0}")]

@@ -159,3 +159,87 @@ fn refusal(code: StatusCode, why: String) -> Response {
     *response.status_mut() = code;
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// A webhook that answers with what it got, once it may; and a relay before it.
+    async fn relay(may_answer: &Arc<Semaphore>) -> (Relay, Arc<Mutex<Record>>) {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let may_answer = Arc::clone(may_answer);
+        let answer = move |request: Request| {
+            let may_answer = Arc::clone(&may_answer);
+            async move {
+                may_answer.acquire().await.unwrap().forget();
+                let (head, body) = request.into_parts();
+                let mut response = Response::new(body);
+                if let Some(member) = head.headers.get("ringmaster-member") {
+                    response.headers_mut().insert("was-called-by", member.clone());
+                }
+                *response.status_mut() =
+                    if head.uri.path() == "/sync" { StatusCode::OK } else { StatusCode::NOT_FOUND };
+                response
+            }
+        };
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        let record = Arc::<Mutex<Record>>::default();
+        (Relay::start(address, Arc::clone(&record)).await.unwrap(), record)
+    }
+
+    /// A call for the parent `n/x`.
+    fn call(relay: &Relay, path: &str, member: &str) -> impl Future<Output = (StatusCode, HeaderMap, Bytes)> + use<> {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let request = http::Request::post(format!("http://{}{path}", relay.address()))
+            .header("Ringmaster-Member", member)
+            .header("Ringmaster-Epoch", "7")
+            .body(Full::from(r#"{"parent":{"metadata":{"namespace":"n","name":"x"}}}"#))
+            .unwrap();
+        async move {
+            let (head, body) = client.request(request).await.unwrap().into_parts();
+            (head.status, head.headers, body.collect().await.unwrap().to_bytes())
+        }
+    }
+
+    async fn until(record: &Mutex<Record>, what: impl Fn(&Record) -> bool) {
+        let seen = async {
+            while !what(&record.lock()) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(20), seen).await.is_ok(), "{:?}", record.lock());
+    }
+
+    #[tokio::test]
+    async fn calls_pass_unchanged_and_are_noted() {
+        let (relay, record) = relay(&Arc::new(Semaphore::new(2))).await;
+        let (code, headers, body) = call(&relay, "/sync", "a").await;
+        assert_eq!((code, &headers["was-called-by"]), (StatusCode::OK, &"a".parse().unwrap()));
+        assert!(body.ends_with(br#""name":"x"}}}"#), "{body:?}");
+        assert_eq!(call(&relay, "/else", "a").await.0, StatusCode::NOT_FOUND);
+        let record = record.lock();
+        assert_eq!((record.calls().answered, record.calls().failed, record.wrong()), (1, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn two_at_a_time_are_seen_and_one_that_was_cut_off_has_ended() {
+        let may_answer = Arc::new(Semaphore::new(0));
+        let (relay, record) = relay(&may_answer).await;
+        let cut = tokio::spawn(call(&relay, "/sync", "a"));
+        until(&record, |record| record.calls().begun() == 1).await;
+        cut.abort();
+        until(&record, |record| record.calls().cut == 1).await;
+        let first = tokio::spawn(call(&relay, "/sync", "a"));
+        until(&record, |record| record.calls().begun() == 2).await;
+        assert_eq!(record.lock().wrong(), 0);
+        let second = tokio::spawn(call(&relay, "/sync", "b"));
+        until(&record, |record| record.calls().begun() == 3).await;
+        may_answer.add_permits(3);
+        assert_eq!((first.await.unwrap().0, second.await.unwrap().0), (StatusCode::OK, StatusCode::OK));
+        // At one time, and under one epoch.
+        assert_eq!(record.lock().wrong(), 2, "{record:?}");
+    }
+}
