@@ -56,7 +56,8 @@ fn start_with(scratch: &Scratch, name: &str, arguments: &[&str], path: Option<&P
                 command.env_remove(name);
             }
         }
-        command.current_dir(dir).env_remove("KUBECONFIG");
+        // One that is killed leaves its temporary files behind.
+        command.env("TMPDIR", &dir).current_dir(dir).env_remove("KUBECONFIG");
         if let Some(path) = path {
             command.env("PATH", path);
         }
