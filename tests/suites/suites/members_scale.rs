@@ -135,6 +135,22 @@ async fn seen(ctx: Context) -> anyhow::Result<()> {
     let victim = stage.followers().await?.pop().context("nobody follows")?;
     stage.kill(&[&victim]).await?;
     stage.balanced().await?;
+    // Members learn of the table when we do, not before.
+    let (handed, taken) = stage.ctx.wait("metrics tell", SERVED, async || counted(&stage)).await?;
+    let ask = async || {
+        let object = stage.ctx.admin.get(&Context::controllers(), &stage.controller).await?;
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        for (kind, status) in [("Sharded", "True"), ("Rebalancing", "False"), ("Unassigned", "False")] {
+            ensure!(conditions.iter().any(|c| c["type"] == kind && c["status"] == status), "{kind}: {conditions:?}");
+        }
+        Ok(())
+    };
+    stage.ctx.wait("conditions tell", SERVED, ask).await?;
+    stage.end(&format!("{handed} hand-overs, {taken} take-overs are counted")).await
+}
+
+/// Whether each member's metrics say what the table says: the hand-overs and take-overs that all of them have counted.
+fn counted(stage: &Stage) -> anyhow::Result<(f64, f64)> {
     let (mut handed, mut taken) = (0.0, 0.0);
     for member in stage.cast.members() {
         let (scrape, name) = (member.metrics()?, member.name.as_str());
@@ -154,14 +170,5 @@ async fn seen(ctx: Context) -> anyhow::Result<()> {
         taken += scrape.sum("ringmaster_takeover_seconds_count", &[]);
     }
     ensure!(handed > 0.0 && taken > 0.0, "{handed} hand-overs and {taken} take-overs are counted");
-    let ask = async || {
-        let object = stage.ctx.admin.get(&Context::controllers(), &stage.controller).await?;
-        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        for (kind, status) in [("Sharded", "True"), ("Rebalancing", "False"), ("Unassigned", "False")] {
-            ensure!(conditions.iter().any(|c| c["type"] == kind && c["status"] == status), "{kind}: {conditions:?}");
-        }
-        Ok(())
-    };
-    stage.ctx.wait("conditions tell", SERVED, ask).await?;
-    stage.end(&format!("{handed} hand-overs, {taken} take-overs are counted")).await
+    Ok((handed, taken))
 }
