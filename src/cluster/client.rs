@@ -38,9 +38,11 @@ pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 const FIELD_MANAGER: &str = "ringmaster";
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
-/// Objects of one page of their metadata, which is some hundred bytes each: a page costs the API server a look at all
-/// objects, whatever it selects.
-const METADATA_PAGE_LIMIT: usize = 5_000;
+/// Objects of one page of their metadata: some KiB each, as `managedFields` and what appliers note in annotations are
+/// among it. Each page costs the API server a look at all objects, whatever it selects.
+const METADATA_PAGE_LIMIT: usize = 1_000;
+/// Such pages in memory at once: whoever takes over many shards checks many kinds.
+const MAX_METADATA_PAGES: usize = 8;
 
 /// Objects whose metadata one list may name: more than etcd holds.
 pub const MAX_LISTED: usize = 4_000_000;
@@ -80,8 +82,8 @@ pub struct Listed {
 /// What a search found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The objects' metadata.
-    pub objects: Vec<Object>,
+    /// The objects' keys.
+    pub keys: Vec<ObjectKey>,
     /// There are more.
     pub is_cut: bool,
 }
@@ -117,6 +119,7 @@ impl<'a> From<&'a Object> for Preconditions<'a> {
 pub struct Client {
     inner: kube::Client,
     in_flight: Arc<Semaphore>,
+    metadata_pages: Arc<Semaphore>,
     meter: Arc<dyn Meter>,
     /// When writes must have ended, on the clock of [`boot_time`]; none but [`WRITE_TIMEOUT`] each otherwise.
     writes_until: Option<Duration>,
@@ -127,7 +130,8 @@ impl Client {
     #[must_use]
     pub fn new(inner: kube::Client, meter: Arc<dyn Meter>) -> Self {
         let in_flight = Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT));
-        Self { inner, in_flight, meter, writes_until: None }
+        let metadata_pages = Arc::new(Semaphore::new(MAX_METADATA_PAGES));
+        Self { inner, in_flight, metadata_pages, meter, writes_until: None }
     }
 
     /// The same client with a limit for writes, counted from now: neither we nor the API server go on with one for longer
@@ -184,7 +188,7 @@ impl Client {
         Ok(Listed { version, objects })
     }
 
-    /// Finds what is wanted of what a label selector selects in a namespace (empty for all): metadata only, and no more
+    /// Finds what is wanted, going by metadata, of what a label selector selects in a namespace (empty for all): no more
     /// than `most` objects. As of one moment that isn't before the call.
     ///
     /// # Errors
@@ -200,11 +204,11 @@ impl Client {
             if !is_wanted(&object) {
                 return ControlFlow::Continue(());
             }
-            if found.objects.len() >= most {
+            if found.keys.len() >= most {
                 found.is_cut = true;
                 return ControlFlow::Break(());
             }
-            found.objects.push(object);
+            found.keys.push(object.key().clone());
             ControlFlow::Continue(())
         };
         Ok(self.list_pages(resource, (namespace, selector), take).await?.0)
@@ -220,6 +224,11 @@ impl Client {
         let base = format!("{}?limit={METADATA_PAGE_LIMIT}{}", kind_path(resource, namespace), selected(selector));
         let (mut taken, mut path, mut count, mut tries) = (T::default(), base.clone(), 0, 1);
         loop {
+            if self.metadata_pages.available_permits() == 0 {
+                self.meter.limit_hit("metadata_pages");
+            }
+            // Never closed; whoever holds one reads a page, which has its time limit.
+            let _page = self.metadata_pages.acquire().await.ok();
             let body = match self.call(Method::GET, &path, None, Accept::MetadataList, READ_TIMEOUT).await {
                 // Its pages are those of one moment, which the server remembers for some minutes.
                 Err(error) if error.is_expired() && tries < LIST_TRIES => {
@@ -332,18 +341,17 @@ impl Client {
 
     /// Makes a write, whose limit is what is left once it has its place.
     async fn write(&self, method: Method, path: &str, kind: &'static str, body: Vec<u8>) -> Result<Bytes, Error> {
-        let place = tokio::time::timeout(self.left().unwrap_or_default(), self.place()).await.ok();
-        let left = self.left().filter(|_| place.is_some());
-        let Some(left) = left else { return Err(Error::NotSent { call: name(&method, path) }) };
+        let most = boot_time() + WRITE_TIMEOUT;
+        let until = self.writes_until.map_or(most, |until| until.min(most));
+        // Less than a millisecond is no limit to the API server.
+        let left = || Some(until.saturating_sub(boot_time())).filter(|left| left.as_millis() > 0);
+        let place = tokio::time::timeout(left().unwrap_or_default(), self.place()).await.ok();
+        let Some(left) = left().filter(|_| place.is_some()) else {
+            return Err(Error::NotSent { call: name(&method, path) });
+        };
         let mark = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{mark}timeout={}ms", left.as_millis());
         self.answered(method, &path, Some((kind, body)), Accept::Json, left).await
-    }
-
-    /// What a write may take now; `None` if that is less than a millisecond, which the API server would take for no limit.
-    fn left(&self) -> Option<Duration> {
-        let left = self.writes_until.map_or(WRITE_TIMEOUT, |until| until.saturating_sub(boot_time()));
-        Some(left.min(WRITE_TIMEOUT)).filter(|left| left.as_millis() > 0)
     }
 
     /// A place among the calls in flight.
@@ -363,10 +371,11 @@ impl Client {
         accept: Accept,
         timeout: Duration,
     ) -> Result<Bytes, Error> {
+        let start = Instant::now();
         let Ok(_place) = tokio::time::timeout(timeout, self.place()).await else {
             return Err(Error::NotSent { call: name(&method, path) });
         };
-        self.answered(method, path, body, accept, timeout).await
+        self.answered(method, path, body, accept, timeout.saturating_sub(start.elapsed())).await
     }
 
     /// Makes a call that has its place.

@@ -166,7 +166,11 @@ impl Shell {
             Some(400 | 422) if self.listing => Input::NotStreamed,
             _ => error.retry_after().map_or(Input::Failed, |pause| Input::Refused { pause }),
         };
-        self.refused = error.code().is_some();
+        let refused = error.code().is_some();
+        if refused && !self.refused {
+            self.pump.outage_over();
+        }
+        self.refused = refused;
         debug!(kind = %self.watch.resource, %error, "watch: request failed");
         self.on(input);
         let failures = self.pump.failures();

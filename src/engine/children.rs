@@ -113,8 +113,8 @@ impl Syncer {
             let place = (namespace.unwrap_or_default(), &*format!("{selector},!{OWNER_LABEL}"));
             let found = self.client.find_metadata(&child.resource, place, MAX_OLDER_CHILDREN, is_wanted);
             let found = found.await.map_err(Problem::Read)?;
-            for object in &found.objects {
-                hosted.note_unknown(parent_key, Some(index), object.key());
+            for key in &found.keys {
+                hosted.note_unknown(parent_key, Some(index), key);
             }
             if found.is_cut {
                 self.client.limit_hit("older_children");
@@ -134,15 +134,17 @@ impl Syncer {
     /// Reads what a write of unknown outcome may have changed, what left a watch's sight, and what has no label.
     pub(crate) async fn resolve_unknown(&self, family: &Family<'_>) -> Result<(), Problem> {
         let mut waiting = family.hosted.unknown(&family.key.parent).into_iter();
-        let mut running: FuturesUnordered<_> = FuturesUnordered::new();
+        let (mut running, mut all) = (FuturesUnordered::new(), Ok(()));
         loop {
-            while running.len() < MAX_READS_AT_ONCE
+            while all.is_ok()
+                && running.len() < MAX_READS_AT_ONCE
                 && let Some((kind, object)) = waiting.next()
             {
                 running.push(self.read(family, kind, object));
             }
-            let Some(outcome) = running.next().await else { return Ok(()) };
-            outcome?;
+            // What is under way ends, also after a failure: a write that is dropped has no outcome, and holds a hand-over up.
+            let Some(one) = running.next().await else { return all };
+            all = all.and(one);
         }
     }
 

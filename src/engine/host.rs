@@ -14,7 +14,7 @@ use ringmaster_core::cache::Change;
 use ringmaster_core::controller::Controller;
 use ringmaster_core::hash::shard;
 use ringmaster_core::hook::Limits;
-use ringmaster_core::key::{ApiVersion, ControllerId, ObjectKey, Resource};
+use ringmaster_core::key::{ApiVersion, ControllerId, ObjectKey, Resource, SyncKey};
 use ringmaster_core::queue::{Bound, Priority};
 use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL, SHARDS, Shards};
 use ringmaster_core::table::RowId;
@@ -414,19 +414,16 @@ impl Round {
     /// Every parent that this member has just become the owner of, is indexed and queued.
     pub(crate) fn begin(&self, hosted: &Hosted, is_new: impl Fn(&ObjectKey) -> bool, delayed: bool) {
         let parents: Vec<_> = hosted.parents.store().iter().filter(|parent| is_new(parent.key())).cloned().collect();
-        let mut turns = Vec::with_capacity(parents.len());
-        let mut of_shard = [0_u32; SHARDS];
+        let mut keys = Vec::with_capacity(parents.len());
         for new in parents {
             if hosted.selects(&new) {
-                let turn = &mut of_shard[usize::from(shard(&hosted.parent, new.key()))];
-                *turn += 1;
-                turns.push((*turn, hosted.key(new.key())));
+                keys.push(hosted.key(new.key()));
             }
             index_parent(hosted, &Change::Applied { old: None, new });
         }
-        // One of each shard before the second of any: none of them waits for another to be done.
-        turns.sort_by_key(|(turn, _)| *turn);
-        let keys: Vec<_> = turns.into_iter().map(|(_, key)| key).collect();
+        if hosted.sharded.is_some() {
+            take_turns(&mut keys, |key| shard(&hosted.parent, &key.parent));
+        }
         // What went while nobody watched leaves no trace.
         hosted.board.retain(|parent| !is_new(parent) || hosted.has(parent));
         info!(controller = %self.model.name, parents = keys.len(), hook = %self.target.uri, "started");
@@ -467,10 +464,20 @@ impl Round {
                 self.subject.clone(),
                 false,
                 "Recovered",
-                "all its kinds are watched again".to_owned(),
+                "all its kinds are watched again, and its caches are right".to_owned(),
             );
         }
     }
+}
+
+/// One of each shard before the second of any: none of them waits for another to be done.
+fn take_turns(keys: &mut [SyncKey], shard: impl Fn(&SyncKey) -> u8) {
+    let mut of_shard = [0_u32; SHARDS];
+    keys.sort_by_cached_key(|key| {
+        let turn = &mut of_shard[usize::from(shard(key))];
+        *turn += 1;
+        *turn
+    });
 }
 
 /// Waits for a moment; for ever if there is none.

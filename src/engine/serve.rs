@@ -15,13 +15,17 @@ use ringmaster_core::table::RowId;
 use ringmaster_core::table::duty::Done;
 use tokio::sync::watch;
 
-use crate::host::{Ended, LOOK_INTERVAL, RETRY, Round, any_changed, at};
+use crate::host::{Ended, LOOK_INTERVAL, RETRY, Round, UNREACHABLE, any_changed, at};
 use crate::hosted::Hosted;
 use crate::label_all::label_all;
 use crate::member::metrics::Phase;
 use crate::member::posts::Stand;
 use crate::streams::State;
+use crate::verify;
 use crate::watches::Subscription;
+
+/// What is in the caches can't be compared with what the API server has.
+const CHECK_FAILING: &str = "CheckFailing";
 
 impl Round {
     /// Serves all parents, or only fills the caches with them. `begun` is what was to be done before `kinds` were
@@ -71,6 +75,11 @@ impl Round {
                             () = self.cancel.cancelled() => return Ended::Cancelled,
                             verified = self.verify(kinds, &Shards::ALL, lags) => verified,
                         };
+                        // Given up, and maybe given back, meanwhile: others worked on it since.
+                        let is_same = |stand: Stand| matches!(stand, Stand::Whole { since: now, .. } if now == since);
+                        if !is_same(*stand.borrow()) {
+                            continue;
+                        }
                         match verified {
                             Ok(()) => {
                                 (*wait, unchecked) = (RETRY.0, Unchecked::default());
@@ -81,7 +90,10 @@ impl Round {
                             }
                             Err(cause) => {
                                 unchecked.failed();
-                                self.block(cause.reason, format!("can't begin yet: {}", cause.text));
+                                // Trouble of a watch was told by whoever judges it.
+                                if !kinds.are_troubled() {
+                                    self.block(cause.reason, format!("can't begin yet: {}", cause.text));
+                                }
                             }
                         }
                     }
@@ -139,7 +151,12 @@ impl Round {
             let informed = kinds.informed();
             // One that is in trouble isn't waited for.
             self.post.set_warm(&self.stage.posts, if kinds.are_troubled() { Shards::ALL } else { informed });
-            let gained = running.difference(&hosted.started()).intersection(&informed);
+            let missing = running.difference(&hosted.started());
+            if missing.is_empty() && !std::mem::take(&mut unchecked).is_over() && kinds.are_well() {
+                // What couldn't be checked is somebody else's.
+                self.well_again(hosted);
+            }
+            let gained = missing.intersection(&informed);
             if !gained.is_empty() && unchecked.may_try() {
                 let since = Instant::now();
                 hosted.set_gaining(gained);
@@ -150,7 +167,10 @@ impl Round {
                 };
                 if let Err(cause) = verified {
                     unchecked.failed();
-                    self.tell_blocked(cause.reason, format!("can't begin with shards {gained} yet: {}", cause.text));
+                    if !kinds.are_troubled() {
+                        let text = format!("can't begin with shards {gained} yet: {}", cause.text);
+                        self.tell_blocked(cause.reason, text);
+                    }
                 } else {
                     *wait = RETRY.0;
                     if !std::mem::take(&mut unchecked).is_over() && kinds.are_well() {
@@ -195,10 +215,12 @@ impl Round {
     async fn verify(&self, kinds: &Kinds, shards: &Shards, lags: impl Fn(&Subscription) -> bool) -> Result<(), Cause> {
         let lagging = kinds.subscriptions.iter().filter(|subscription| lags(subscription));
         let each = lagging.map(|subscription| subscription.shared().verify(*shards));
-        let failed = futures::future::join_all(each).await.into_iter().filter_map(Result::err);
-        // Who may watch but not list goes by what the watch brings.
-        let failed = failed.into_iter().find(|error| !error.is_forbidden());
-        failed.map_or(Ok(()), |error| Err(Cause { reason: "CheckFailing", text: error.to_string() }))
+        let failed = futures::future::join_all(each).await.into_iter().find_map(Result::err);
+        match failed {
+            None => Ok(()),
+            Some(verify::Error::Api(error)) => Err(Cause::of(&error)),
+            Some(error) => Err(Cause { reason: CHECK_FAILING, text: error.to_string() }),
+        }
     }
 
     /// Makes sure of all that there is in gained shards, also of what has no label.
@@ -220,11 +242,7 @@ impl Round {
                 }
                 Ok(())
             }
-            Err(error) if error.is_forbidden() => {
-                let text = format!("spec.parentResource: {error}; grant get, list and watch to Ringmaster's account");
-                Err(Cause { reason: "Forbidden", text })
-            }
-            Err(error) => Err(Cause { reason: "CheckFailing", text: format!("spec.parentResource: {error}") }),
+            Err(error) => Err(Cause::of(&error)),
         }
     }
 
@@ -237,6 +255,17 @@ impl Round {
 struct Cause {
     reason: &'static str,
     text: String,
+}
+
+impl Cause {
+    fn of(error: &ringmaster_cluster::Error) -> Self {
+        let (reason, fix) = match error.code() {
+            None => (UNREACHABLE, ""),
+            Some(403) => ("Forbidden", "; grant get, list and watch to Ringmaster's account"),
+            Some(_) => (CHECK_FAILING, ""),
+        };
+        Self { reason, text: format!("{error}{fix}") }
+    }
 }
 
 /// Caches that couldn't be checked: when they are checked again.

@@ -27,13 +27,6 @@ pub(crate) enum Error {
     Api(#[from] ringmaster_cluster::Error),
 }
 
-impl Error {
-    /// Our rights don't allow to look.
-    pub(crate) fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Api(error) if error.is_forbidden())
-    }
-}
-
 impl Shared {
     /// Brings what is known of these shards to where the API server is now: what is missing or of another version is read
     /// live, what isn't there goes. Shards that aren't wanted, or not any more, are left out; of what isn't sharded, all

@@ -13,6 +13,8 @@ pub const PAGE_LIMIT: u32 = 500;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// A watch that fails so often in a row begins again with a list: maybe one event is what it can't get over.
 const FAILURES_BEFORE_LIST: u32 = 8;
+/// An outage counts for at most so many failures once it is over: about a second passes until the next request.
+const FAILURES_OF_OUTAGE: u32 = 3;
 /// A watch is asked to end after 30 to 60 s, so that a connection that went silent costs at most that.
 const WATCH_SECS: (u64, u64) = (30, 60);
 
@@ -190,6 +192,11 @@ impl Pump {
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// The server answers again, if only with an error: how long it was away says nothing of how long that will last.
+    pub fn outage_over(&mut self) {
+        self.failures = self.failures.min(FAILURES_OF_OUTAGE);
     }
 
     /// Takes what came of the last request.
@@ -410,6 +417,26 @@ mod tests {
         }
         assert_eq!(waits[0], Duration::ZERO);
         assert!(waits[2] > waits[1] && *waits.last().unwrap() <= MAX_WAIT);
+    }
+
+    #[test]
+    fn an_outage_leaves_a_short_pause() {
+        let mut pump = Pump::new();
+        request(&mut pump);
+        pump.on(Input::Bookmark { version: "7".into(), initial_end: true });
+        for _ in 0..20 {
+            request(&mut pump);
+            pump.on(Input::Failed);
+        }
+        pump.outage_over();
+        pump.on(Input::Failed);
+        let wait = pump.next(u64::MAX).wait;
+        assert!(wait > Duration::from_millis(500) && wait < Duration::from_secs(1), "{wait:?}");
+        pump.on(Input::Failed);
+        assert!(pump.next(u64::MAX).wait > wait, "from then on it backs off");
+        let mut pump = Pump::new();
+        pump.outage_over();
+        assert_eq!(pump.failures(), 0);
     }
 
     #[test]

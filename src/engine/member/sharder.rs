@@ -404,8 +404,12 @@ impl Sharder {
     async fn remake_table(&self, object: &TableObject) -> Result<Option<Duration>, Error> {
         warn!(table = self.identity.table, "the table is made anew: it isn't what a sharder wrote last");
         let (key, version) = (table_key(&self.identity), Version::new(&object.version));
-        self.client.delete(&table_resource(), Preconditions { key: &key, uid: &object.uid, version }).await?;
-        Ok(Some(boot_time() + RETRY))
+        let gone = self.client.delete(&table_resource(), Preconditions { key: &key, uid: &object.uid, version }).await;
+        match gone {
+            // Whoever watches learns of it later.
+            Err(error) if !error.is_object_not_found() => Err(error),
+            _ => Ok(Some(boot_time() + RETRY)),
+        }
     }
 
     /// Without the kind of tables: everything is this member's as wholes, once everybody else has stopped.

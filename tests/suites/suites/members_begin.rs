@@ -162,12 +162,19 @@ async fn cut_off(ctx: Context) -> anyhow::Result<()> {
     scene.ctx.controller("c", scene.spec("InPlace")).await?;
     scene.condition("c", ["Ready", "True", "Running"]).await?;
     let makes = |ask: &Ask| ask.method == Method::POST && is_of(ask, "configmaps") && ask.writes("a");
+    gate.set(move |ask| if makes(ask) { Act::Hang } else { Act::Pass });
+    scene.thing("a", json!({ "children": [config_map("a", json!({}))] })).await?;
+    let sent = async || {
+        ensure!(!gate.asked(|asked| makes(&asked.ask)).is_empty(), "nothing was sent");
+        Ok(())
+    };
+    scene.ctx.wait("the child is sent", SOON, sent).await?;
+    // Only now: a kind that is new may be watched late.
     gate.set(move |ask| match () {
         () if makes(ask) => Act::Hang,
         () if ask.path.contains("/leases/") && ask.method == Method::PUT => Act::Refuse(500, None),
         () => Act::Pass,
     });
-    scene.thing("a", json!({ "children": [config_map("a", json!({}))] })).await?;
     scene.ringmaster.wait_log(&scene.ctx, "the Lease wasn't renewed in time", SOON).await?;
     gate.open();
     scene.map("a", "is made", |_| Ok(())).await?;
