@@ -17,6 +17,11 @@
 //!
 //! A controller may bound its syncs at once per shard. Each shard is a lane of its lines then; one that runs as many as the
 //! bound allows is closed until one of them ends. Its keys keep their places, and nobody waits behind them.
+//!
+//! A level's own count of the turns that passed it by says nothing of such a lane: while the lane is closed its line may
+//! have no turn, and the level serves others. So each lane counts for itself. If a level of it is due, the lane's next key
+//! is taken from that level, whichever line's turn it is. What is urgent waits for that one sync then, and never until
+//! the lower level has its turn, which may come after many keys of other lanes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -29,9 +34,11 @@ use super::line::Line;
 use crate::hash::shard;
 use crate::key::{ControllerId, ObjectKey, Resource};
 
-/// A level that has keys gets at least one pop in so many, as long as one of its controllers may start a sync.
+/// A level that has keys gets at least one turn in so many, as long as one of its controllers may start a sync. So does
+/// each level of a shard among the turns of that shard, if its controller has a [`Bound`].
 ///
-/// Without this a steady stream of changes would starve resyncs for ever.
+/// Of two levels that are due at once the lowest is first. Without this a steady stream of changes would starve resyncs
+/// for ever.
 pub const BACKGROUND_SHARE: u32 = 16;
 
 /// The reserve is the workers divided by this, at least one.
@@ -97,8 +104,16 @@ struct Seat {
     running: usize,
     lines: [Line; LEVELS],
     bound: Option<Bound>,
-    /// Syncs of each lane that has any; empty without a bound.
-    by_lane: HashMap<u8, usize, FixedState>,
+    /// The lanes that run syncs or have passed over a level; empty without a bound.
+    lanes: HashMap<u8, Lane, FixedState>,
+}
+
+/// One shard of a controller that has a bound.
+#[derive(Debug, Default)]
+struct Lane {
+    running: usize,
+    /// How many pops of this lane in a row went to other levels while it had keys in this one.
+    passed: [u32; LEVELS],
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +121,7 @@ struct Level {
     /// The controllers that have keys here that can be taken, in the order of their turns.
     turns: BTreeMap<u64, ControllerId>,
     len: usize,
-    /// How many pops in a row went to other levels while this one had turns.
+    /// How many turns in a row went to other levels while this one had some.
     passed: u32,
 }
 
@@ -132,6 +147,15 @@ impl Level {
     }
 }
 
+/// Whether a level that was passed over so often is next.
+fn is_due(passed: u32) -> bool {
+    passed + 1 >= BACKGROUND_SHARE
+}
+
+fn count(passed: &mut u32, is_passed_over: bool) {
+    *passed = if is_passed_over { (*passed + 1).min(BACKGROUND_SHARE) } else { 0 };
+}
+
 impl Seat {
     fn ready(&self) -> usize {
         self.lines.iter().map(Line::len).sum()
@@ -147,8 +171,40 @@ impl Seat {
     }
 
     fn is_full(&self, lane: u8) -> bool {
-        let running = || self.by_lane.get(&lane).copied().unwrap_or_default();
+        let running = || self.lanes.get(&lane).map_or(0, |lane| lane.running);
         self.bound.as_ref().is_some_and(|bound| running() >= bound.syncs.get())
+    }
+
+    /// The lowest level that a lane has passed over too often.
+    fn due(&self, lane: u8) -> Option<Priority> {
+        let passed = self.lanes.get(&lane)?.passed;
+        let levels = [Priority::Background, Priority::Child, Priority::Fresh];
+        levels.into_iter().find(|level| is_due(passed[*level as usize]))
+    }
+
+    /// Counts the sync of a key that was taken at `served`.
+    fn count_start(&mut self, lane: u8, served: Priority) {
+        if self.bound.is_none() {
+            return;
+        }
+        let counts = self.lanes.entry(lane).or_default();
+        counts.running += 1;
+        for (index, (line, passed)) in self.lines.iter().zip(&mut counts.passed).enumerate() {
+            count(passed, index != served as usize && line.has(lane));
+        }
+    }
+
+    /// Keeps of a lane what still counts. A level without keys isn't passed over.
+    fn tidy(&mut self, lane: u8) {
+        let Some(counts) = self.lanes.get_mut(&lane) else { return };
+        for (line, passed) in self.lines.iter().zip(&mut counts.passed) {
+            if !line.has(lane) {
+                *passed = 0;
+            }
+        }
+        if counts.running == 0 && counts.passed == [0; LEVELS] {
+            self.lanes.remove(&lane);
+        }
     }
 }
 
@@ -183,6 +239,10 @@ impl Turns {
             line.turn = turn;
             level.settle(line, controller, &mut self.next_number);
         }
+        seat.lanes.retain(|_, lane| {
+            lane.passed = [0; LEVELS];
+            lane.running > 0
+        });
         if seat.running == 0 {
             self.seats.remove(&controller);
             self.active -= usize::from(was_active);
@@ -217,11 +277,12 @@ impl Turns {
         let (_, since) = line.remove(place.lane, place.number)?;
         level.len -= 1;
         level.settle(line, controller, &mut self.next_number);
+        seat.tidy(place.lane);
         self.active -= usize::from(!seat.is_active());
         Some(since)
     }
 
-    /// Takes the key whose turn it is and counts it as running.
+    /// Takes the key whose turn it is, or the first of its lane in a level that is due there, and counts it as running.
     ///
     /// None if nothing is ready, all workers are busy, or every controller with a key that can be taken has its share. Looks at no
     /// more controllers than there are workers in a level, because each one that it skips runs a sync.
@@ -234,24 +295,26 @@ impl Turns {
             turns.find(|controller| self.may_start(**controller)).map(|controller| (priority, *controller))
         })?;
         let seat = self.seats.get_mut(&controller)?;
-        let (level, line) = (&mut self.levels[priority as usize], &mut seat.lines[priority as usize]);
-        let (lane, parent, since) = line.pop()?;
+        let lane = seat.lines[priority as usize].next_lane()?;
+        let served = seat.due(lane).unwrap_or(priority);
+        let (parent, since) = seat.lines[served as usize].take(lane)?;
         seat.running += 1;
         self.running += 1;
-        level.len -= 1;
+        self.levels[served as usize].len -= 1;
         // The next turn of this line is the last.
-        if let Some(turn) = line.turn.take() {
-            level.turns.remove(&turn);
+        if let Some(turn) = seat.lines[priority as usize].turn.take() {
+            self.levels[priority as usize].turns.remove(&turn);
         }
-        level.settle(line, controller, &mut self.next_number);
-        if seat.bound.is_some() {
-            *seat.by_lane.entry(lane).or_default() += 1;
-            if seat.is_full(lane) {
-                self.set_open(controller, lane, false);
-            }
+        for index in [priority as usize, served as usize] {
+            self.levels[index].settle(&mut seat.lines[index], controller, &mut self.next_number);
         }
+        seat.count_start(lane, served);
+        if seat.is_full(lane) {
+            self.set_open(controller, lane, false);
+        }
+        // The turn counts, not the level that was served in it: other controllers wait for a turn of that one.
         self.count_passed(priority);
-        Some(Turn { controller, parent, priority, since })
+        Some(Turn { controller, parent, priority: served, since })
     }
 
     /// A sync of a parent of `controller` ended.
@@ -262,12 +325,10 @@ impl Turns {
         self.active -= usize::from(!seat.is_active());
         let lane = seat.lane(parent);
         let was_full = seat.is_full(lane);
-        if let Some(running) = seat.by_lane.get_mut(&lane) {
-            *running = running.saturating_sub(1);
-            if *running == 0 {
-                seat.by_lane.remove(&lane);
-            }
+        if let Some(counts) = seat.lanes.get_mut(&lane) {
+            counts.running = counts.running.saturating_sub(1);
         }
+        seat.tidy(lane);
         if was_full {
             self.set_open(controller, lane, true);
         }
@@ -315,16 +376,14 @@ impl Turns {
         let mut order = [Priority::Fresh, Priority::Child, Priority::Background];
         order.sort_by_key(|priority| {
             let level = *priority as usize;
-            let due = self.levels[level].passed + 1 >= BACKGROUND_SHARE;
-            if due { (0, LEVELS - level) } else { (1, level) }
+            if is_due(self.levels[level].passed) { (0, LEVELS - level) } else { (1, level) }
         });
         order
     }
 
     fn count_passed(&mut self, served: Priority) {
         for (index, level) in self.levels.iter_mut().enumerate() {
-            let passed_over = index != served as usize && !level.turns.is_empty();
-            level.passed = if passed_over { (level.passed + 1).min(BACKGROUND_SHARE) } else { 0 };
+            count(&mut level.passed, index != served as usize && !level.turns.is_empty());
         }
     }
 }

@@ -27,6 +27,11 @@ impl Line {
         self.len
     }
 
+    /// Whether a lane has keys.
+    pub(super) fn has(&self, lane: u8) -> bool {
+        self.lanes.contains_key(&lane)
+    }
+
     /// Whether a key can be taken.
     pub(super) fn is_open(&self) -> bool {
         !self.open.is_empty()
@@ -61,11 +66,15 @@ impl Line {
         Some(key)
     }
 
-    /// Takes the first key of all open lanes, and says which lane's it was.
-    pub(super) fn pop(&mut self) -> Option<(u8, ObjectKey, Duration)> {
-        let (number, lane) = self.open.first_key_value().map(|(number, lane)| (*number, *lane))?;
-        let (parent, since) = self.remove(lane, number)?;
-        Some((lane, parent, since))
+    /// The lane of the first key that can be taken.
+    pub(super) fn next_lane(&self) -> Option<u8> {
+        self.open.first_key_value().map(|(_, lane)| *lane)
+    }
+
+    /// Takes the first key of a lane.
+    pub(super) fn take(&mut self, lane: u8) -> Option<(ObjectKey, Duration)> {
+        let (number, _) = self.lanes.get(&lane)?.first_key_value()?;
+        self.remove(lane, *number)
     }
 
     /// From now on keys of a lane can be taken, or can't.

@@ -19,7 +19,8 @@
 //! - Higher priorities first, but a lower level that has keys gets one pop in [`BACKGROUND_SHARE`]. Inside a level the
 //!   controllers take turns; inside a controller's line keys leave in the order in which they came.
 //! - No controller takes all workers while another one is registered. See `fairness.rs`.
-//! - A controller with a [`Bound`] runs at most so many syncs of one shard; what is beyond waits, and others pass by.
+//! - A controller with a [`Bound`] runs at most so many syncs of one shard; what is beyond waits, and others pass by. A
+//!   lower level that has keys of that shard gets one of [`BACKGROUND_SHARE`] pops of the shard.
 //! - An idle key costs nothing: an entry without readiness, timer or running sync is removed.
 //!
 //! The queue has no size limit of its own: it holds at most one entry for each parent that its owner caches, and a key

@@ -32,6 +32,9 @@ struct Model {
     passed: [u32; 3],
     /// Controllers that may run so many syncs of one shard.
     bounds: Vec<(ControllerId, Bound)>,
+    /// Keys of such controllers that were popped, each with a level that has keys of its shard and hasn't been served
+    /// for this shard since.
+    passed_over: Vec<(SyncKey, Priority)>,
 }
 
 impl Model {
@@ -83,12 +86,30 @@ impl Model {
         self.running.iter().filter(|(key, _)| key.controller == controller).count()
     }
 
+    fn bound_of(&self, key: &SyncKey) -> Option<&Bound> {
+        self.bounds.iter().find(|(id, _)| *id == key.controller).map(|(_, bound)| bound)
+    }
+
+    /// Whether both are of one shard of one controller that has a bound.
+    fn share_a_shard(&self, key: &SyncKey, other: &SyncKey) -> bool {
+        let shard = |bound: &Bound, key: &SyncKey| crate::hash::shard(&bound.parents, &key.parent);
+        let same_shard = |bound| shard(bound, key) == shard(bound, other);
+        key.controller == other.controller && self.bound_of(key).is_some_and(same_shard)
+    }
+
     /// Whether its shard may run one more.
     fn has_room(&self, key: &SyncKey) -> bool {
-        let Some((_, bound)) = self.bounds.iter().find(|(id, _)| *id == key.controller) else { return true };
-        let shard = |key: &SyncKey| crate::hash::shard(&bound.parents, &key.parent);
-        let same = |other: &SyncKey| other.controller == key.controller && shard(other) == shard(key);
-        self.running.iter().filter(|(other, _)| same(other)).count() < bound.syncs.get()
+        let Some(bound) = self.bound_of(key) else { return true };
+        self.running.iter().filter(|(other, _)| self.share_a_shard(key, other)).count() < bound.syncs.get()
+    }
+
+    /// The lowest level of the key's shard that has been passed over so often that it is next.
+    fn due(&self, key: &SyncKey) -> Option<Priority> {
+        let passed = |level| {
+            let pops = self.passed_over.iter();
+            pops.filter(|(popped, at)| *at == level && self.share_a_shard(popped, key)).count()
+        };
+        [Background, Child, Fresh].into_iter().find(|level| passed(*level) >= 15)
     }
 
     fn may_start(&self, controller: ControllerId) -> bool {
@@ -117,16 +138,24 @@ impl Model {
             let next = self.rotation[level as usize].iter().find(|id| self.may_start(**id))?;
             Some((level, *next))
         })?;
-        let at = self
+        let mut at = self
             .ready
             .iter()
             .position(|(key, at, _)| key.controller == controller && *at == level && self.has_room(key))?;
+        let turn = &self.ready[at].0;
+        if let Some(due) = self.due(turn) {
+            at = self.ready.iter().position(|(key, at, _)| *at == due && self.share_a_shard(key, turn))?;
+        }
         for other in [Fresh, Child, Background] {
             let passed = &mut self.passed[other as usize];
             *passed = if other == level { 0 } else { *passed + 1 };
         }
         let (key, priority, since) = self.ready.remove(at);
         self.timers.retain(|(timer, _, _)| *timer != key);
+        if self.bound_of(&key).is_some() {
+            self.passed_over.extend([Fresh, Child, Background].map(|level| (key.clone(), level)));
+        }
+        self.keep_passed_over(|model, popped, level| level != priority || !model.share_a_shard(popped, &key));
         self.running.push((key.clone(), None));
         self.rotation[level as usize].retain(|id| *id != controller);
         self.rotate();
@@ -212,7 +241,16 @@ impl Model {
                 }
             }
         }
+        self.keep_passed_over(|model, popped, level| {
+            model.ready.iter().any(|(key, at, _)| *at == level && model.share_a_shard(popped, key))
+        });
         self.passed_while_empty();
+    }
+
+    fn keep_passed_over(&mut self, keep: impl Fn(&Self, &SyncKey, Priority) -> bool) {
+        let mut passed_over = std::mem::take(&mut self.passed_over);
+        passed_over.retain(|(popped, level)| keep(self, popped, *level));
+        self.passed_over = passed_over;
     }
 
     fn passed_while_empty(&mut self) {
@@ -299,6 +337,25 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         1 => any_delay().prop_map(Outcome::FailureFor),
         1 => any_delay().prop_map(Outcome::RetryAfter),
         1 => Just(Outcome::Dropped),
+    ]
+}
+
+/// Calls that keep few urgent keys busy, so that others are passed over.
+fn busy_call() -> impl Strategy<Value = Call> {
+    // The controllers 1 and 3 have bounds; all of these keys are of one shard.
+    let key = |of: std::ops::Range<usize>| {
+        (0u32..2, of).prop_map(|(n, at)| SyncKey { controller: ControllerId(2 * n + 1), parent: PARENTS[at].clone() })
+    };
+    let success = Outcome::Success { resync_after: None, again: None };
+    prop_oneof![
+        300 => key(0..2).prop_map(|key| Call::Add(key, Fresh)),
+        300 => Just(Call::Pop),
+        300 => (0usize..20).prop_map(move |at| Call::Done(at, success, 0)),
+        60 => (key(2..4), prop_oneof![Just(Child), Just(Background)]).prop_map(|(key, level)| Call::Add(key, level)),
+        30 => (any_key(), any_priority()).prop_map(|(key, level)| Call::Add(key, level)),
+        4 => key(2..4).prop_map(Call::Remove),
+        2 => any_controller().prop_map(Call::Forget),
+        20 => any_controller().prop_map(Call::Register),
     ]
 }
 
@@ -439,6 +496,22 @@ proptest! {
         calls in proptest::collection::vec(any_call(), 1..250),
     ) {
         let mut pair = Pair::new(workers, controllers);
+        for call in calls {
+            pair.call(call)?;
+        }
+        pair.drain()?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn looks_the_same_while_a_shard_is_always_busy(
+        workers in 1usize..10,
+        calls in proptest::collection::vec(busy_call(), 300..600),
+    ) {
+        let mut pair = Pair::new(workers, 4);
         for call in calls {
             pair.call(call)?;
         }

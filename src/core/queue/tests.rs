@@ -544,3 +544,99 @@ fn a_shard_at_its_bound_waits_and_nobody_waits_behind_it() {
     }
     assert_eq!(queue.pop(T0).unwrap().key, b[3]);
 }
+
+#[test]
+fn a_shard_that_is_always_busy_serves_its_lower_levels_too() {
+    let mut queue = Queue::new(4);
+    let bound = bound(1);
+    queue.register(ControllerId(0), Some(bound.clone()));
+    queue.register(ControllerId(1), None);
+    let [shard, _] = of_two_shards(&bound, "ns", 3);
+    let [busy, child, background] = [&shard[0], &shard[1], &shard[2]];
+    queue.add(busy.clone(), Fresh, T0);
+    let mut popped_at = Vec::new();
+    for pop in 0..BACKGROUND_SHARE * 3 {
+        queue.add(child.clone(), Child, T0);
+        queue.add(background.clone(), Background, T0);
+        let popped = queue.pop(T0).unwrap();
+        queue.add(busy.clone(), Fresh, T0);
+        // While the shard is full, the others' keys of the lower levels are served, and so are the levels.
+        for other in [key(1, "c"), key(1, "b")] {
+            queue.add(other.clone(), if other == key(1, "c") { Child } else { Background }, T0);
+            assert_eq!(queue.pop(T0).unwrap().key, other);
+            queue.done(&other, SUCCESS, T0, 0);
+        }
+        assert_eq!(queue.pop(T0), None, "the shard is full");
+        queue.done(&popped.key, SUCCESS, T0, 0);
+        if popped.priority != Fresh {
+            popped_at.push((pop, popped.key));
+        }
+    }
+    let share = BACKGROUND_SHARE;
+    let twice = |round: u32| {
+        let at = round * share - 1;
+        [(at, background.clone()), (at + 1, child.clone())]
+    };
+    assert_eq!(popped_at[..4], [twice(1), twice(2)].concat());
+}
+
+#[test]
+fn a_lower_level_of_a_shard_takes_a_turn_and_never_holds_back_what_is_urgent() {
+    let mut queue = Queue::new(2);
+    let bound = bound(1);
+    queue.register(ControllerId(0), Some(bound.clone()));
+    queue.register(ControllerId(1), None);
+    let [busy, flood] = of_two_shards(&bound, "ns", 200);
+    flood.iter().for_each(|key| queue.add(key.clone(), Background, T0));
+    queue.add(busy[1].clone(), Background, T0); // Behind all of them.
+    queue.add(busy[0].clone(), Fresh, T0);
+    let mut last = 0;
+    let mut worst = 0;
+    for pop in 0..400 {
+        (0..4).for_each(|n| queue.add(key(1, &format!("n{n}")), Fresh, T0));
+        let popped = queue.pop(T0).unwrap();
+        if popped.key == busy[0] {
+            worst = worst.max(pop - last);
+            last = pop;
+        }
+        queue.done(&popped.key, SUCCESS, T0, 0);
+        queue.add(busy[0].clone(), Fresh, T0);
+    }
+    assert!(400 - last < 6 && worst < 6, "its changes waited for {} pops", worst.max(400 - last));
+}
+
+#[test]
+fn a_level_of_a_shard_has_no_credit_from_before_it_was_empty() {
+    for is_forgotten in [false, true] {
+        let mut queue = Queue::new(1);
+        let bound = bound(1);
+        queue.register(ControllerId(0), Some(bound.clone()));
+        let [keys, _] = of_two_shards(&bound, "ns", 2);
+        let mut pops = 0;
+        // Both are of the same shard; the second waits until it has been passed over once too few.
+        let mut pop = |queue: &mut Queue| {
+            queue.add(keys[0].clone(), Fresh, T0);
+            queue.add(keys[1].clone(), Background, T0);
+            pops += 1;
+            (pops, queue.pop(T0).unwrap().key)
+        };
+        for _ in 0..BACKGROUND_SHARE - 2 {
+            assert_eq!(pop(&mut queue).1, keys[0]);
+            queue.done(&keys[0], SUCCESS, T0, 0);
+        }
+        assert_eq!(pop(&mut queue).1, keys[0]);
+        if is_forgotten {
+            queue.forget(ControllerId(0));
+            queue.register(ControllerId(0), Some(bound.clone()));
+        } else {
+            queue.remove(&keys[1]);
+        }
+        queue.add(keys[1].clone(), Background, T0);
+        queue.done(&keys[0], SUCCESS, T0, 0);
+        for _ in 0..BACKGROUND_SHARE - 1 {
+            assert_eq!(pop(&mut queue).1, keys[0], "forgotten: {is_forgotten}");
+            queue.done(&keys[0], SUCCESS, T0, 0);
+        }
+        assert_eq!(pop(&mut queue), (2 * BACKGROUND_SHARE - 1, keys[1].clone()));
+    }
+}
