@@ -73,8 +73,6 @@ pub(crate) struct ChildKind {
 pub(crate) struct Sharded {
     /// The shards whose parents are synced here.
     started: RwLock<Shards>,
-    /// The shards that are about to be: parents without a label are noted already.
-    gaining: RwLock<Shards>,
     /// Parents of those shards that lack their label: as they were seen (metadata only), and since when.
     unlabelled: Mutex<HashMap<ObjectKey, Unlabelled, FixedState>>,
     /// Parents whose older children without a label were looked for.
@@ -166,19 +164,6 @@ impl Hosted {
         sharded.started.read().contains(shard(&self.parent, parent))
     }
 
-    /// These shards are about to be started, or not any more.
-    pub(crate) fn set_gaining(&self, shards: Shards) {
-        if let Some(sharded) = &self.sharded {
-            *sharded.gaining.write() = shards;
-        }
-    }
-
-    /// Whether a parent's shard is about to be started.
-    pub(crate) fn is_gaining(&self, parent: &ObjectKey) -> bool {
-        let Some(sharded) = &self.sharded else { return false };
-        sharded.gaining.read().contains(shard(&self.parent, parent))
-    }
-
     /// The shards whose parents are synced here.
     pub(crate) fn started(&self) -> Shards {
         self.sharded.as_ref().map_or(Shards::ALL, |sharded| *sharded.started.read())
@@ -213,7 +198,7 @@ impl Hosted {
         self.board.retain(stays);
     }
 
-    /// A parent of a shard that is synced here, or is about to be, lacks its label. `seen` is the parent if it is known to
+    /// A parent of a shard that is synced here lacks its label. `seen` is the parent if it is known to
     /// be one of the controller's (metadata only); else it is read first.
     pub(crate) fn note_unlabelled(&self, parent: &ObjectKey, version: Version, seen: Option<&Arc<Object>>) {
         let Some(sharded) = &self.sharded else { return };

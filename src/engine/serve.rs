@@ -138,7 +138,7 @@ impl Round {
         let mut care = Care::new(self, hosted);
         let mut held = self.stage.posts.held();
         self.post.set_hosted(hosted);
-        let mut unchecked = Unchecked::default();
+        let (mut unchecked, mut searched) = (Unchecked::default(), Shards::NONE);
         self.start(hosted);
         loop {
             if let Some(ended) = self.judge(&mut kinds.states, false) {
@@ -151,31 +151,29 @@ impl Round {
             let informed = kinds.informed();
             // One that is in trouble isn't waited for.
             self.post.set_warm(&self.stage.posts, if kinds.are_troubled() { Shards::ALL } else { informed });
-            let missing = running.difference(&hosted.started());
-            if missing.is_empty() && !std::mem::take(&mut unchecked).is_over() && kinds.are_well() {
-                // What couldn't be checked is somebody else's.
+            let started = hosted.started();
+            let (missing, unsearched) = (running.difference(&started), started.difference(&searched));
+            // What couldn't be checked was, or is somebody else's.
+            if (missing.is_empty() && unsearched.is_empty())
+                && !std::mem::take(&mut unchecked).is_over()
+                && kinds.are_well()
+            {
                 self.well_again(hosted);
             }
             let gained = missing.intersection(&informed);
             if !gained.is_empty() && unchecked.may_try() {
                 let since = Instant::now();
-                hosted.set_gaining(gained);
                 let losses = self.stage.posts.losses();
                 let verified = tokio::select! {
                     () = self.cancel.cancelled() => return Ended::Cancelled,
-                    verified = self.check_shards(hosted, kinds, &gained) => verified,
+                    verified = self.verify(kinds, &gained, |_| true) => verified,
                 };
                 if let Err(cause) = verified {
                     unchecked.failed();
-                    if !kinds.are_troubled() {
-                        let text = format!("can't begin with shards {gained} yet: {}", cause.text);
-                        self.tell_blocked(cause.reason, text);
-                    }
+                    self.tell_unchecked(kinds, &format!("begin with shards {gained}"), &cause);
                 } else {
                     *wait = RETRY.0;
-                    if !std::mem::take(&mut unchecked).is_over() && kinds.are_well() {
-                        self.well_again(hosted);
-                    }
+                    searched = searched.difference(&gained);
                     let started = self.stage.posts.start(hosted, &gained, &losses);
                     let delayed: Shards =
                         started.iter().filter(|shard| self.stage.guard.is_delayed(&RowId::Shard(*shard))).collect();
@@ -185,11 +183,8 @@ impl Round {
                             self.begin(hosted, is_new, delayed);
                         }
                     }
-                    self.queue_strays(hosted);
                     self.stage.metrics.members.handover(Phase::Start, since.elapsed());
                 }
-                hosted.set_gaining(Shards::NONE);
-                hosted.forget_unlabelled();
                 continue;
             }
             tokio::select! {
@@ -202,12 +197,30 @@ impl Round {
                     }
                 }
                 () = at(unchecked.retry) => unchecked.retry = None,
+                // Whoever waits for shards to be started doesn't wait for this.
+                found = self.find_strays(hosted, &unsearched), if !unsearched.is_empty() && unchecked.may_try() => {
+                    match found {
+                        Ok(()) => searched = searched.union(&unsearched),
+                        Err(cause) => {
+                            unchecked.failed();
+                            let what = format!("look for parents without a label in shards {unsearched}");
+                            self.tell_unchecked(kinds, &what, &cause);
+                        }
+                    }
+                }
                 ended = care.next() => {
                     if let Some(ended) = ended {
                         return ended;
                     }
                 }
             }
+        }
+    }
+
+    fn tell_unchecked(&self, kinds: &Kinds, what: &str, cause: &Cause) {
+        // Trouble of a watch was told by whoever judges it.
+        if !kinds.are_troubled() {
+            self.tell_blocked(cause.reason, format!("can't {what} yet: {}", cause.text));
         }
     }
 
@@ -223,31 +236,20 @@ impl Round {
         }
     }
 
-    /// Makes sure of all that there is in gained shards, also of what has no label.
-    async fn check_shards(&self, hosted: &Hosted, kinds: &Kinds, shards: &Shards) -> Result<(), Cause> {
-        // A consistent list waits for the API server's cache: at once is half the gap.
-        let (verified, found) = tokio::join!(self.verify(kinds, shards, |_| true), self.find_strays(hosted, shards));
-        verified.and(found)
-    }
-
-    /// Parents that have no label and belong into these shards: those who saw them before didn't own them.
+    /// Parents that have no label and belong into these shards, which were started: those who saw them before didn't own
+    /// them. From then on streams tell.
     async fn find_strays(&self, hosted: &Hosted, shards: &Shards) -> Result<(), Cause> {
         let selector = Shards::none_selector(SELF_LABEL);
-        match self.stage.client.list_metadata(&hosted.parent, &selector).await {
-            Ok(found) => {
-                for (key, _, version) in found.objects {
-                    if shards.contains(shard(&hosted.parent, &key)) {
-                        hosted.note_unlabelled(&key, version, None);
-                    }
-                }
-                Ok(())
+        let found =
+            self.stage.client.list_metadata(&hosted.parent, &selector).await.map_err(|error| Cause::of(&error))?;
+        for (key, _, version) in found.objects {
+            if shards.contains(shard(&hosted.parent, &key)) {
+                hosted.note_unlabelled(&key, version, None);
             }
-            Err(error) => Err(Cause::of(&error)),
         }
-    }
-
-    fn queue_strays(&self, hosted: &Hosted) {
+        hosted.forget_unlabelled();
         self.stage.dispatch.add_all(hosted.unlabelled_keys().into_iter(), Priority::Background);
+        Ok(())
     }
 }
 

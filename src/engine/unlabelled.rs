@@ -37,17 +37,12 @@ impl Stray for StrayParents {
 
 /// A parent without its label: its sync gives it one, if it is this member's.
 pub(crate) fn stray_parent(hosted: &Hosted, dispatch: &Dispatch, object: &Arc<Object>) {
-    // Asked in this order: a shard is about to be started until it is.
-    let concerns = hosted.is_gaining(object.key()) || hosted.holds(object.key());
-    if !concerns || !hosted.selects(object) {
+    // What passes before a shard is started is searched for afterwards.
+    if !hosted.holds(object.key()) || !hosted.selects(object) {
         return;
     }
-    let key = hosted.key(object.key());
     hosted.note_unlabelled(object.key(), object.version(), Some(object));
-    // What isn't started yet is queued once it is.
-    if hosted.holds(&key.parent) {
-        dispatch.add(key, Priority::Fresh);
-    }
+    dispatch.add(hosted.key(object.key()), Priority::Fresh);
 }
 
 /// Objects of a kind of children that have no owner's label.
