@@ -16,6 +16,9 @@ use crate::objects::Objects;
 
 /// Time between two changes.
 const PACE: Duration = Duration::from_millis(50);
+/// One in so many of the changes that there was time for must have been made, or that all are served proves nothing; a
+/// slow machine makes fewer than all.
+const ENOUGH: u64 = 4;
 
 /// What users want of Websites, and since when they wait for it.
 #[derive(Debug, Default)]
@@ -26,6 +29,9 @@ pub(crate) struct Wishes {
     spared: Option<String>,
     /// How many changes there were.
     made: u64,
+    /// How many could not be made, and why the last of them.
+    failed: u64,
+    last_error: Option<String>,
     longest: Duration,
 }
 
@@ -35,6 +41,27 @@ impl Wishes {
         self.made += 1;
         self.open.entry(name.to_owned()).or_insert((generation, now)).0 = generation;
         self.titles.insert(name.to_owned(), title);
+    }
+
+    /// A change could not be made.
+    fn fail(&mut self, why: String) {
+        self.failed += 1;
+        self.last_error = Some(why);
+    }
+
+    /// What is wrong if so few changes were made in this time that they prove nothing.
+    pub(crate) fn too_few(&self, elapsed: Duration) -> Option<String> {
+        let wanted = u64::try_from(elapsed.as_millis() / PACE.as_millis()).unwrap_or(u64::MAX) / ENOUGH;
+        // Without any, nothing was looked at, however short the time.
+        (self.made < wanted.max(1)).then(|| {
+            let Self { made, failed, .. } = self;
+            let seconds = elapsed.as_secs_f64();
+            let last = self.last_error.as_ref().map(|why| format!(", the last one: {why}")).unwrap_or_default();
+            format!(
+                "only {made} changes were made in {seconds:.0} s, which proves nothing: {} are needed; {failed} failed{last}",
+                wanted.max(1)
+            )
+        })
     }
 
     /// The Websites as they are now: what they show isn't waited for any more.
@@ -103,9 +130,15 @@ pub(crate) async fn run(objects: &Objects, websites: usize, wishes: &Arc<Mutex<W
         }
         let title = format!("Edition {edition} of {name}");
         let now = Instant::now();
-        // One that somebody deleted is no wish of ours.
         let patch = json!({ "spec": { "title": title } });
-        let Ok(website) = objects.merge(&scene::website(&name), &patch).await else { continue };
+        let website = match objects.merge(&scene::website(&name), &patch).await {
+            Ok(website) => website,
+            // One that somebody deleted is no wish of ours.
+            Err(error) => {
+                wishes.lock().fail(format!("{name}: {error}"));
+                continue;
+            }
+        };
         if let Some(generation) = website["metadata"]["generation"].as_u64() {
             wishes.lock().ask(now, &name, generation, title);
         }
@@ -137,5 +170,26 @@ mod tests {
         assert_eq!((wishes.waiting(at(9)), wishes.longest()), ((0, Duration::ZERO), Duration::from_secs(5)));
         assert_eq!((wishes.made(), wishes.titles()["a"].as_str()), (3, "A3"));
         assert!(forgotten(&gone, &[website("a", 4)]).is_empty());
+    }
+
+    #[test]
+    fn a_load_that_hardly_was_proves_nothing() {
+        let mut wishes = Wishes::default();
+        let none = wishes.too_few(Duration::ZERO).unwrap();
+        assert!(
+            none.starts_with("only 0 changes were made in 0 s") && none.ends_with("1 are needed; 0 failed"),
+            "{none}"
+        );
+        wishes.fail("a: it is gone".to_owned());
+        // There is time for 20 changes in a second.
+        let (full, now) = (Duration::from_secs(20), Instant::now());
+        for change in 0..99 {
+            wishes.ask(now, "a", change, String::new());
+        }
+        let few = wishes.too_few(full).unwrap();
+        assert!(few.contains("99 changes were made in 20 s"), "{few}");
+        assert!(few.ends_with("100 are needed; 1 failed, the last one: a: it is gone"), "{few}");
+        wishes.ask(now, "a", 99, String::new());
+        assert_eq!(wishes.too_few(full), None);
     }
 }

@@ -37,6 +37,7 @@ use console::style;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::guardian::Guardian;
@@ -176,7 +177,7 @@ impl Options {
 ///
 /// # Errors
 /// If something can't start; with [`Options::once`], if not all Websites become ready in time, an object was served by two
-/// at a time, or a change was forgotten.
+/// at a time, a change was forgotten, or too few were made to say so.
 pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
     runs(options.hook).await?;
     let folder = tempfile::Builder::new().prefix("ringmaster-demo-").tempdir().map_err(Error::Place)?;
@@ -378,12 +379,17 @@ impl Stage {
             // It goes on for longer than anybody waits.
             std::future::pending::<()>().await;
         };
+        let start = Instant::now();
         let outcomes = tokio::select! {
             outcomes = story => outcomes?,
             seen = eye.print() => return seen.map(|()| String::new()),
             () = busy => return Ok(String::new()),
         };
+        let lasted = start.elapsed();
         self.is_as_it_must(&outcomes).await?;
+        if let Some(wrong) = self.wishes.lock().too_few(lasted) {
+            return Err(Error::Proof(wrong));
+        }
         director.is_complete()?;
         let view = eye.last().await?;
         Ok(summary(&ready, &view, &outcomes))
