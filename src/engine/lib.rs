@@ -45,4 +45,4 @@ mod watches;
 
 pub use member::keeper::End;
 pub use ringmaster_cluster::Connection;
-pub use run::{Engine, Error, Resync};
+pub use run::{Engine, Error, LONGEST_LEAVE, Resync};

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
+use ringmaster_engine::LONGEST_LEAVE;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncRead;
 use tokio::process::{Child, Command};
@@ -30,8 +31,9 @@ pub(crate) const MAX_MEMBERS: usize = 9;
 const WORKERS: usize = 8;
 /// Short ones, so that a demo of a minute shows a member's loss.
 const TERMS: [&str; 3] = ["--lease-duration=5s", "--renew-deadline=2s", "--retry-period=500ms"];
-/// How long a member may take to leave before it is killed: it needs 28 s at most.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long a member may take to leave before it is killed: what its engine needs at most, and 5 s for the rest of its
+/// process on a busy machine.
+const GRACE: Duration = LONGEST_LEAVE.saturating_add(Duration::from_secs(5));
 /// Lines of a member's log that are kept for a reason, and the longest of them in bytes.
 const LINES: usize = 3;
 const MAX_LINE_BYTES: usize = 4096;
@@ -49,8 +51,8 @@ pub(crate) enum State {
     Ended {
         /// When.
         at: Instant,
-        /// How, if it did so by itself.
-        unasked: Option<String>,
+        /// How, if nobody killed it and it didn't leave when it was asked to.
+        wrong: Option<String>,
     },
 }
 
@@ -133,12 +135,17 @@ impl Cast {
         let (guardian, members) = (Arc::clone(&self.guardian), Arc::clone(&self.members));
         let ownership = Arc::clone(&self.ownership);
         self.tasks.spawn(async move {
-            let (at, how) = attend(child, group, &member).await;
+            let End { at, how, late } = attend(child, group, &member).await;
             let was_killed = member.kill.is_cancelled();
-            let asked = was_killed || member.leave.is_cancelled();
-            ownership.lock().ended(at, &member.name, was_killed || !asked);
+            let wrong = match was_killed {
+                true => None,
+                false if late => Some(format!("had to be killed: it hadn't left after {} s", GRACE.as_secs())),
+                false if member.leave.is_cancelled() => None,
+                false => Some(format!("{how} unasked")),
+            };
+            ownership.lock().ended(at, &member.name, was_killed || wrong.is_some());
             if let Some(member) = members.lock().get_mut(&number) {
-                member.state = State::Ended { at, unasked: (!asked).then_some(how) };
+                member.state = State::Ended { at, wrong };
             }
             if let Some(group) = group {
                 guardian.runs(group, false).await;
@@ -200,14 +207,12 @@ impl Cast {
         self.members.lock().values().find(|member| member.name == name).map(|member| member.state.clone())
     }
 
-    /// One that ended though nobody asked it to, with its last words.
+    /// One that ended though nobody asked it to, or that didn't leave when it was asked to, with its last words.
     pub(crate) fn deserter(&self) -> Option<String> {
         let members = self.members.lock();
         members.values().find_map(|member| match &member.state {
-            State::Ended { unasked: Some(how), .. } => {
-                Some(format!("{} {how}, and nobody had asked it to{}", member.name, member.last_words()))
-            }
-            State::Ended { unasked: None, .. } | State::Runs | State::Leaving => None,
+            State::Ended { wrong: Some(how), .. } => Some(format!("{} {how}{}", member.name, member.last_words())),
+            State::Ended { wrong: None, .. } | State::Runs | State::Leaving => None,
         })
     }
 
@@ -243,14 +248,23 @@ impl Member {
     }
 }
 
-/// Stays with a process until it ends: when that was, and how.
-async fn attend(mut child: Child, group: Option<Pid>, member: &Member) -> (Instant, String) {
+/// The end of a process.
+struct End {
+    at: Instant,
+    how: String,
+    /// It was asked to leave, and was killed since it didn't.
+    late: bool,
+}
+
+/// Stays with a process until it ends.
+async fn attend(mut child: Child, group: Option<Pid>, member: &Member) -> End {
     let signal = |signal| {
         if let Some(group) = group {
             // One that has just ended needs no signal.
             let _ = kill_process_group(group, signal);
         }
     };
+    let mut late = false;
     let mut ended = tokio::select! {
         status = child.wait() => Some(status),
         () = member.leave.cancelled() => {
@@ -263,7 +277,10 @@ async fn attend(mut child: Child, group: Option<Pid>, member: &Member) -> (Insta
         ended = tokio::select! {
             status = child.wait() => Some(status),
             () = member.kill.cancelled() => None,
-            () = tokio::time::sleep(GRACE) => None,
+            () = tokio::time::sleep(GRACE) => {
+                late = true;
+                None
+            }
         };
     }
     // When it was told is when it ended.
@@ -280,7 +297,7 @@ async fn attend(mut child: Child, group: Option<Pid>, member: &Member) -> (Insta
         Ok(status) => format!("ended ({status})"),
         Err(error) => error.to_string(),
     };
-    (at, how)
+    End { at, how, late }
 }
 
 /// Keeps the last lines of what a process says.

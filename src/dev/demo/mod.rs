@@ -135,7 +135,7 @@ pub enum Error {
     /// A member can't be started.
     #[error("starting a member")]
     Member(#[source] std::io::Error),
-    /// A member ended that nobody asked to.
+    /// A member ended that nobody asked to, or didn't leave when it was asked to.
     #[error("{0}")]
     Deserted(String),
     /// Not all became ready in time.

@@ -151,7 +151,7 @@ impl<'a> Director<'a> {
                 _ => {}
             }
             for (number, member) in self.cast.members() {
-                let State::Ended { unasked: Some(how), .. } = &member.state else { continue };
+                let State::Ended { wrong: Some(how), .. } = &member.state else { continue };
                 if mourned.insert(number) {
                     let what = format!("{} {how}", member.name);
                     acts.push(Box::pin(self.mourn(member.name.clone(), what)));
@@ -164,7 +164,7 @@ impl<'a> Director<'a> {
         }
     }
 
-    /// Fails if a member ended that nobody asked to.
+    /// Fails if a member ended that nobody asked to, or didn't leave when it was asked to.
     pub(crate) fn is_complete(&self) -> Result<(), Error> {
         self.cast.deserter().map_or(Ok(()), |gone| Err(Error::Deserted(gone)))
     }
