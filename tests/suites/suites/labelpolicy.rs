@@ -80,7 +80,9 @@ async fn guards(ctx: Context) -> anyhow::Result<()> {
     let cases = [
         ("another number", &maps, &old, json!({ OWNER: "13" }), OTHER, 1),
         ("junk", &maps, &old, json!({ OWNER: "x" }), OTHER, 1),
-        ("gone from what has both", &maps, &both, json!({ SELF: null }), OTHER, 1),
+        ("the parent's gone from what has both", &maps, &both, json!({ SELF: null }), OTHER, 1),
+        ("the child's gone from what has both", &maps, &both, json!({ OWNER: null }), OTHER, 1),
+        ("both gone", &maps, &both, json!({ OWNER: null, SELF: null }), OTHER, 1),
         ("a parent's", &things, &json!({ SELF: "255" }), json!({ SELF: "25" }), OTHER, 1),
         ("another label", &maps, &old, json!({ "app": null, "b": "c" }), OTHER, 0),
         ("the same", &maps, &old, json!({ OWNER: "12" }), OTHER, 0),
