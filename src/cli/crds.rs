@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use ringmaster_engine::print::Printer;
 
 /// Arguments of `ringmaster crds`.
 #[derive(clap::Args)]
@@ -17,10 +18,10 @@ pub(crate) struct Arguments {
     check: bool,
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
+pub(crate) fn main(arguments: &Arguments, log: &Printer) -> ExitCode {
     match write(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => crate::fail(1, &error),
+        Err(error) => crate::fail(log, 1, &error),
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ringmaster_dev::demo::{self, Language, Options};
+use ringmaster_engine::print::Printer;
 use ringmaster_engine::telemetry;
 
 use crate::run::until_signal;
@@ -59,18 +60,18 @@ impl From<Hook> for Language {
     }
 }
 
-pub(crate) fn main(arguments: Arguments) -> ExitCode {
-    let options = match options(arguments) {
+pub(crate) fn main(arguments: Arguments, log: &Printer) -> ExitCode {
+    let options = match options(arguments, log) {
         Ok(options) => options,
-        Err(error) => return crate::fail(2, &error),
+        Err(error) => return crate::fail(log, 2, &error),
     };
     match until_signal(async |stop| Ok(demo::run(options, stop).await?)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => crate::fail(1, &error),
+        Err(error) => crate::fail(log, 1, &error),
     }
 }
 
-fn options(arguments: Arguments) -> anyhow::Result<Options> {
+fn options(arguments: Arguments, log: &Printer) -> anyhow::Result<Options> {
     let Arguments { once, timeout, websites, members, hook, listen, write_kubeconfig } = arguments;
     // A terminal that can't move its cursor gets lines.
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
@@ -81,7 +82,7 @@ fn options(arguments: Arguments) -> anyhow::Result<Options> {
     options.check().map_err(anyhow::Error::msg)?;
     if !live {
         // A drawing and log lines on one terminal would spoil each other.
-        telemetry::init(telemetry::Format::Pretty, "error")?;
+        telemetry::init(telemetry::Format::Pretty, "error", log)?;
     }
     Ok(options)
 }

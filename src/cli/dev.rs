@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use ringmaster_dev::session::{self, Options};
 use ringmaster_engine::config::{Flags, Place};
+use ringmaster_engine::print::Printer;
 
 use crate::run::{configure, until_signal};
 
@@ -50,23 +51,23 @@ Example:
     --hook-resolve my-hook.my-namespace.svc:80=127.0.0.1:8080 \\
     --apply crds.yaml controller.yaml --state dev.objects";
 
-pub(crate) fn main(arguments: Arguments) -> ExitCode {
-    let options = match options(arguments) {
+pub(crate) fn main(arguments: Arguments, log: &Printer) -> ExitCode {
+    let options = match options(arguments, log) {
         Ok(options) => options,
-        Err(error) => return crate::fail(2, &error),
+        Err(error) => return crate::fail(log, 2, &error),
     };
     match until_signal(async |stop| Ok(session::run(options, stop).await?)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => crate::fail(1, &error),
+        Err(error) => crate::fail(log, 1, &error),
     }
 }
 
-fn options(arguments: Arguments) -> anyhow::Result<Options> {
+fn options(arguments: Arguments, log: &Printer) -> anyhow::Result<Options> {
     let Arguments { apply, hook, state, listen, write_kubeconfig, flags } = arguments;
     if flags.kubeconfig.is_some() {
         bail!("--kubeconfig: dev has an API server of its own; use `ringmaster run` for another one");
     }
-    let settings = configure(flags, Place::Dev)?;
+    let settings = configure(flags, Place::Dev, log)?;
     if settings.kubeconfig.is_some() {
         bail!("a kubeconfig is set by a variable or the file: dev has an API server of its own; unset it");
     }

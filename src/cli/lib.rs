@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use ringmaster_engine::config::normalize_args;
+use ringmaster_engine::print::Printer;
 
 /// Kubernetes controllers whose business logic is a webhook in any language.
 #[derive(Parser)]
@@ -45,16 +46,26 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let log = Log(Printer::start());
     match arguments.command {
-        Command::Run(arguments) => run::main(*arguments),
-        Command::Dev(arguments) => dev::main(*arguments),
-        Command::Demo(arguments) => demo::main(arguments),
-        Command::Crds(arguments) => crds::main(&arguments),
+        Command::Run(arguments) => run::main(*arguments, &log.0),
+        Command::Dev(arguments) => dev::main(*arguments, &log.0),
+        Command::Demo(arguments) => demo::main(arguments, &log.0),
+        Command::Crds(arguments) => crds::main(&arguments, &log.0),
+    }
+}
+
+/// What goes to standard error; the last of it is waited for at every end, a panic included.
+struct Log(Printer);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.finish();
     }
 }
 
 /// Prints an error with its causes, and gives the exit code back.
-fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
-    eprintln!("ringmaster: {error:#}");
+fn fail(log: &Printer, code: u8, error: &anyhow::Error) -> ExitCode {
+    log.remark(&format!("ringmaster: {error:#}"));
     ExitCode::from(code)
 }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use ringmaster_dev::Stop;
 use ringmaster_engine::Engine;
 use ringmaster_engine::config::{Flags, Place, Settings, environment};
+use ringmaster_engine::print::Printer;
 use ringmaster_engine::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,10 +23,10 @@ pub(crate) struct Arguments {
     flags: Flags,
 }
 
-pub(crate) fn main(arguments: Arguments) -> ExitCode {
-    let settings = match configure(arguments.flags, Place::of_process()) {
+pub(crate) fn main(arguments: Arguments, log: &Printer) -> ExitCode {
+    let settings = match configure(arguments.flags, Place::of_process(), log) {
         Ok(settings) => settings,
-        Err(error) => return crate::fail(2, &error),
+        Err(error) => return crate::fail(log, 2, &error),
     };
     let engine = async |stop: Stop| {
         let engine = Engine::start(settings).await?;
@@ -36,7 +37,7 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
     };
     match until_signal(engine) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => crate::fail(1, &error),
+        Err(error) => crate::fail(log, 1, &error),
     }
 }
 
@@ -44,9 +45,9 @@ pub(crate) fn main(arguments: Arguments) -> ExitCode {
 ///
 /// # Errors
 /// If a setting can't be used.
-pub(crate) fn configure(flags: Flags, place: Place) -> anyhow::Result<Settings> {
+pub(crate) fn configure(flags: Flags, place: Place, log: &Printer) -> anyhow::Result<Settings> {
     let settings = Settings::load(flags, environment(), place)?;
-    telemetry::init(settings.log_format, &settings.log_level)?;
+    telemetry::init(settings.log_format, &settings.log_level, log)?;
     for notice in &settings.notices {
         warn!("{notice}");
     }

@@ -6,7 +6,6 @@
 //!   local      the API server on loopback: users, kubeconfig, saved objects
 //!   objects    calls to it; manifests: files of objects
 //!   hooks      webhook processes; sources: the files that they are made of; guardian: their end, should we be killed
-//!   print      what is said
 //! ```
 //!
 //! Never part of `ringmaster run`, and never listens beyond loopback.
@@ -18,7 +17,6 @@ mod hooks;
 mod local;
 mod manifests;
 mod objects;
-mod print;
 pub mod session;
 mod sources;
 

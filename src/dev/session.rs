@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use console::style;
 use ringmaster_engine::config::{HookResolve, Settings};
+use ringmaster_engine::print::Printer;
 use ringmaster_engine::{Engine, Resync};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -20,7 +21,6 @@ use crate::hooks::{Hook, Line, Told, names};
 use crate::local::{self, Local, Place};
 use crate::manifests;
 use crate::objects::{self, Objects};
-use crate::print::Printer;
 use crate::{Stop, quoted};
 
 /// Most webhooks that one session runs.

@@ -8,6 +8,7 @@
 //!   route       a change of an object -> the parents to sync
 //!   dispatch    the queue's shell: which parent next, on which worker
 //!   sync        one sync: read, call the hook, plan; children: what is read and put right before; execute: do it
+//!   print       what is said, so that no reader holds anything up; telemetry: the log
 //!   status      conditions of controllers; tell: log lines and events; changes: the words for what children went through
 //! ```
 //!
@@ -28,6 +29,7 @@ mod labels;
 mod member;
 mod metrics;
 mod outage;
+pub mod print;
 mod process;
 mod registry;
 mod route;

@@ -37,11 +37,11 @@ use crate::member::posts::Posts;
 use crate::member::pulse::Pulse;
 use crate::member::{Identity, Member};
 use crate::metrics::{Metrics, Sample, Samplers, count};
-use crate::process;
 use crate::registry::{Progress, Registry};
 use crate::sync::Syncer;
 use crate::tell::Tell;
 use crate::watches::Watches;
+use crate::{print, process};
 
 /// Whose controllers are run.
 const DIALECTS: [&Dialect; 2] = [&RINGMASTER, &METACONTROLLER];
@@ -245,6 +245,12 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
             samples.extend(dispatch.samples());
             samples.extend(stage.samples());
             samples.extend(process::samples());
+            samples.push(Sample {
+                name: "ringmaster_log_lines_left_out",
+                help: "Lines that were not logged or printed, because too many waited for a reader",
+                counter: true,
+                values: vec![(Vec::new(), count(usize::try_from(print::left_out()).unwrap_or(usize::MAX)))],
+            });
             let tasks = tokio::runtime::Handle::try_current().map(|runtime| count(runtime.metrics().num_alive_tasks()));
             let tasks = tasks.map(|tasks| (Vec::new(), tasks)).into_iter().collect();
             samples.push(Sample::gauge("ringmaster_tasks", "Tasks that are alive", tasks));

@@ -1,13 +1,20 @@
 //! Logging: one line to standard error for each event, as text or as JSON.
 //!
 //! Nothing here decides what is logged, and nothing but [`init`] touches the process's global subscriber. Logging
-//! never ends the process: a line that can't be written is lost.
+//! never ends the process, nor holds it up: a line that can't be written is lost, and so is one that finds too many
+//! waiting for a reader who has stopped reading.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _, Write};
+use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use crate::print::Printer;
 
 /// Levels of libraries that are noisy, or that log an error for what we retry and report ourselves. A directive of the
 /// user's for the same target replaces one of these.
@@ -43,18 +50,21 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging for the whole process. `level` is as for [`filter`].
+/// Starts logging for the whole process, its panics included, through `printer`, which must be finished at the end.
+/// `level` is as for [`filter`].
 ///
 /// # Errors
 /// When `level` can't be read, or when the process already has a subscriber.
-pub fn init(format: Format, level: &str) -> Result<(), Error> {
+pub fn init(format: Format, level: &str, printer: &Printer) -> Result<(), Error> {
     use tracing_subscriber::util::SubscriberInitExt as _;
 
-    // `log_internal_errors(false)`: the library reports a failed write by `eprintln!`, which panics on a closed pipe.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(level)?)
-        .with_writer(Lines(io::stderr))
-        .log_internal_errors(false);
+    let writer = {
+        let printer = printer.clone();
+        move || Handed(printer.clone())
+    };
+    // `log_internal_errors(false)`: the library reports what it can't format by `eprintln!`, which panics on a closed pipe.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(Lines(writer)).log_internal_errors(false);
     let result = match format {
         Format::Pretty => {
             // The convention of no-color.org: set to anything but nothing.
@@ -63,7 +73,57 @@ pub fn init(format: Format, level: &str) -> Result<(), Error> {
         }
         Format::Json => builder.json().flatten_event(true).with_current_span(false).finish().try_init(),
     };
-    result.map_err(Error::Twice)
+    result.map_err(Error::Twice)?;
+    if format == Format::Json {
+        printer.note_by(json_note);
+    }
+    std::panic::set_hook(Box::new({
+        let printer = printer.clone();
+        move |panic| printer.remark(&told(panic))
+    }));
+    Ok(())
+}
+
+/// What is said of a panic: as by the standard library, which would write it itself, and wait for a reader.
+fn told(panic: &PanicHookInfo<'_>) -> String {
+    let thread = std::thread::current();
+    let mut text = format!("thread '{}' {panic}", thread.name().unwrap_or("<unnamed>"));
+    // As `RUST_BACKTRACE` says.
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        text.push_str(&format!("\n{backtrace}"));
+    }
+    text
+}
+
+/// Says in the log that lines of it were left out.
+fn json_note(lost: u64) -> String {
+    let mut timestamp = String::new();
+    // Only a writer that fails makes it fail, and a `String` doesn't.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let message = "lines of the log left out: they came faster than they were read";
+    let note = serde_json::json!({
+        "timestamp": timestamp,
+        "level": "WARN",
+        "message": message,
+        "lines": lost,
+        "target": module_path!(),
+    });
+    format!("{note}\n")
+}
+
+/// Hands each write on as one text.
+struct Handed(Printer);
+
+impl Write for Handed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.log(bytes.to_vec());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads directives of `tracing_subscriber::EnvFilter`: `info`, `warn,ringmaster_engine=debug`. What they don't name
@@ -188,6 +248,15 @@ mod tests {
             tracing::trace!(target: "some::target", "named");
         });
         assert!(text.contains("shown") && text.contains("named") && !text.contains("hidden"), "{text}");
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_as_a_line_of_json() {
+        let note = json_note(12);
+        let value: serde_json::Value = serde_json::from_str(note.strip_suffix('\n').unwrap()).unwrap();
+        assert_eq!((&value["lines"], &value["level"]), (&12.into(), &"WARN".into()));
+        let timestamp: jiff::Timestamp = value["timestamp"].as_str().unwrap().parse().unwrap();
+        assert!(timestamp > jiff::Timestamp::UNIX_EPOCH, "{note}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Never as the administrator, and never with this process's own `RINGMASTER_*` settings.
 
+use std::io::PipeWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Mutex;
@@ -23,6 +24,7 @@ pub(crate) struct Build<'a> {
     user: &'a User,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    stderr: Option<PipeWriter>,
 }
 
 impl<'a> Build<'a> {
@@ -41,6 +43,11 @@ impl<'a> Build<'a> {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Standard error, instead of the log file.
+    pub(crate) fn stderr(self, stderr: PipeWriter) -> Self {
+        Self { stderr: Some(stderr), ..self }
     }
 
     /// Starts it.
@@ -68,6 +75,9 @@ impl<'a> Build<'a> {
                 }
             }
             command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST").envs(self.env);
+            if let Some(stderr) = self.stderr {
+                command.stderr(stderr);
+            }
         })?;
         Ok(Ringmaster { child: Mutex::new(child) })
     }
@@ -100,7 +110,7 @@ impl Ringmaster {
 
     /// The same with changes.
     pub(crate) fn build(context: &Context) -> Build<'_> {
-        Build { context, user: &context.user, args: Vec::new(), env: Vec::new() }
+        Build { context, user: &context.user, args: Vec::new(), env: Vec::new(), stderr: None }
     }
 
     /// Its process id.

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use console::style;
 use parking_lot::Mutex;
+use ringmaster_engine::print::Printer;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -44,7 +45,6 @@ use crate::guardian::Guardian;
 use crate::hooks::{Hook, Line, Told};
 use crate::local::{self, Local, Place};
 use crate::objects::{self, Objects};
-use crate::print::Printer;
 use crate::session;
 use crate::{Stop, quoted};
 use cast::Cast;

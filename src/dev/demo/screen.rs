@@ -5,9 +5,9 @@
 use std::cell::RefCell;
 
 use console::truncate_str;
+use ringmaster_engine::print::Printer;
 
 use super::view::View;
-use crate::print::Printer;
 
 /// An open screen.
 pub(crate) struct Screen<'a> {

@@ -15,9 +15,12 @@ use crate::built::Built;
 use crate::cluster::{Context, Scope};
 use crate::hook::{Hook, Reply};
 use crate::objects::Resource;
-use crate::process::Ringmaster;
+use crate::process::{Build, Ringmaster};
 use crate::scrape::{Metric, Scrape, free_port};
 use crate::trial::Case;
+
+/// Most parents whose syncs fill a pipe, and what Ringmaster keeps beside it, with lines of the log.
+const FULL: usize = 1000;
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
@@ -25,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("metrics", "are_those_of_the_docs", are_those_of_the_docs),
         Case::new("metrics", "are_accepted_by_promtool", are_accepted_by_promtool).needs(promtool),
         Case::new("metrics", "tell_where_the_time_goes", tell_where_the_time_goes),
+        Case::new("metrics", "count_the_lines_that_nobody_read", count_the_lines_that_nobody_read),
     ]
 }
 
@@ -39,7 +43,7 @@ pub(super) fn promtool() -> anyhow::Result<Built> {
 
 /// A Ringmaster whose metrics are served, with a controller whose hook does as its parents say.
 struct Watched {
-    _ringmaster: Ringmaster,
+    ringmaster: Ringmaster,
     hook: Hook,
     url: String,
     things: Resource,
@@ -49,15 +53,20 @@ struct Watched {
 
 impl Watched {
     async fn start(ctx: Context) -> anyhow::Result<Self> {
+        Self::start_with(ctx, |build| build).await
+    }
+
+    async fn start_with(ctx: Context, change: impl FnOnce(Build<'_>) -> Build<'_>) -> anyhow::Result<Self> {
         let things = ctx.crd("Thing", "things", Scope::Namespaced, None).await?;
         ctx.grant(&Context::rules_for(&[&things, &ctx.configmaps()])).await?;
         let hook = Hook::start(obey)?;
         let port = free_port()?;
-        let ringmaster = Ringmaster::build(&ctx).arg(format!("--metrics-address=127.0.0.1:{port}")).start()?;
+        let build = Ringmaster::build(&ctx).arg(format!("--metrics-address=127.0.0.1:{port}"));
+        let ringmaster = change(build).start()?;
         ctx.controller("c", spec(&things, &hook.url("/sync"), "InPlace")).await?;
         let url = format!("http://127.0.0.1:{port}/metrics");
         let controller = ctx.controller_name("c");
-        Ok(Self { _ringmaster: ringmaster, hook, url, things, controller, ctx })
+        Ok(Self { ringmaster, hook, url, things, controller, ctx })
     }
 
     async fn thing(&self, name: &str) -> anyhow::Result<()> {
@@ -187,5 +196,30 @@ async fn tell_where_the_time_goes(ctx: Context) -> anyhow::Result<()> {
     ensure!(scrape.sum("controller_runtime_reconcile_errors_total", &controller) >= 2.0);
     ensure!(scrape.sum("controller_runtime_terminal_reconcile_errors_total", &controller) == 1.0);
     ensure!(scrape.sum("ringmaster_parents_failing", &controller) >= 1.0);
+    Ok(())
+}
+
+/// Who should read the log has stopped: the work goes on, and so does the renewal of the Lease, without which the end
+/// would be none in order.
+async fn count_the_lines_that_nobody_read(ctx: Context) -> anyhow::Result<()> {
+    const LEFT_OUT: &str = "ringmaster_log_lines_left_out_total";
+    let (reader, writer) = std::io::pipe()?;
+    let watched =
+        Watched::start_with(ctx, |build| build.stderr(writer).arg("--log-level=trace,hyper_util=trace")).await?;
+    let before = watched.until("its metrics are served", |_| true).await?;
+    ensure!(before.sum(LEFT_OUT, &[]) == 0.0, "{}", before.text);
+    for number in 0.. {
+        watched.thing(&format!("t{number}")).await?;
+        if watched.scrape()?.sum(LEFT_OUT, &[]) > 0.0 {
+            break;
+        }
+        ensure!(number < FULL, "nothing is left out after {number} parents");
+    }
+    watched.thing("last").await?;
+    let maps = watched.ctx.configmaps();
+    watched.ctx.wait("the last one has its child", SOON, async || watched.ctx.admin.get(&maps, "last").await).await?;
+    let status = watched.ringmaster.stop().await?;
+    ensure!(status.success(), "{status}");
+    drop(reader);
     Ok(())
 }
