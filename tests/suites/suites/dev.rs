@@ -2,6 +2,7 @@
 //!
 //! Never looks into the processes: only at what they print, and at their API server through the kubeconfig they write.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -46,8 +47,13 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Starts it in the trial's folder; `path` replaces the `PATH`.
-fn start_with(scratch: &Scratch, name: &str, arguments: &[&str], path: Option<&Path>) -> anyhow::Result<Child> {
+/// Starts it in the trial's folder; `change` may set its environment and its outputs.
+fn start_with(
+    scratch: &Scratch,
+    name: &str,
+    arguments: &[&str],
+    change: impl FnOnce(&mut Command),
+) -> anyhow::Result<Child> {
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     let dir = scratch.dir().to_owned();
     Child::start("ringmaster", Path::new(BINARY), &arguments, &scratch.log_file(name), |command| {
@@ -58,24 +64,26 @@ fn start_with(scratch: &Scratch, name: &str, arguments: &[&str], path: Option<&P
         }
         // One that is killed leaves its temporary files behind.
         command.env("TMPDIR", &dir).current_dir(dir).env_remove("KUBECONFIG");
-        if let Some(path) = path {
-            command.env("PATH", path);
-        }
+        change(command);
     })
 }
 
 fn start(scratch: &Scratch, name: &str, arguments: &[&str]) -> anyhow::Result<Child> {
-    start_with(scratch, name, arguments, None)
+    start_with(scratch, name, arguments, |_| {})
 }
 
-/// Runs it to its end: exit code, and all that it printed.
+/// Runs it to its end: exit code, and all that it printed. `path` replaces the `PATH`.
 async fn run_with(
     scratch: &Scratch,
     name: &str,
     arguments: &[&str],
     path: Option<&Path>,
 ) -> anyhow::Result<(Option<i32>, String)> {
-    let mut child = start_with(scratch, name, arguments, path)?;
+    let mut child = start_with(scratch, name, arguments, |command| {
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
+    })?;
     let what = format!("{arguments:?} ends");
     let status = scratch.wait(&what, END, async || child.status()?.context("it still runs")).await?;
     Ok((status.code(), printed(&child)?))
@@ -303,17 +311,22 @@ async fn killed_leaves_no_webhook(scratch: Scratch) -> anyhow::Result<()> {
 
 async fn goes_on_without_a_reader(scratch: Scratch) -> anyhow::Result<()> {
     let dir = scratch.dir();
+    let kubeconfig = dir.join("ringmaster-dev.kubeconfig");
+    let hook = "while :; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; done";
     // Nobody reads what it says: the pipe is closed after a line, or never read.
-    for (name, reader) in [("closed", "head -n 1 >/dev/null"), ("stalled", "sleep 600")] {
-        let hook = "while :; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; done";
-        let script = format!("'{BINARY}' dev --hook '{hook}' --state objects 2>&1 | {reader} & wait");
-        let log = scratch.log_file(name);
-        let arguments = ["-c".to_owned(), script];
-        let mut shell = Child::start("bash", Path::new("bash"), &arguments, &log, |command| {
-            command.current_dir(dir);
+    for (name, is_closed) in [("closed", true), ("stalled", false)] {
+        let (reader, writer) = std::io::pipe()?;
+        let outputs = (writer.try_clone()?, writer);
+        let arguments = ["dev", "--hook", hook, "--state", "objects"];
+        let mut dev = start_with(&scratch, name, &arguments, |command| {
+            command.stdout(outputs.0).stderr(outputs.1);
         })?;
-        let kubeconfig = dir.join("ringmaster-dev.kubeconfig");
+        let mut reader = Some(BufReader::new(reader));
+        if let Some(mut reader) = reader.take_if(|_| is_closed) {
+            reader.read_line(&mut String::new())?;
+        }
         let answers = async || {
+            dev.check()?;
             let objects = Objects::of_kubeconfig(&kubeconfig).await?;
             objects.list(&websites().in_namespace(None), "").await.map(drop).or_else(|error| match code(&error) {
                 Some(404) => Ok(()),
@@ -321,15 +334,12 @@ async fn goes_on_without_a_reader(scratch: Scratch) -> anyhow::Result<()> {
             })
         };
         scratch.wait("the API server answers", SOON, answers).await?;
-        let found = Command::new("pgrep").args(["-f", &format!("^{BINARY} dev --hook while")]).output()?;
-        let id = String::from_utf8(found.stdout)?.trim().to_owned();
-        ensure!(Command::new("kill").args(["-s", "INT", &id]).status()?.success(), "no process {id:?}");
-        gone(&scratch, &id).await?;
+        end(&scratch, &mut dev, "INT").await.context(name)?;
+        drop(reader);
         let saved = std::fs::read_to_string(dir.join("objects"))?;
         ensure!(saved.contains("\"name\":\"kube-system\""), "{name}: {saved}");
         ensure!(!kubeconfig.exists(), "{name}: the kubeconfig is left");
         std::fs::remove_file(dir.join("objects"))?;
-        shell.kill()?;
     }
     Ok(())
 }
