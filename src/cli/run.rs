@@ -1,20 +1,15 @@
 //! `ringmaster run`: the engine against a cluster, until SIGTERM or SIGINT.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use ringmaster_dev::Stop;
-use ringmaster_engine::Engine;
 use ringmaster_engine::config::{Flags, Place, Settings, environment};
 use ringmaster_engine::print::Printer;
-use ringmaster_engine::telemetry;
+use ringmaster_engine::{Engine, LAST_THREADS, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-
-/// Threads that still run when everything else has ended get this long.
-const LAST_THREADS: Duration = Duration::from_secs(1);
 
 /// Arguments of `ringmaster run`.
 #[derive(clap::Args)]

@@ -41,8 +41,10 @@ const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// Objects of one page of their metadata: some KiB each, as `managedFields` and what appliers note in annotations are
 /// among it. Each page costs the API server a look at all objects, whatever it selects.
 const METADATA_PAGE_LIMIT: usize = 1_000;
-/// Such pages in memory at once: whoever takes over many shards checks many kinds.
+/// Such pages in memory at once of lists that somebody waits for: whoever takes over many shards checks many kinds.
 const MAX_METADATA_PAGES: usize = 8;
+/// Such pages in memory at once of searches.
+const MAX_SEARCH_PAGES: usize = 4;
 
 /// Objects whose metadata one list may name: more than etcd holds.
 pub const MAX_LISTED: usize = 4_000_000;
@@ -82,8 +84,8 @@ pub struct Listed {
 /// What a search found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The objects' keys.
-    pub keys: Vec<ObjectKey>,
+    /// The objects' keys and versions.
+    pub objects: Vec<(ObjectKey, Version)>,
     /// There are more.
     pub is_cut: bool,
 }
@@ -120,6 +122,7 @@ pub struct Client {
     inner: kube::Client,
     in_flight: Arc<Semaphore>,
     metadata_pages: Arc<Semaphore>,
+    search_pages: Arc<Semaphore>,
     meter: Arc<dyn Meter>,
     /// When writes must have ended, on the clock of [`boot_time`]; none but [`WRITE_TIMEOUT`] each otherwise.
     writes_until: Option<Duration>,
@@ -131,7 +134,8 @@ impl Client {
     pub fn new(inner: kube::Client, meter: Arc<dyn Meter>) -> Self {
         let in_flight = Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT));
         let metadata_pages = Arc::new(Semaphore::new(MAX_METADATA_PAGES));
-        Self { inner, in_flight, metadata_pages, meter, writes_until: None }
+        let search_pages = Arc::new(Semaphore::new(MAX_SEARCH_PAGES));
+        Self { inner, in_flight, metadata_pages, search_pages, meter, writes_until: None }
     }
 
     /// The same client with a limit for writes, counted from now: neither we nor the API server go on with one for longer
@@ -184,7 +188,7 @@ impl Client {
             objects.push((object.key().clone(), object.uid().clone(), object.version()));
             ControlFlow::Continue(())
         };
-        let (objects, version) = self.list_pages(resource, ("", selector), take).await?;
+        let (objects, version) = self.list_pages(&self.metadata_pages, resource, ("", selector), take).await?;
         Ok(Listed { version, objects })
     }
 
@@ -204,19 +208,20 @@ impl Client {
             if !is_wanted(&object) {
                 return ControlFlow::Continue(());
             }
-            if found.keys.len() >= most {
+            if found.objects.len() >= most {
                 found.is_cut = true;
                 return ControlFlow::Break(());
             }
-            found.keys.push(object.key().clone());
+            found.objects.push((object.key().clone(), object.version()));
             ControlFlow::Continue(())
         };
-        Ok(self.list_pages(resource, (namespace, selector), take).await?.0)
+        Ok(self.list_pages(&self.search_pages, resource, (namespace, selector), take).await?.0)
     }
 
     /// Reads pages of metadata until the last, or until `take` breaks off; begins again if they expire.
     async fn list_pages<T: Default>(
         &self,
+        places: &Semaphore,
         resource: &Resource,
         (namespace, selector): (&str, &str),
         take: impl Fn(&mut T, Object) -> ControlFlow<()>,
@@ -224,12 +229,7 @@ impl Client {
         let base = format!("{}?limit={METADATA_PAGE_LIMIT}{}", kind_path(resource, namespace), selected(selector));
         let (mut taken, mut path, mut count, mut tries) = (T::default(), base.clone(), 0, 1);
         loop {
-            if self.metadata_pages.available_permits() == 0 {
-                self.meter.limit_hit("metadata_pages");
-            }
-            // Never closed; whoever holds one reads a page, which has its time limit.
-            let _page = self.metadata_pages.acquire().await.ok();
-            let body = match self.call(Method::GET, &path, None, Accept::MetadataList, READ_TIMEOUT).await {
+            let (body, _place) = match self.page(places, &path).await {
                 // Its pages are those of one moment, which the server remembers for some minutes.
                 Err(error) if error.is_expired() && tries < LIST_TRIES => {
                     (taken, path, count, tries) = (T::default(), base.clone(), 0, tries + 1);
@@ -255,6 +255,21 @@ impl Client {
             let Some(next) = page.next else { return Ok((taken, version)) };
             path = format!("{base}&continue={}", utf8_percent_encode(&next, NON_ALPHANUMERIC));
         }
+    }
+
+    /// Reads a page of metadata, which has its place until it is let go.
+    async fn page<'a>(&self, places: &'a Semaphore, path: &str) -> Result<(Bytes, SemaphorePermit<'a>), Error> {
+        let start = Instant::now();
+        if places.available_permits() == 0 {
+            self.meter.limit_hit("metadata_pages");
+        }
+        // Never closed.
+        let Ok(Ok(place)) = tokio::time::timeout(READ_TIMEOUT, places.acquire()).await else {
+            return Err(Error::NotSent { call: name(&Method::GET, path) });
+        };
+        let left = READ_TIMEOUT.saturating_sub(start.elapsed());
+        let body = self.call(Method::GET, path, None, Accept::MetadataList, left).await?;
+        Ok((body, place))
     }
 
     /// Reads any path, as text.

@@ -65,12 +65,12 @@ async fn a_search_reads_all_pages_up_to_its_limit() {
     let odd = |object: &Object| object.key().name().ends_with(['1', '3', '5', '7', '9']);
     let (client, asked) = paged(11_000);
     let found = client.find_metadata(&resource, ("n", "a=b,!c"), 6_000, odd).await.unwrap();
-    assert_eq!((found.keys.len(), found.is_cut), (5_500, false), "of all pages, and none twice");
+    assert_eq!((found.objects.len(), found.is_cut), (5_500, false), "of all pages, and none twice");
     let asked = asked.lock().clone();
     assert_eq!(asked.len(), 11_000 / METADATA_PAGE_LIMIT + 2, "one page had expired: {asked:?}");
     let (client, asked) = paged(11_000);
     let found = client.find_metadata(&resource, ("n", "a=b,!c"), 3_000, odd).await.unwrap();
-    assert_eq!((found.keys.len(), found.is_cut), (3_000, true));
+    assert_eq!((found.objects.len(), found.is_cut), (3_000, true));
     let asked = asked.lock().clone();
     assert_eq!(asked.len(), 6_000 / METADATA_PAGE_LIMIT + 1 + 2, "the last pages aren't asked for: {asked:?}");
     let (client, _) = paged(11_000);

@@ -113,7 +113,7 @@ impl Syncer {
             let place = (namespace.unwrap_or_default(), &*format!("{selector},!{OWNER_LABEL}"));
             let found = self.client.find_metadata(&child.resource, place, MAX_OLDER_CHILDREN, is_wanted);
             let found = found.await.map_err(Problem::Read)?;
-            for key in &found.keys {
+            for (key, _) in &found.objects {
                 hosted.note_unknown(parent_key, Some(index), key);
             }
             if found.is_cut {

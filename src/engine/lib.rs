@@ -47,4 +47,4 @@ mod watches;
 
 pub use member::keeper::End;
 pub use ringmaster_cluster::Connection;
-pub use run::{Engine, Error, LONGEST_LEAVE, Resync};
+pub use run::{Engine, Error, LAST_THREADS, LONGEST_LEAVE, Resync};

@@ -15,7 +15,9 @@ use parking_lot::{Condvar, Mutex};
 /// What may wait to be written, with what its keeping takes, in bytes.
 const MAX_WAITING_BYTES: usize = 1024 * 1024;
 /// How long the last of it may take at the end.
-const LAST: Duration = Duration::from_secs(1);
+pub(crate) const LAST: Duration = Duration::from_secs(1);
+/// How long a text is waited for whose writer may not live much longer.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What all printers of the process left out.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
@@ -119,21 +121,42 @@ impl Printer {
     fn hand_in(&self, text: Text) {
         let desk = &self.0.0;
         let mut queue = desk.queue.lock();
-        if queue.bytes + text.bytes() > MAX_WAITING_BYTES {
+        // Behind what waited before those that were left out, where they are missing.
+        let lost = queue.left_out;
+        let note = (lost > 0).then(|| Text::Err((queue.note)(lost).into_bytes()));
+        let more = text.bytes() + note.as_ref().map_or(0, Text::bytes);
+        if queue.bytes + more > MAX_WAITING_BYTES {
             queue.left_out += 1;
             LEFT_OUT.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        queue.bytes += text.bytes();
-        queue.texts.push_back(text);
+        queue.left_out = 0;
+        queue.bytes += more;
+        queue.texts.extend(note.into_iter().chain([text]));
         drop(queue);
         desk.changed.notify_all();
     }
 
     /// Waits until all is written that was handed in, for a second at most: who doesn't read by then doesn't miss it.
     pub fn finish(&self) {
-        let (desk, end) = (&self.0.0, Instant::now() + LAST);
+        self.wait(LAST);
+    }
+
+    /// A text to standard error whose writer may not live much longer: waits for a moment until it is written.
+    pub fn last_words(&self, text: Vec<u8>) {
+        self.log(text);
+        self.wait(LAST_WORDS);
+    }
+
+    fn wait(&self, longest: Duration) {
+        let (desk, end) = (&self.0.0, Instant::now() + longest);
         let mut queue = desk.queue.lock();
+        if queue.left_out > 0 {
+            let note = Text::Err((queue.note)(std::mem::take(&mut queue.left_out)).into_bytes());
+            queue.bytes += note.bytes();
+            queue.texts.push_back(note);
+            desk.changed.notify_all();
+        }
         while queue.is_writing || !queue.texts.is_empty() {
             if desk.changed.wait_until(&mut queue, end).timed_out() {
                 return;
@@ -151,10 +174,7 @@ impl Drop for Handle {
 
 impl Desk {
     fn write(&self, mut out: impl Write, mut err: impl Write) {
-        while let Some((note, text)) = self.next() {
-            if let Some(note) = note {
-                let _ = err.write_all(note.as_bytes());
-            }
+        while let Some(text) = self.next() {
             let _ = match text {
                 Text::Out(text) => out.write_all(&text).and_then(|()| out.flush()),
                 Text::Err(text) => err.write_all(&text),
@@ -162,8 +182,8 @@ impl Desk {
         }
     }
 
-    /// The next text, with what is to be said of those that were left out; `None` at the end.
-    fn next(&self) -> Option<(Option<String>, Text)> {
+    /// The next text; `None` at the end.
+    fn next(&self) -> Option<Text> {
         let mut queue = self.queue.lock();
         queue.is_writing = false;
         self.changed.notify_all();
@@ -171,8 +191,7 @@ impl Desk {
             if let Some(text) = queue.texts.pop_front() {
                 queue.bytes -= text.bytes();
                 queue.is_writing = true;
-                let lost = std::mem::take(&mut queue.left_out);
-                return Some(((lost > 0).then(|| (queue.note)(lost)), text));
+                return Some(text);
             }
             if queue.is_closed {
                 return None;
@@ -243,6 +262,7 @@ mod tests {
         printer.finish();
         drop(stalled);
         printer.finish();
+        printer.finish();
         printer.line("still there");
         printer.finish();
         let lines = all(&written);
@@ -251,6 +271,7 @@ mod tests {
         let lost: u64 = notes.iter().map(|note| note.trim_end_matches(" lost\n").parse::<u64>().unwrap()).sum();
         assert!((15..=16).contains(&kept), "{kept}");
         assert_eq!((lost, left_out() - before), (100 - u64::try_from(kept).unwrap(), lost));
-        assert_eq!(lines.last().unwrap(), "still there\n");
+        let last: Vec<&str> = lines.iter().rev().take(2).map(String::as_str).collect();
+        assert_eq!(last, ["still there\n", &format!("{lost} lost\n")], "the note stands where they are missing");
     }
 }

@@ -54,7 +54,10 @@ pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub(crate) const SHUTDOWN_REST: Duration = Duration::from_secs(3);
 /// What a member takes at most from the wish to go until its engine has ended: who kills it before that may cut a write
 /// short, or leave a Lease unreleased.
-pub const LONGEST_LEAVE: Duration = SHUTDOWN_GRACE.saturating_add(SHUTDOWN_REST);
+pub const LONGEST_LEAVE: Duration =
+    SHUTDOWN_GRACE.saturating_add(SHUTDOWN_REST).saturating_add(LAST_THREADS).saturating_add(print::LAST);
+/// Threads that still run when everything else of a process has ended get this long.
+pub const LAST_THREADS: Duration = Duration::from_secs(1);
 /// How often readiness is looked at until the process is ready.
 const READY_INTERVAL: Duration = Duration::from_millis(100);
 

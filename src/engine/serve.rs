@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ringmaster_cluster::MAX_LISTED;
 use ringmaster_core::hash::shard;
 use ringmaster_core::key::{Epoch, ObjectKey};
+use ringmaster_core::object::Object;
 use ringmaster_core::queue::Priority;
 use ringmaster_core::shards::{SELF_LABEL, Shards};
 use ringmaster_core::table::RowId;
@@ -138,7 +140,9 @@ impl Round {
         let mut care = Care::new(self, hosted);
         let mut held = self.stage.posts.held();
         self.post.set_hosted(hosted);
-        let (mut unchecked, mut searched) = (Unchecked::default(), Shards::NONE);
+        let mut unchecked = Unchecked::default();
+        // The same for what has no label, which nobody waits for.
+        let (mut searched, mut search, mut unfound) = (Shards::NONE, None, Unchecked::default());
         self.start(hosted);
         loop {
             if let Some(ended) = self.judge(&mut kinds.states, false) {
@@ -154,10 +158,9 @@ impl Round {
             let started = hosted.started();
             let (missing, unsearched) = (running.difference(&started), started.difference(&searched));
             // What couldn't be checked was, or is somebody else's.
-            if (missing.is_empty() && unsearched.is_empty())
-                && !std::mem::take(&mut unchecked).is_over()
-                && kinds.are_well()
-            {
+            let is_checked = missing.is_empty() && !std::mem::take(&mut unchecked).is_over();
+            let is_searched = unsearched.is_empty() && !std::mem::take(&mut unfound).is_over();
+            if (is_checked || is_searched) && unchecked.is_over() && unfound.is_over() && kinds.are_well() {
                 self.well_again(hosted);
             }
             let gained = missing.intersection(&informed);
@@ -173,7 +176,11 @@ impl Round {
                     self.tell_unchecked(kinds, &format!("begin with shards {gained}"), &cause);
                 } else {
                     *wait = RETRY.0;
+                    // Whoever had them meanwhile noted what we didn't.
                     searched = searched.difference(&gained);
+                    if let Some(Search(shards, _)) = &mut search {
+                        *shards = shards.difference(&gained);
+                    }
                     let started = self.stage.posts.start(hosted, &gained, &losses);
                     let delayed: Shards =
                         started.iter().filter(|shard| self.stage.guard.is_delayed(&RowId::Shard(*shard))).collect();
@@ -187,27 +194,28 @@ impl Round {
                 }
                 continue;
             }
+            if search.is_none() && !unsearched.is_empty() && unfound.may_try() {
+                search = Some(Search(unsearched, Box::pin(self.find_strays(hosted, unsearched))));
+            }
             tokio::select! {
                 () = self.cancel.cancelled() => return Ended::Cancelled,
                 _ = stand.changed() => {}
                 _ = held.changed() => {}
                 () = any_changed(&mut kinds.states) => {
-                    if kinds.are_well() && unchecked.is_over() {
+                    if kinds.are_well() && unchecked.is_over() && unfound.is_over() {
                         self.well_again(hosted);
                     }
                 }
                 () = at(unchecked.retry) => unchecked.retry = None,
-                // Whoever waits for shards to be started doesn't wait for this.
-                found = self.find_strays(hosted, &unsearched), if !unsearched.is_empty() && unchecked.may_try() => {
-                    match found {
-                        Ok(()) => searched = searched.union(&unsearched),
-                        Err(cause) => {
-                            unchecked.failed();
-                            let what = format!("look for parents without a label in shards {unsearched}");
-                            self.tell_unchecked(kinds, &what, &cause);
-                        }
+                () = at(unfound.retry) => unfound.retry = None,
+                (shards, found) = Search::ended(&mut search) => match found {
+                    Ok(()) => searched = searched.union(&shards),
+                    Err(cause) => {
+                        unfound.failed();
+                        let what = format!("look for parents without a label in shards {shards}");
+                        self.tell_unchecked(kinds, &what, &cause);
                     }
-                }
+                },
                 ended = care.next() => {
                     if let Some(ended) = ended {
                         return ended;
@@ -231,25 +239,37 @@ impl Round {
         let failed = futures::future::join_all(each).await.into_iter().find_map(Result::err);
         match failed {
             None => Ok(()),
-            Some(verify::Error::Api(error)) => Err(Cause::of(&error)),
-            Some(error) => Err(Cause { reason: CHECK_FAILING, text: error.to_string() }),
+            Some(error) => Err(match &*error {
+                verify::Error::Api(error) => Cause::of(error),
+                error @ verify::Error::NotInformed { .. } => Cause { reason: CHECK_FAILING, text: error.to_string() },
+            }),
         }
     }
 
     /// Parents that have no label and belong into these shards, which were started: those who saw them before didn't own
     /// them. From then on streams tell.
-    async fn find_strays(&self, hosted: &Hosted, shards: &Shards) -> Result<(), Cause> {
+    async fn find_strays(&self, hosted: &Hosted, shards: Shards) -> Result<(), Cause> {
         let selector = Shards::none_selector(SELF_LABEL);
-        let found =
-            self.stage.client.list_metadata(&hosted.parent, &selector).await.map_err(|error| Cause::of(&error))?;
-        for (key, _, version) in found.objects {
-            if shards.contains(shard(&hosted.parent, &key)) {
-                hosted.note_unlabelled(&key, version, None);
-            }
+        let is_wanted = |object: &Object| shards.contains(shard(&hosted.parent, object.key()));
+        let found = self.stage.client.find_metadata(&hosted.parent, ("", &selector), MAX_LISTED, is_wanted).await;
+        for (key, version) in found.map_err(|error| Cause::of(&error))?.objects {
+            hosted.note_unlabelled(&key, version, None);
         }
         hosted.forget_unlabelled();
         self.stage.dispatch.add_all(hosted.unlabelled_keys().into_iter(), Priority::Background);
         Ok(())
+    }
+}
+
+/// The search for parents without a label that goes on, and in which shards.
+struct Search<'a>(Shards, Pin<Box<dyn Future<Output = Result<(), Cause>> + Send + 'a>>);
+
+impl Search<'_> {
+    /// Waits for its end; for ever if none goes on. Safe to drop at any point.
+    async fn ended(search: &mut Option<Self>) -> (Shards, Result<(), Cause>) {
+        let Some(Self(_, work)) = search else { return std::future::pending().await };
+        let found = work.await;
+        (search.take().map_or(Shards::NONE, |Self(shards, _)| shards), found)
     }
 }
 
@@ -261,10 +281,10 @@ struct Cause {
 
 impl Cause {
     fn of(error: &ringmaster_cluster::Error) -> Self {
-        let (reason, fix) = match error.code() {
-            None => (UNREACHABLE, ""),
-            Some(403) => ("Forbidden", "; grant get, list and watch to Ringmaster's account"),
-            Some(_) => (CHECK_FAILING, ""),
+        let (reason, fix) = match error {
+            ringmaster_cluster::Error::Connection { .. } => (UNREACHABLE, ""),
+            _ if error.is_forbidden() => ("Forbidden", "; grant get, list and watch to Ringmaster's account"),
+            _ => (CHECK_FAILING, ""),
         };
         Self { reason, text: format!("{error}{fix}") }
     }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::outage::Reach;
+use crate::verify::Checks;
 use crate::watches::{Hold, Listener, Pumps};
 
 /// How a collection is doing.
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) collection: RwLock<Collection>,
     listeners: RwLock<Vec<(u64, Arc<dyn Listener>)>>,
     state: watch::Sender<State>,
+    pub(crate) checks: Checks,
     /// What the subscriptions hold: pumps hold the collection itself, and must end without them.
     hold: Weak<Hold>,
     me: Weak<Self>,
@@ -71,6 +73,7 @@ impl Shared {
             collection: RwLock::new(Collection::new(scope)),
             listeners: RwLock::default(),
             state: watch::Sender::new(State::Starting),
+            checks: Checks::default(),
             hold: Arc::downgrade(hold),
             me: Weak::clone(me),
         })

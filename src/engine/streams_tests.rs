@@ -282,7 +282,8 @@ async fn a_check_brings_shards_to_where_the_server_is() {
     world.watches.want(shards(&[1, 2]));
     let (subscription, told) = world.sharded();
     let shared = Arc::clone(subscription.shared());
-    assert!(matches!(shared.verify(shards(&[1])).await, Err(crate::verify::Error::NotInformed { .. })));
+    let early = shared.verify(shards(&[1])).await.unwrap_err();
+    assert!(matches!(*early, crate::verify::Error::NotInformed { .. }));
     until("informed", || shared.is_synced()).await;
     told.take();
     // Its streams are held up from here on.
@@ -312,6 +313,35 @@ async fn a_check_brings_shards_to_where_the_server_is() {
     assert_eq!(told.take(), ["new last"]);
     shared.verify(Shards::ALL).await.unwrap();
     assert_eq!((told.take(), world.asked.lock().len()), (Vec::<String>::new(), 2), "a create, and one list");
+    drop(subscription);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_while_a_check_goes_on_shares_the_next() {
+    let world = World::new();
+    world.put("mine", Some("1")).await;
+    world.watches.want(shards(&[1, 2, 3]));
+    let (subscription, _told) = world.sharded();
+    let shared = Arc::clone(subscription.shared());
+    until("informed", || shared.is_synced()).await;
+    world.open.send_replace(false);
+    world.put("late", Some("2")).await;
+    world.asked.lock().clear();
+    let lists = |world: &World| -> Vec<String> {
+        let asked = std::mem::take(&mut *world.asked.lock());
+        asked.iter().filter(|asked| asked.contains("PartialObjectMetadataList")).map(|asked| numbers(asked)).collect()
+    };
+    let others = futures::future::join_all((0..9).map(|n| shared.verify(shards(&[2 + n % 2]))));
+    let (first, others) = tokio::join!(shared.verify(shards(&[1])), others);
+    assert!(first.is_ok() && others.iter().all(Result::is_ok));
+    assert_eq!(lists(&world), ["1", "2,3"]);
+    assert_eq!(names(&shared), ["late", "mine"]);
+    // One that is given up leaves nobody waiting.
+    let given_up = shared.verify(shards(&[1]));
+    assert!(futures::FutureExt::now_or_never(given_up).is_none());
+    shared.verify(shards(&[2])).await.unwrap();
+    assert!(lists(&world).last().unwrap().contains('2'));
     drop(subscription);
     world.end().await;
 }

@@ -79,7 +79,14 @@ pub fn init(format: Format, level: &str, printer: &Printer) -> Result<(), Error>
     }
     std::panic::set_hook(Box::new({
         let printer = printer.clone();
-        move |panic| printer.remark(&told(panic))
+        move |panic| {
+            let text = told(panic);
+            // What can't unwind aborts after this.
+            printer.last_words(match format {
+                Format::Pretty => format!("{text}\n").into_bytes(),
+                Format::Json => json_line("ERROR", &text, None).into_bytes(),
+            });
+        }
     }));
     Ok(())
 }
@@ -98,18 +105,24 @@ fn told(panic: &PanicHookInfo<'_>) -> String {
 
 /// Says in the log that lines of it were left out.
 fn json_note(lost: u64) -> String {
+    json_line("WARN", "lines of the log left out: they came faster than they were read", Some(lost))
+}
+
+/// A line that didn't come by way of the subscriber.
+fn json_line(level: &str, message: &str, lines: Option<u64>) -> String {
     let mut timestamp = String::new();
     // Only a writer that fails makes it fail, and a `String` doesn't.
     let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
-    let message = "lines of the log left out: they came faster than they were read";
-    let note = serde_json::json!({
+    let mut line = serde_json::json!({
         "timestamp": timestamp,
-        "level": "WARN",
+        "level": level,
         "message": message,
-        "lines": lost,
         "target": module_path!(),
     });
-    format!("{note}\n")
+    if let Some(lines) = lines {
+        line["lines"] = lines.into();
+    }
+    format!("{line}\n")
 }
 
 /// Hands each write on as one text.

@@ -116,6 +116,8 @@ pub struct Pump {
     /// Whether to try a streaming list next time.
     stream: bool,
     failures: u32,
+    /// An outage among these failures is over: those that follow are of another cause, or of one that comes and goes.
+    outlived: bool,
     /// Lists in a row that led to a version which was too old at once.
     relists: u32,
     /// The next request waits at least this long.
@@ -134,7 +136,15 @@ impl Pump {
     /// A watch that knows nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { phase: Phase::Start, stream: true, failures: 0, relists: 0, pause: Duration::ZERO, progressed: false }
+        Self {
+            phase: Phase::Start,
+            stream: true,
+            failures: 0,
+            outlived: false,
+            relists: 0,
+            pause: Duration::ZERO,
+            progressed: false,
+        }
     }
 
     /// A watch that knows all up to a version.
@@ -196,7 +206,9 @@ impl Pump {
 
     /// The server answers again, if only with an error: how long it was away says nothing of how long that will last.
     pub fn outage_over(&mut self) {
-        self.failures = self.failures.min(FAILURES_OF_OUTAGE);
+        if !std::mem::replace(&mut self.outlived, true) {
+            self.failures = self.failures.min(FAILURES_OF_OUTAGE);
+        }
     }
 
     /// Takes what came of the last request.
@@ -269,6 +281,7 @@ impl Pump {
 
     fn succeed(&mut self) {
         self.failures = 0;
+        self.outlived = false;
         self.progressed = true;
     }
 
@@ -432,8 +445,11 @@ mod tests {
         pump.on(Input::Failed);
         let wait = pump.next(u64::MAX).wait;
         assert!(wait > Duration::from_millis(500) && wait < Duration::from_secs(1), "{wait:?}");
-        pump.on(Input::Failed);
-        assert!(pump.next(u64::MAX).wait > wait, "from then on it backs off");
+        for _ in 0..20 {
+            pump.on(Input::Failed);
+            pump.outage_over();
+        }
+        assert_eq!(pump.next(u64::MAX).wait, MAX_WAIT, "one that comes and goes is none");
         let mut pump = Pump::new();
         pump.outage_over();
         assert_eq!(pump.failures(), 0);
