@@ -37,6 +37,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("members_begin", "a_whole_lists_each_kind_once", lists_once),
         Case::new("members_begin", "a_whole_that_cannot_be_checked_is_told", unchecked_whole),
         Case::new("members_begin", "shards_that_cannot_be_checked_are_told", unchecked_shards),
+        Case::new("members_begin", "parents_that_cannot_be_looked_for_are_told", unsearched_shards),
         Case::new("members_begin", "older_children_beyond_a_page_are_found", older_children),
         Case::new("members_begin", "a_write_that_was_cut_off_is_read_first", cut_off),
         Case::new("members_begin", "a_shard_has_no_more_syncs_at_once_than_its_bound", bounded),
@@ -47,9 +48,15 @@ fn is_of(ask: &Ask, plural: &str) -> bool {
     ask.path.ends_with(&format!("/{plural}"))
 }
 
-/// A list by pages, not by a watch.
+/// A list by pages, not by a watch: its first, as others' objects may fill more.
 fn is_paged(ask: &Ask) -> bool {
-    ask.method == Method::GET && !ask.is_watch() && ask.query.contains("limit=")
+    let query = &ask.query;
+    ask.method == Method::GET && !ask.is_watch() && query.contains("limit=") && !query.contains("continue=")
+}
+
+/// The search for objects without a label.
+fn is_search(ask: &Ask) -> bool {
+    is_paged(ask) && ask.query.contains("notin")
 }
 
 /// The lists of a kind so far, by pages or by a watch.
@@ -101,11 +108,28 @@ async fn unchecked_whole(ctx: Context) -> anyhow::Result<()> {
     well(&scene.ctx, "second").await
 }
 
+/// Parents that nobody can look for: those that are seen as they change are served all the same.
+async fn unsearched_shards(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    let checks = |ask: &Ask| is_search(ask) && is_of(ask, "things");
+    gate.set(move |ask| if checks(ask) { Act::Refuse(500, None) } else { Act::Pass });
+    let mut spec = scene.spec("InPlace");
+    spec["sharding"] = json!({});
+    let controller = scene.ctx.controller("c", spec).await?;
+    scene.condition("c", ["Ready", "False", "CheckFailing"]).await?;
+    conditions_say(&scene, "c", &["without a label", "things", "refused by the trial"]).await?;
+    scene.event(&controller, "CreateError", &["without a label", "refused by the trial"]).await?;
+    scene.thing("a", json!({ "children": [config_map("a", json!({}))] })).await?;
+    scene.map("a", "is made", |_| Ok(())).await?;
+    back_off(&refused(&scene, &gate, checks).await?[..TRIES], LEAST)?;
+    gate.open();
+    scene.condition("c", ["Ready", "True", "Running"]).await.map(drop)
+}
+
 async fn unchecked_shards(ctx: Context) -> anyhow::Result<()> {
     let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.thing("a", json!({ "children": [config_map("a", json!({}))] })).await?;
-    // Parents without a label: the stream of them is a watch, and goes on.
-    let checks = |ask: &Ask| is_paged(ask) && is_of(ask, "things") && ask.query.contains("notin");
+    let checks = |ask: &Ask| is_paged(ask) && is_of(ask, "things");
     gate.set(move |ask| if checks(ask) { Act::Refuse(500, None) } else { Act::Pass });
     let mut spec = scene.spec("InPlace");
     spec["sharding"] = json!({});
