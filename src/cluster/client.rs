@@ -152,7 +152,7 @@ impl Client {
     /// If the call fails otherwise.
     pub async fn get(&self, resource: &Resource, key: &ObjectKey) -> Result<Option<Object>, Error> {
         let path = object_path(resource, key);
-        match self.call(Method::GET, &path, None, Accept::Json, READ_TIMEOUT).await {
+        match self.read(&path, Accept::Json, READ_TIMEOUT).await {
             Ok(body) => parse(&Method::GET, &path, &body, resource).map(Some),
             Err(error) if error.is_object_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -260,15 +260,12 @@ impl Client {
     /// Reads a page of metadata, which has its place until it is let go.
     async fn page<'a>(&self, places: &'a Semaphore, path: &str) -> Result<(Bytes, SemaphorePermit<'a>), Error> {
         let start = Instant::now();
-        if places.available_permits() == 0 {
-            self.meter.limit_hit("metadata_pages");
-        }
-        // Never closed.
-        let Ok(Ok(place)) = tokio::time::timeout(READ_TIMEOUT, places.acquire()).await else {
+        let place = self.place(places, "metadata_pages");
+        let Ok(Some(place)) = tokio::time::timeout(READ_TIMEOUT, place).await else {
             return Err(Error::NotSent { call: name(&Method::GET, path) });
         };
         let left = READ_TIMEOUT.saturating_sub(start.elapsed());
-        let body = self.call(Method::GET, path, None, Accept::MetadataList, left).await?;
+        let body = self.read(path, Accept::MetadataList, left).await?;
         Ok((body, place))
     }
 
@@ -277,7 +274,7 @@ impl Client {
     /// # Errors
     /// If the call fails.
     pub async fn get_text(&self, path: &str) -> Result<String, Error> {
-        let body = self.call(Method::GET, path, None, Accept::Json, READ_TIMEOUT).await?;
+        let body = self.read(path, Accept::Json, READ_TIMEOUT).await?;
         String::from_utf8(body.into()).map_err(|error| answer(&Method::GET, path, error.to_string()))
     }
 
@@ -360,7 +357,7 @@ impl Client {
         let until = self.writes_until.map_or(most, |until| until.min(most));
         // Less than a millisecond is no limit to the API server.
         let left = || Some(until.saturating_sub(boot_time())).filter(|left| left.as_millis() > 0);
-        let place = tokio::time::timeout(left().unwrap_or_default(), self.place()).await.ok();
+        let place = tokio::time::timeout(left().unwrap_or_default(), self.in_flight()).await.ok();
         let Some(left) = left().filter(|_| place.is_some()) else {
             return Err(Error::NotSent { call: name(&method, path) });
         };
@@ -370,27 +367,26 @@ impl Client {
     }
 
     /// A place among the calls in flight.
-    async fn place(&self) -> Option<SemaphorePermit<'_>> {
-        if self.in_flight.available_permits() == 0 {
-            self.meter.limit_hit("api_calls_in_flight");
-        }
-        // Never closed.
-        self.in_flight.acquire().await.ok()
+    async fn in_flight(&self) -> Option<SemaphorePermit<'_>> {
+        self.place(&self.in_flight, "api_calls_in_flight").await
     }
 
-    async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<(&'static str, Vec<u8>)>,
-        accept: Accept,
-        timeout: Duration,
-    ) -> Result<Bytes, Error> {
+    /// One of some places; having to wait for it is hitting `limit`.
+    async fn place<'a>(&self, places: &'a Semaphore, limit: &'static str) -> Option<SemaphorePermit<'a>> {
+        if places.available_permits() == 0 {
+            self.meter.limit_hit(limit);
+        }
+        // Never closed.
+        places.acquire().await.ok()
+    }
+
+    /// Reads, within a limit that the wait for a place is part of.
+    async fn read(&self, path: &str, accept: Accept, timeout: Duration) -> Result<Bytes, Error> {
         let start = Instant::now();
-        let Ok(_place) = tokio::time::timeout(timeout, self.place()).await else {
-            return Err(Error::NotSent { call: name(&method, path) });
+        let Ok(_place) = tokio::time::timeout(timeout, self.in_flight()).await else {
+            return Err(Error::NotSent { call: name(&Method::GET, path) });
         };
-        self.answered(method, path, body, accept, timeout.saturating_sub(start.elapsed())).await
+        self.answered(Method::GET, path, None, accept, timeout.saturating_sub(start.elapsed())).await
     }
 
     /// Makes a call that has its place.
