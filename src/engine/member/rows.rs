@@ -55,7 +55,7 @@ struct Progress {
     warming: BTreeMap<u8, (Epoch, Duration)>,
     releasing: BTreeMap<RowId, Duration>,
     releases: JoinSet<Done>,
-    begun: Option<Duration>,
+    begun: Duration,
     leaving: Option<Duration>,
     stopped: bool,
 }
@@ -63,7 +63,7 @@ struct Progress {
 impl Rows {
     /// Follows the table until `leave` is cancelled and all rows are given up.
     pub(crate) async fn run(mut self, leave: CancellationToken) {
-        let mut progress = Progress { begun: Some(boot_time()), ..Progress::default() };
+        let mut progress = Progress { begun: boot_time(), ..Progress::default() };
         let mut news = self.world.news();
         let mut had_right = true;
         loop {
@@ -127,7 +127,7 @@ impl Rows {
                 table.is_some_and(|table| self.is_settled(table))
             }),
         };
-        let patience = progress.begun.is_some_and(|begun| boot_time().saturating_sub(begun) >= SETTLE_PATIENCE);
+        let patience = boot_time().saturating_sub(progress.begun) >= SETTLE_PATIENCE;
         if seen || (patience && goes_by.is_some()) {
             self.posts.settle();
         }
