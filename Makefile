@@ -22,6 +22,7 @@ unit: ## Tests without I/O, or on loopback only
 
 examples: ## The examples' own tests
 	python3 -m unittest discover -s webhooks-examples/python/website
+	python3 -m unittest discover -s webhooks-examples/python/counter
 	@if command -v go >/dev/null; then cd webhooks-examples/go/website && export GOTOOLCHAIN=local && go vet ./... && go test -count=1 ./...; \
 	elif [ "$$CI" = true ]; then echo "go not found: the Go example can't be tested" >&2; exit 1; \
 	else echo "skipped, since go is not there: the tests of webhooks-examples/go/website"; fi
