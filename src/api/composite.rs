@@ -9,7 +9,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, API_VERSION_MAX, CHILD_RESOURCES_MAX, RESOURCE_MAX, URL_MAX};
+use crate::schema::{self, API_VERSION_MAX, CHILD_RESOURCES_MAX, RESOURCE_MAX};
+use crate::webhook::Hooks;
 
 /// Most characters of a controller's name: it becomes part of a finalizer and of label values.
 pub const NAME_MAX: usize = 40;
@@ -22,21 +23,6 @@ const API_VERSION_RULE: &str = r"self.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/
 const RESOURCE_RULE: &str = r"self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
 const API_VERSION_MESSAGE: &str = "apiVersion: must be group/version such as apps/v1, or v1 for the core group";
 const RESOURCE_MESSAGE: &str = "resource: must be the plural name of a kind in lower case, such as deployments";
-const DNS_LABEL_RULE: &str = r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')";
-const URL_RULE: &str = concat!(
-    "isURL(self) && self.matches('^https?://",
-    r"([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?",
-    r#"([/?][!-\"$-~]*)?$')"#
-);
-const URL_PORT_RULE: &str =
-    "!isURL(self) || url(self).getPort() == '' || (int(url(self).getPort()) >= 1 && int(url(self).getPort()) <= 65535)";
-const PATH_RULE: &str = r#"self.matches('^/[!-\"$-~]*$')"#;
-const TIMEOUT_RULE: &str = "self.matches('^([0-9]{1,6}([.][0-9]{1,9})?(ns|us|ms|s|m|h))+$') && \
-     duration(self) >= duration('1ms') && duration(self) <= duration('10m')";
-const INSECURE_RULE: &str = concat!(
-    "!has(self.url) || !self.url.startsWith('http://') || (has(self.insecure) && self.insecure) || ",
-    r"self.url.matches('^http://(localhost|127([.][0-9]{1,3}){3}|\\[::1\\])([:/?]|$)')"
-);
 const OWN_CHILD_RULE: &str = "!has(self.childResources) || !self.childResources.exists(c, \
      c.resource == self.parentResource.resource && \
      (c.apiVersion.contains('/') ? c.apiVersion.split('/')[0] : '') == \
@@ -211,133 +197,6 @@ pub enum ApplyStrategy {
     Merge,
     /// Server-side apply. Not available yet.
     ServerSide,
-}
-
-/// The webhooks of a controller.
-#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-pub struct Hooks {
-    /// Says which children a parent should have, and its status. It must be given.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(required)]
-    pub sync: Option<Hook>,
-}
-
-/// One hook.
-#[derive(JsonSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-pub struct Hook {
-    /// The version of the hook's JSON. v2 when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<HookVersion>,
-    /// Where the hook is and how it is called.
-    pub webhook: Webhook,
-}
-
-/// The version of a hook's JSON, which is Metacontroller's. v2 when left out.
-#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum HookVersion {
-    /// Children under a namespaced parent go by their bare names.
-    V1,
-    /// Namespaced children always go by namespace/name.
-    V2,
-}
-
-/// Where a hook is and how it is called.
-#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.url) != has(self.service)")
-        .message("webhook: needs exactly one of url and service")
-)]
-#[x_kube(
-    validation = Rule::new("!has(self.path) || has(self.service)")
-        .message("webhook.path: goes with webhook.service only; make it part of webhook.url")
-)]
-#[x_kube(
-    validation = Rule::new(INSECURE_RULE)
-        .message("webhook.url: plain http needs webhook.insecure: true, unless the host is loopback; better use https or webhook.service")
-)]
-pub struct Webhook {
-    /// The whole URL, http or https.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = URL_MAX))]
-    #[x_kube(
-        validation = Rule::new(URL_RULE)
-            .message("webhook.url: must be http://host[:port][/path] or https://host[:port][/path], without user information or fragment")
-    )]
-    #[x_kube(validation = Rule::new(URL_PORT_RULE).message("webhook.url: the port must be between 1 and 65535"))]
-    pub url: Option<String>,
-    /// A Service in the same cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceReference>,
-    /// Path and query at the Service, starting with a slash. / when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = URL_MAX))]
-    #[x_kube(
-        validation = Rule::new(PATH_RULE)
-            .message("webhook.path: must start with / and hold no spaces or fragment, such as /sync")
-    )]
-    pub path: Option<String>,
-    /// Plain http to a host that isn't loopback is meant.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub insecure: bool,
-    /// The limit for one whole call, such as 10s or 1m30s, between 1ms and 10m. 10s when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
-    #[x_kube(
-        validation = Rule::new(TIMEOUT_RULE)
-            .message("webhook.timeout: must be a duration between 1ms and 10m, such as 10s or 1m30s")
-    )]
-    pub timeout: Option<String>,
-    /// How a reply with unknown or duplicate fields is taken. strict for version v2 and loose for v1 when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response_un_marshall_mode: Option<ReplyMode>,
-}
-
-/// A Service of the cluster.
-#[derive(KubeSchema, Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
-pub struct ServiceReference {
-    /// The Service's name.
-    #[schemars(length(max = 63))]
-    #[x_kube(
-        validation = Rule::new(DNS_LABEL_RULE)
-            .message("webhook.service.name: must be the name of a Service, lower-case letters, digits and dashes")
-    )]
-    pub name: String,
-    /// The Service's namespace.
-    #[schemars(length(max = 63))]
-    #[x_kube(
-        validation = Rule::new(DNS_LABEL_RULE)
-            .message("webhook.service.namespace: must be the name of a namespace, lower-case letters, digits and dashes")
-    )]
-    pub namespace: String,
-    /// The Service's port. 80 when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: Option<i32>,
-    /// How to speak to it. http when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Protocol>,
-}
-
-/// How to speak to a Service. http when left out.
-#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// Plain http.
-    Http,
-    /// TLS.
-    Https,
-}
-
-/// How a reply with unknown or duplicate fields is taken. strict for version v2 and loose for v1 when left out.
-#[derive(JsonSchema, Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum ReplyMode {
-    /// It is taken, and the fields are logged.
-    Loose,
-    /// It fails the sync.
-    Strict,
 }
 
 /// What is known about a controller.

@@ -10,6 +10,16 @@ pub(crate) const API_VERSION_MAX: u32 = 317;
 pub(crate) const RESOURCE_MAX: u32 = 63;
 /// Longest webhook URL, and longest path of a Service's webhook.
 pub(crate) const URL_MAX: u32 = 2048;
+/// Longest scheme, host and port of one of several URLs.
+pub(crate) const ORIGIN_MAX: u32 = 270;
+/// Most URLs of one webhook: more replicas are what a Service is for.
+pub(crate) const URLS_MAX: u32 = 32;
+/// Longest name of an object: a DNS subdomain.
+pub(crate) const OBJECT_NAME_MAX: u32 = 253;
+/// Longest key of a Secret's or ConfigMap's data.
+pub(crate) const DATA_KEY_MAX: u32 = 253;
+/// Longest text of certificates in a controller: a good hundred of them.
+pub(crate) const CA_BUNDLE_MAX: u32 = 256 << 10;
 /// Most child kinds of one controller.
 pub(crate) const CHILD_RESOURCES_MAX: u32 = 64;
 /// Most conditions in a status.

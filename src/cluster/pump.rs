@@ -41,10 +41,20 @@ pub struct Watch {
     pub resource: Arc<Resource>,
     /// The namespace; empty for all.
     pub namespace: String,
+    /// The one object of this name; empty for all. Rights to a named object are enough for it.
+    pub name: String,
     /// Only `metadata` of the objects is asked for; a server that can't give it alone gives all.
     pub metadata_only: bool,
     /// The version up to which the sink is informed; a list comes first without it.
     pub from: Option<Version>,
+}
+
+impl Watch {
+    /// All objects of a kind, whole, from a list on.
+    #[must_use]
+    pub fn all(resource: Arc<Resource>) -> Self {
+        Self { resource, namespace: String::new(), name: String::new(), metadata_only: false, from: None }
+    }
 }
 
 /// Resolves once a pause should end early.
@@ -191,12 +201,12 @@ impl Shell {
                 let token = next.map_or_else(String::new, |token| {
                     format!("&continue={}", utf8_percent_encode(&token, NON_ALPHANUMERIC))
                 });
-                let selected = selected(&self.selector);
+                let selected = self.selected(&self.selector);
                 self.page(&format!("{base}?limit={PAGE_LIMIT}{token}{selected}")).await
             }
             Request::Stream { timeout_secs } => {
                 self.begin_list();
-                let selected = selected(&self.selector);
+                let selected = self.selected(&self.selector);
                 let path = format!(
                     "{base}?watch=true&allowWatchBookmarks=true&sendInitialEvents=true\
                      &resourceVersionMatch=NotOlderThan&timeoutSeconds={timeout_secs}{selected}"
@@ -210,7 +220,7 @@ impl Shell {
                     version = from.to_string();
                     self.pump.rewind(version.clone());
                 }
-                let selected = selected(&selector);
+                let selected = self.selected(&selector);
                 let path = format!(
                     "{base}?watch=true&allowWatchBookmarks=true&resourceVersion={version}\
                      &timeoutSeconds={timeout_secs}{selected}"
@@ -218,6 +228,16 @@ impl Shell {
                 self.stream(&path, timeout_secs).await
             }
         }
+    }
+
+    /// The query that selects objects.
+    fn selected(&self, labels: &str) -> String {
+        let by_labels = selected(labels);
+        if self.watch.name.is_empty() {
+            return by_labels;
+        }
+        let name = utf8_percent_encode(&self.watch.name, NON_ALPHANUMERIC);
+        format!("{by_labels}&fieldSelector=metadata.name%3D{name}")
     }
 
     fn begin_list(&mut self) {

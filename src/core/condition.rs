@@ -6,11 +6,13 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::endpoints::Standing;
+
 /// One condition, as Kubernetes API conventions define it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about: `Accepted`, `HookReachable`, `Ready`.
+    /// What it is about: `Accepted`, `HookReachable`, `EndpointsReady`, `Ready`.
     #[serde(rename = "type")]
     pub kind: String,
     /// `True`, `False` or `Unknown`.
@@ -40,6 +42,8 @@ pub struct Health {
     pub hook: HookHealth,
     /// Parents whose last sync failed.
     pub failing: Failing,
+    /// What is known of the hook's endpoints; `None` where the controller doesn't run.
+    pub endpoints: Option<Standing>,
     /// How the work is divided among the members; `None` where that isn't known.
     pub placement: Option<Placement>,
 }
@@ -203,9 +207,14 @@ pub fn conditions(health: &Health, generation: i64, present: &[Condition], now: 
             }
         },
     };
+    let endpoints = health.endpoints.as_ref().map(|standing| {
+        let (status, reason, message) = standing.condition();
+        ("EndpointsReady", status, reason, message)
+    });
     let placement = health.placement.as_ref().map(placed);
     [accepted, hook, ready]
         .into_iter()
+        .chain(endpoints)
         .chain(placement.into_iter().flatten())
         .map(|(kind, status, reason, message)| {
             let before = present.iter().find(|condition| condition.kind == kind && condition.status == status);
@@ -263,6 +272,7 @@ mod tests {
             blocked: None,
             hook: HookHealth::Reachable,
             failing: Failing::default(),
+            endpoints: None,
             placement: None,
         };
         expect(&fine, [("True", "Valid"), ("True", "Answered"), ("True", "Running")]);
@@ -293,6 +303,7 @@ mod tests {
                 blocked: None,
                 hook: HookHealth::Reachable,
                 failing: Failing::default(),
+                endpoints: None,
                 placement: Some(placement),
             };
             let told = conditions(&health, 1, &[], "now").split_off(3);
@@ -313,6 +324,7 @@ mod tests {
             blocked: None,
             hook: HookHealth::Unknown,
             failing: Failing { count: 0, parents: 3, ..Failing::default() },
+            endpoints: None,
             placement: None,
         };
         let part = |failing, hook, trouble: Option<(&str, &str)>| Part {
@@ -344,6 +356,7 @@ mod tests {
             blocked: None,
             hook: HookHealth::Failing("Timeout".into(), "a".into()),
             failing: Failing::default(),
+            endpoints: None,
             placement: None,
         };
         let first = conditions(&health, 1, &[], "t1");

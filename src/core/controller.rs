@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dialect::Dialect;
-use crate::key::{ApiVersion, Uid};
+use crate::key::{ApiVersion, ObjectKey, Uid};
 use crate::selector::Selector;
 
 /// A declared controller, checked and with its defaults filled in.
@@ -106,6 +106,50 @@ pub struct Webhook {
     pub insecure: bool,
     /// Unknown or duplicate fields in a reply fail the sync instead of being logged.
     pub strict: bool,
+    /// A call that had no answer may be repeated at once at another endpoint.
+    pub idempotent: bool,
+    /// Whom to trust, and who we are.
+    pub tls: Tls,
+}
+
+/// What a webhook's connections need beside what the system has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authorities that may have signed the webhook's certificate; the system's if there is nothing.
+    pub ca: Option<CaBundle>,
+    /// The certificate that we show.
+    pub client: Option<ClientCertificate>,
+}
+
+/// Certificates of authorities, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaBundle {
+    /// The text itself.
+    Inline(Arc<str>),
+    /// An entry of a Secret.
+    Secret(Entry),
+    /// An entry of a ConfigMap.
+    ConfigMap(Entry),
+}
+
+/// One entry of an object's data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The object.
+    pub object: ObjectKey,
+    /// The entry's key.
+    pub key: Arc<str>,
+}
+
+/// A certificate and its private key, in a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The Secret.
+    pub secret: ObjectKey,
+    /// The key of the certificate, and what signed it.
+    pub certificate: Arc<str>,
+    /// The key of the private key.
+    pub private_key: Arc<str>,
 }
 
 /// Where a webhook is.
@@ -113,7 +157,14 @@ pub struct Webhook {
 pub enum Address {
     /// A whole URL, `http` or `https`.
     Url(Arc<str>),
-    /// A Service by name, reached by cluster DNS as `name.namespace.svc`.
+    /// Several replicas of one webhook.
+    Urls {
+        /// Scheme, host and port of each; they differ, and there is at least one.
+        urls: Vec<Arc<str>>,
+        /// Path and query at each, starting with a slash.
+        path: Arc<str>,
+    },
+    /// A Service by name, `name.namespace.svc`: its endpoints, or what cluster DNS says where it has none.
     Service {
         /// The Service's name.
         name: Arc<str>,
@@ -129,14 +180,15 @@ pub enum Address {
 }
 
 impl Address {
-    /// The URL to call.
+    /// The URLs to call: one, or one for each replica.
     #[must_use]
-    pub fn url(&self) -> String {
+    pub fn urls(&self) -> Vec<String> {
         match self {
-            Self::Url(url) => url.to_string(),
+            Self::Url(url) => vec![url.to_string()],
+            Self::Urls { urls, path } => urls.iter().map(|url| format!("{url}{path}")).collect(),
             Self::Service { name, namespace, port, tls, path } => {
                 let scheme = if *tls { "https" } else { "http" };
-                format!("{scheme}://{name}.{namespace}.svc:{port}{path}")
+                vec![format!("{scheme}://{name}.{namespace}.svc:{port}{path}")]
             }
         }
     }

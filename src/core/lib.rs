@@ -9,6 +9,7 @@
 //!   plan                 (parent, children, reply) -> actions
 //!   shards, table        who owns which part of the work, and how it changes hands
 //!   lease                who lives, and how long one may work oneself
+//!   endpoints            which of a webhook's replicas is called, and how much at once
 //!   watch                what to ask the API server next to stay informed of one kind
 //!   condition            what a controller's status says
 //!   duration             Go's durations, as users write them
@@ -22,6 +23,7 @@ pub mod condition;
 pub mod controller;
 pub mod dialect;
 pub mod duration;
+pub mod endpoints;
 pub mod hash;
 pub mod hook;
 pub mod key;

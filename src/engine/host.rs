@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use futures::future::select_all;
@@ -20,11 +20,12 @@ use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL, SHARDS, Shards};
 use ringmaster_core::table::RowId;
 use ringmaster_core::table::duty::Done;
 use ringmaster_core::watch::Scope;
-use ringmaster_hooks::{Target, check_url};
+use ringmaster_hooks::{Hooks, Route};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::backend::{Backend, Watcher};
 use crate::dispatch::Dispatch;
 use crate::hosted::{ChildKind, Hosted, Sharded};
 use crate::labels::Labels;
@@ -34,7 +35,7 @@ use crate::member::posts::{Post, Posts, Stand};
 use crate::metrics::{Metrics, Sample, count};
 use crate::route::{ChildRoute, ParentRoute, index_parent};
 use crate::serve::Kinds;
-use crate::status::Board;
+use crate::status::{Board, Cause};
 use crate::strays::Stray;
 use crate::streams::State;
 use crate::tell::Tell;
@@ -74,6 +75,8 @@ pub(crate) struct Stage {
     pub(crate) declared: Arc<DeclaredControllers>,
     /// Labels to put right.
     pub(crate) labels: Arc<Labels>,
+    /// The ways to webhooks.
+    pub(crate) hooks: Hooks,
 }
 
 impl Stage {
@@ -141,19 +144,9 @@ pub(crate) async fn host(
     subject: Subject,
     cancel: CancellationToken,
 ) {
-    let target = match check_url(&model.sync.webhook, model.dialect.plain_http) {
-        Ok(uri) => Target { uri, timeout: model.sync.webhook.timeout, reply_limit_bytes: stage.limits.body_bytes },
-        Err(error) => {
-            let text = format!("spec.hooks.sync.{error}");
-            warn!(controller = %model.name, "not accepted: {text}");
-            stage.tell.event(subject, true, "CreateError", text.clone());
-            board.reject(text);
-            return;
-        }
-    };
     let post = stage.posts.post(&model.uid);
     let mut stand = post.stand();
-    let round = Round { stage, model, board, subject, target, post, cancel };
+    let round = Round { stage, model, board, subject, post, cancel };
     let mut wait = RETRY.0;
     loop {
         let turned = stand.changed();
@@ -178,7 +171,6 @@ pub(crate) struct Round {
     pub(crate) model: Controller,
     pub(crate) board: Arc<Board>,
     pub(crate) subject: Subject,
-    pub(crate) target: Target,
     pub(crate) post: Arc<Post>,
     pub(crate) cancel: CancellationToken,
 }
@@ -212,23 +204,50 @@ impl Round {
         };
         let Some((parent, children)) = kinds else { return Ended::Again };
         let sharded = matches!(begun, Stand::Sharded { .. });
-        let (hosted, subscriptions) = self.subscribe(parent, children, sharded);
+        let slot = Arc::new(OnceLock::new());
+        let Some(route) = self.route(&slot) else { return Ended::Cancelled };
+        let mut backend = Backend::new(&self.stage.watches, &self.model.sync.webhook, Arc::clone(&route));
+        let (hosted, subscriptions) = self.subscribe(slot, route, parent, children, sharded);
         let states: Vec<_> = subscriptions.iter().map(|subscription| subscription.shared().state()).collect();
         let mut kinds = Kinds { subscriptions, states };
-        let ended = if sharded {
-            self.serve_shards(&hosted, &mut kinds, stand, wait).await
-        } else {
-            self.serve_whole(&hosted, &mut kinds, stand, begun, wait).await
+        let served = async {
+            let ended = if sharded {
+                self.serve_shards(&hosted, &mut kinds, stand, wait).await
+            } else {
+                self.serve_whole(&hosted, &mut kinds, stand, begun, wait).await
+            };
+            // Its keys go first, then its running syncs end, then its watches.
+            hosted.active.store(false, Ordering::Release);
+            if self.stage.hosted.read().contains_key(&hosted.id) {
+                self.stage.dispatch.forget(hosted.id).await;
+                self.stage.hosted.write().remove(&hosted.id);
+                info!(controller = %self.model.name, "stopped");
+            }
+            ended
         };
-        // Its keys go first, then its running syncs end, then its watches.
-        hosted.active.store(false, Ordering::Release);
-        if self.stage.hosted.read().contains_key(&hosted.id) {
-            self.stage.dispatch.forget(hosted.id).await;
-            self.stage.hosted.write().remove(&hosted.id);
-            info!(controller = %self.model.name, "stopped");
+        tokio::select! {
+            ended = served => ended,
+            never = backend.keep(&self.model.sync.webhook) => match never {},
         }
-        drop(kinds);
-        ended
+    }
+
+    /// The way to the hook; `None` if the declaration can't be used.
+    fn route(&self, slot: &Arc<OnceLock<Weak<Hosted>>>) -> Option<Arc<Route>> {
+        let watcher = Watcher {
+            hosted: Arc::clone(slot),
+            dispatch: Arc::clone(&self.stage.dispatch),
+            tell: self.stage.tell.clone(),
+            subject: self.subject.clone(),
+        };
+        let (webhook, reply_limit) = (&self.model.sync.webhook, self.stage.limits.body_bytes);
+        let route = self.stage.hooks.route(webhook, self.model.dialect.plain_http, reply_limit, Arc::new(watcher));
+        route.map_err(|error| self.reject(&format!("spec.hooks.sync.{error}"))).ok()
+    }
+
+    fn reject(&self, text: &str) {
+        warn!(controller = %self.model.name, "not accepted: {text}");
+        self.stage.tell.event(self.subject.clone(), true, "CreateError", text.to_owned());
+        self.board.reject(text.to_owned());
     }
 
     /// The parents' and the children's kinds, if all are served.
@@ -308,16 +327,17 @@ impl Round {
 
     fn subscribe(
         &self,
+        slot: Arc<OnceLock<Weak<Hosted>>>,
+        route: Arc<Route>,
         parent: Arc<Resource>,
         children: Vec<Arc<Resource>>,
         sharded: bool,
     ) -> (Arc<Hosted>, Vec<Subscription>) {
-        let slot = Arc::new(OnceLock::new());
         let scope = |label: &'static str| if sharded { Scope::Sharded(label) } else { Scope::Everything };
         let (dispatch, labels, watches) = (&self.stage.dispatch, &self.stage.labels, &self.stage.watches);
-        let route =
+        let listener =
             ParentRoute { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch), labels: Arc::clone(labels) };
-        let mut subscriptions = vec![watches.subscribe(Arc::clone(&parent), scope(SELF_LABEL), Arc::new(route))];
+        let mut subscriptions = vec![watches.subscribe(Arc::clone(&parent), scope(SELF_LABEL), Arc::new(listener))];
         let mut strays = Vec::new();
         if sharded {
             let listener = StrayParents { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch) };
@@ -326,13 +346,13 @@ impl Round {
         }
         let mut kinds = Vec::with_capacity(children.len());
         for (kind, (resource, rule)) in children.into_iter().zip(&self.model.children).enumerate() {
-            let route = ChildRoute {
+            let listener = ChildRoute {
                 hosted: Arc::clone(&slot),
                 dispatch: Arc::clone(dispatch),
                 labels: Arc::clone(labels),
                 kind,
             };
-            let subscription = watches.subscribe(Arc::clone(&resource), scope(OWNER_LABEL), Arc::new(route));
+            let subscription = watches.subscribe(Arc::clone(&resource), scope(OWNER_LABEL), Arc::new(listener));
             let shared = Arc::clone(subscription.shared());
             let stray = if sharded {
                 let listener = Arc::new(StrayChildren::new(Arc::clone(&slot), Arc::clone(dispatch), kind));
@@ -349,7 +369,7 @@ impl Round {
         let hosted = Arc::new(Hosted {
             id: ControllerId(self.stage.next_id.fetch_add(1, Ordering::Relaxed)),
             model: self.model.clone(),
-            target: self.target.clone(),
+            route,
             parent,
             parents: Arc::clone(subscriptions[0].shared()),
             children: kinds,
@@ -426,7 +446,7 @@ impl Round {
         }
         // What went while nobody watched leaves no trace.
         hosted.board.retain(|parent| !is_new(parent) || hosted.has(parent));
-        info!(controller = %self.model.name, parents = keys.len(), hook = %self.target.uri, "started");
+        info!(controller = %self.model.name, parents = keys.len(), hook = hosted.hook_url(), "started");
         if delayed {
             warn!(controller = %self.model.name, "its last members died at this work: it begins with a delay");
             self.stage.dispatch.add_spread(keys, DELAYED_BEGIN);
@@ -455,7 +475,7 @@ impl Round {
         let Some(reason) = self.board.run(Arc::downgrade(hosted)) else { return };
         // What the API server has refused meanwhile waits for up to a minute; its cause is most likely the one that has
         // just gone. What fails by its hook waits on.
-        let failing = self.board.failing_by_api();
+        let failing = self.board.failing_by(Cause::Api);
         let keys = failing.iter().map(|parent| hosted.key(parent));
         self.stage.dispatch.add_all(keys, Priority::Background);
         if reason != UNREACHABLE {

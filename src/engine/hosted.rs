@@ -16,7 +16,7 @@ use ringmaster_core::hash::shard;
 use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid, Version};
 use ringmaster_core::object::Object;
 use ringmaster_core::shards::Shards;
-use ringmaster_hooks::Target;
+use ringmaster_hooks::Route;
 use tokio::sync::Notify;
 
 use crate::metrics::ControllerMetrics;
@@ -30,8 +30,8 @@ pub(crate) struct Hosted {
     pub(crate) id: ControllerId,
     /// What was declared.
     pub(crate) model: Controller,
-    /// Where its sync hook is.
-    pub(crate) target: Target,
+    /// The way to its sync hook.
+    pub(crate) route: Arc<Route>,
     /// The parents' kind.
     pub(crate) parent: Arc<Resource>,
     /// The parents.
@@ -292,6 +292,11 @@ impl Hosted {
             return store.len();
         }
         store.iter().filter(|parent| self.selects(parent) && self.holds(parent.key())).count()
+    }
+
+    /// The hook's URL, or the first of several, for people.
+    pub(crate) fn hook_url(&self) -> String {
+        self.route.uris().first().map(ToString::to_string).unwrap_or_default()
     }
 
     /// Whether changes lead to syncs.

@@ -15,6 +15,7 @@
 //! Never speaks HTTP or Kubernetes by itself, and never decides what core decides.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod backend;
 mod changes;
 mod children;
 mod clock;

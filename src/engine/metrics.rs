@@ -1,8 +1,10 @@
 //! All metrics of the engine, defined once; docs/metrics.md tells what they mean.
 //!
 //! Names and labels are controller-runtime's and client-go's where they have the same thing, so that their dashboards and
-//! rules work. Never holds a label whose values an object's author chooses, but for a controller's name.
+//! rules work. Never holds a label whose values an object's author chooses, but for a controller's name, and its hook's host
+//! and endpoints, which are shown as long as it runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use ringmaster_cluster::Meter;
+use ringmaster_hooks::Sampled;
 
 use crate::member::metrics::MemberMetrics;
 
@@ -334,6 +337,62 @@ impl ControllerMetrics {
         self.reconciles[SyncResult::Error as usize].inc();
         self.reconcile_errors.inc();
     }
+}
+
+/// What is known of the endpoints of hooks.
+pub(crate) fn endpoint_samples(sampled: &[Sampled]) -> Vec<Sample> {
+    // Endpoints that differ in their TLS alone count together; they share their places.
+    let mut all: BTreeMap<(&str, &str), Sampled> = BTreeMap::new();
+    for sampled in sampled {
+        let of = all.entry((&sampled.host, &sampled.endpoint));
+        of.and_modify(|sum| {
+            sum.ejected |= sampled.ejected;
+            sum.counts.iter_mut().zip(sampled.counts).for_each(|(sum, count)| *sum += count);
+        })
+        .or_insert_with(|| sampled.clone());
+    }
+    let labels = |(host, endpoint): (&str, &str)| vec![("host", host.to_owned()), ("endpoint", endpoint.to_owned())];
+    let each =
+        |value: &dyn Fn(&Sampled) -> usize| all.iter().map(|(of, one)| (labels(*of), count(value(one)))).collect();
+    let total = |value: u64| count(usize::try_from(value).unwrap_or(usize::MAX));
+    let results = all.iter().flat_map(|(of, one)| {
+        let result = |(result, value): (&str, u64)| {
+            let mut labels = labels(*of);
+            labels.push(("result", result.to_owned()));
+            (labels, total(value))
+        };
+        ["good", "bad", "lost"].into_iter().zip(one.counts).map(result).collect::<Vec<_>>()
+    });
+    vec![
+        Sample::gauge("ringmaster_hook_endpoint_running", "Hook calls that run, by endpoint", each(&|one| one.running)),
+        Sample::gauge(
+            "ringmaster_hook_endpoint_waiting",
+            "Hook calls that wait for their turn at their endpoint",
+            each(&|one| one.waiting),
+        ),
+        Sample::gauge(
+            "ringmaster_hook_endpoint_limit",
+            "Hook calls that may run at once at an endpoint, as learnt from how it answers",
+            each(&|one| one.places),
+        ),
+        Sample::gauge(
+            "ringmaster_hook_endpoint_left_out",
+            "Whether an endpoint is left out, because it could not be reached or answered nothing",
+            each(&|one| usize::from(one.ejected)),
+        ),
+        Sample {
+            name: "ringmaster_hook_endpoint_requests",
+            help: "Hook calls by endpoint: good is 200, bad any other answer, lost none",
+            counter: true,
+            values: results.collect(),
+        },
+        Sample {
+            name: "ringmaster_hook_endpoint_ejections",
+            help: "How often an endpoint was left out",
+            counter: true,
+            values: all.iter().map(|(of, one)| (labels(*of), total(one.counts[3]))).collect(),
+        },
+    ]
 }
 
 impl Meter for Metrics {

@@ -15,7 +15,7 @@ use ringmaster_core::dialect::Dialect;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey, Uid};
 use ringmaster_core::object::Object;
 use ringmaster_core::table::ControllerName;
-use ringmaster_core::watch::Scope;
+use ringmaster_core::watch::{Scope, Selection};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -109,7 +109,10 @@ impl Registry {
         let version = ApiVersion::new(&format!("{}/{VERSION}", dialect.group));
         let Some(resource) = self.wait_for_kind(&version, &progress).await else { return };
         let changed = Arc::new(Changed::default());
-        let scope = if self.selector.is_empty() { Scope::Everything } else { Scope::Selected(self.selector.clone()) };
+        let scope = match self.selector.as_str() {
+            "" => Scope::Everything,
+            labels => Scope::Selected(Selection { labels: labels.to_owned(), ..Selection::default() }),
+        };
         let listener = Arc::clone(&changed) as Arc<dyn Listener>;
         let subscription = self.stage.watches.subscribe(Arc::clone(&resource), scope, listener);
         let shared = subscription.shared();

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, random};
 use crate::config::Settings;
 use crate::dispatch::{Dispatch, Work};
 use crate::fault::Fault;
@@ -36,7 +36,7 @@ use crate::member::placement::Placements;
 use crate::member::posts::Posts;
 use crate::member::pulse::Pulse;
 use crate::member::{Identity, Member};
-use crate::metrics::{Metrics, Sample, Samplers, count};
+use crate::metrics::{Metrics, Sample, Samplers, count, endpoint_samples};
 use crate::registry::{Progress, Registry};
 use crate::sync::Syncer;
 use crate::tell::Tell;
@@ -186,7 +186,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         overrides.add(&resolve.host, resolve.port, resolve.address);
     }
     let policy = Policy { allow_loopback: settings.hook_allow_loopback, api_server: connection.addresses().await };
-    let hooks = Hooks::new(policy, overrides, settings.workers, metrics.clone())?;
+    let hooks = Hooks::new(policy, overrides, settings.workers, metrics.clone(), random)?;
 
     let tasks = TaskTracker::new();
     let (leave, stop, rest) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -229,7 +229,9 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         posts: Arc::clone(&posts),
         declared: Arc::clone(&declared),
         labels,
+        hooks: hooks.clone(),
     });
+    tasks.spawn(hooks.clone().run(rest.clone()));
     tasks.spawn({
         let (stage, rest) = (Arc::clone(&stage), rest.clone());
         async move {
@@ -247,6 +249,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
             let mut samples = stage.watches.samples();
             samples.extend(dispatch.samples());
             samples.extend(stage.samples());
+            samples.extend(endpoint_samples(&hooks.samples()));
             samples.extend(process::samples());
             samples.push(Sample {
                 name: "ringmaster_log_lines_left_out",
@@ -263,7 +266,6 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     let member = HeaderValue::from_str(identity.name.as_str()).unwrap_or_else(|_| HeaderValue::from_static(""));
     let syncer = Arc::new(Syncer {
         client: client.clone(),
-        hooks,
         tell: tell.clone(),
         limits,
         guard: Arc::clone(&guard),

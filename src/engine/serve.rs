@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringmaster_cluster::MAX_LISTED;
 use ringmaster_core::hash::shard;
-use ringmaster_core::key::{Epoch, ObjectKey};
+use ringmaster_core::key::{Epoch, ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::queue::Priority;
 use ringmaster_core::shards::{SELF_LABEL, Shards};
@@ -25,6 +25,11 @@ use crate::member::posts::Stand;
 use crate::streams::State;
 use crate::verify;
 use crate::watches::Subscription;
+
+/// Resyncs come in at most so many parts of the parents, by their shards.
+const MOST_PARTS: u8 = 32;
+/// And no sooner after each other.
+const SHORTEST_PART: Duration = Duration::from_millis(250);
 
 /// What is in the caches can't be compared with what the API server has.
 const CHECK_FAILING: &str = "CheckFailing";
@@ -358,12 +363,22 @@ impl Kinds {
     }
 }
 
+/// Into how many parts the parents are divided for resyncs, and the time from one part to the next: a webhook shall not be
+/// called for all of them at once. Each parent is synced once in a period.
+fn part_of(period: Duration) -> (u8, Duration) {
+    let parts = period.as_millis() / SHORTEST_PART.as_millis();
+    let parts = u8::try_from(parts).map_or(MOST_PARTS, |parts| parts.clamp(1, MOST_PARTS));
+    (parts, period / u32::from(parts))
+}
+
 /// What a running controller needs from time to time: resyncs, and a look at kinds that are in doubt.
 struct Care<'a> {
     round: &'a Round,
     hosted: &'a Arc<Hosted>,
     period: Option<Duration>,
+    /// When the next part of the parents is resynced, and which.
     resync: Option<Instant>,
+    part: u8,
     /// When the kinds may be looked up again, and when they shall be.
     may_look: Instant,
     look: Option<Instant>,
@@ -373,15 +388,30 @@ impl<'a> Care<'a> {
     fn new(round: &'a Round, hosted: &'a Arc<Hosted>) -> Self {
         let period = [round.model.resync_period, round.stage.flush_interval].into_iter().flatten().min();
         let now = Instant::now();
-        Self { round, hosted, period, resync: period.map(|period| now + period), may_look: now, look: None }
+        Self {
+            round,
+            hosted,
+            period,
+            resync: period.map(|period| now + part_of(period).1),
+            part: 0,
+            may_look: now,
+            look: None,
+        }
     }
 
     /// Does what is due next. Safe to drop at any point.
     async fn next(&mut self) -> Option<Ended> {
         tokio::select! {
             () = at(self.resync) => {
-                self.resync = self.period.map(|period| Instant::now() + period);
-                self.round.stage.dispatch.add_all(self.hosted.parent_keys().into_iter(), Priority::Background);
+                let (parts, pause) = self.period.map(part_of)?;
+                let moment = self.resync.unwrap_or_else(Instant::now) + pause;
+                // What was slept through isn't made up for.
+                self.resync = Some(moment.max(Instant::now()));
+                let part = self.part;
+                self.part = (part + 1) % parts;
+                let hosted = self.hosted;
+                let is_due = |key: &SyncKey| shard(&hosted.parent, &key.parent) % parts == part;
+                self.round.stage.dispatch.add_all(hosted.parent_keys().into_iter().filter(is_due), Priority::Background);
                 None
             }
             () = self.hosted.doubt.notified() => {

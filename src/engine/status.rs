@@ -82,10 +82,21 @@ struct Trouble {
     /// The same for people.
     since_wall: String,
     told: Option<Duration>,
-    /// Its last failure: when, what was said of it, and whether the API server was the cause.
+    /// Its last failure: when, what was said of it, and the cause.
     last: Duration,
     text: String,
-    of_api: bool,
+    cause: Cause,
+}
+
+/// What a parent fails by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A call to the API server.
+    Api,
+    /// The hook, which wasn't reached or didn't answer.
+    Hook,
+    /// The parent itself, or what the hook answers to it.
+    Parent,
 }
 
 /// One failure of a parent, as it is to be told.
@@ -94,8 +105,8 @@ pub(crate) struct Failure<'a> {
     pub(crate) text: &'a str,
     /// Whether it is one to be told by an event.
     pub(crate) due: bool,
-    /// Whether a call to the API server failed.
-    pub(crate) of_api: bool,
+    /// What it fails by.
+    pub(crate) cause: Cause,
 }
 
 /// What the answer to a failure is.
@@ -215,11 +226,11 @@ impl Board {
             told: None,
             last: now,
             text: String::new(),
-            of_api: false,
+            cause: failure.cause,
         });
         let text: String = failure.text.chars().take(MAX_TEXT_CHARS).collect();
         let is_news = trouble.told.is_some() && !same_but_numbers(&trouble.text, &text);
-        (trouble.last, trouble.of_api, trouble.text) = (now, failure.of_api, text);
+        (trouble.last, trouble.cause, trouble.text) = (now, failure.cause, text);
         let event = failure.due || is_news || needs_reminder(trouble.told, now);
         if event {
             trouble.told = Some(now);
@@ -240,10 +251,10 @@ impl Board {
         since.map_or(Duration::ZERO, |since| self.clock.now().saturating_sub(since))
     }
 
-    /// The parents whose last sync failed by the API server.
-    pub(crate) fn failing_by_api(&self) -> Vec<ObjectKey> {
+    /// The parents whose last sync failed by this.
+    pub(crate) fn failing_by(&self, cause: Cause) -> Vec<ObjectKey> {
         let noted = self.noted.lock();
-        noted.failing.iter().filter(|(_, trouble)| trouble.of_api).map(|(parent, _)| parent.clone()).collect()
+        noted.failing.iter().filter(|(_, trouble)| trouble.cause == cause).map(|(parent, _)| parent.clone()).collect()
     }
 
     /// Parents whose last sync failed.
@@ -269,6 +280,7 @@ impl Board {
             blocked: noted.blocked.clone().map(|(reason, text)| (reason.into(), text)),
             hook: noted.hook.clone(),
             failing,
+            endpoints: hosted.as_ref().map(|hosted| hosted.route.standing()),
             placement: None,
         };
         (noted.generation, health, hosted)
@@ -517,7 +529,8 @@ mod tests {
         let (board, key) = (Board::new(Clock::start()), ObjectKey::new("n", "a"));
         assert_eq!((board.not_failing(&key), board.failing_longest()), (None, Duration::ZERO));
         let fail = |key: &ObjectKey, text: &str, due: bool| {
-            board.failing(key, &Failure { text, due, of_api: text == "api" }).event
+            let cause = if text == "api" { Cause::Api } else { Cause::Parent };
+            board.failing(key, &Failure { text, due, cause }).event
         };
         assert!(!fail(&key, "x", false));
         assert_eq!(board.not_failing(&key), None, "what nobody heard of has no end to tell");
@@ -530,7 +543,7 @@ mod tests {
         let other = ObjectKey::new("n", "b");
         fail(&other, "api", false);
         assert_eq!(board.health().1.failing.last, "n/b: api", "the newest");
-        assert_eq!(board.failing_by_api(), std::slice::from_ref(&other));
+        assert_eq!(board.failing_by(Cause::Api), std::slice::from_ref(&other));
         assert_eq!(board.not_failing(&other), None);
         assert_eq!(board.health().1.failing.last, "n/a: y", "of those that still fail");
         fail(&other, "api", false);

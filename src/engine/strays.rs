@@ -69,8 +69,7 @@ impl Strays {
         watched.lookers.push((id, stray));
         watched.cancel.cancel();
         watched.cancel = self.pumps.cancel.child_token();
-        let watch =
-            Watch { resource: Arc::clone(&self.resource), namespace: String::new(), metadata_only: true, from: None };
+        let watch = Watch { metadata_only: true, ..Watch::all(Arc::clone(&self.resource)) };
         let cancel = watched.cancel.clone();
         let sink = Arc::new(StraySink {
             strays: Arc::clone(self),

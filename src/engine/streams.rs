@@ -12,7 +12,7 @@ use ringmaster_core::cache::{Change, Store};
 use ringmaster_core::key::{ObjectKey, Resource, SyncKey, Uid, Version};
 use ringmaster_core::object::Object;
 use ringmaster_core::shards::Shards;
-use ringmaster_core::watch::{Collection, Scope, StreamId};
+use ringmaster_core::watch::{Collection, Scope, Selection, StreamId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,8 @@ pub(crate) enum State {
 pub(crate) struct Shared {
     resource: Arc<Resource>,
     is_sharded: bool,
+    /// Where its objects are, and what they are called, if not all are wanted.
+    selection: Selection,
     pub(crate) pumps: Arc<Pumps>,
     /// Locked before the collection.
     running: Mutex<Running>,
@@ -68,6 +70,10 @@ impl Shared {
         Arc::new_cyclic(|me| Self {
             resource,
             is_sharded: matches!(scope, Scope::Sharded(_)),
+            selection: match &scope {
+                Scope::Selected(selection) => selection.clone(),
+                Scope::Everything | Scope::Sharded(_) => Selection::default(),
+            },
             pumps: Arc::clone(pumps),
             running: Mutex::new(Running { cancel: hold.cancel.clone(), streams: BTreeMap::new() }),
             collection: RwLock::new(Collection::new(scope)),
@@ -162,8 +168,8 @@ impl Shared {
         // Upgraded by whoever calls.
         let Some(shared) = self.me.upgrade() else { return };
         let cancel = running.cancel.child_token();
-        let watch =
-            Watch { resource: Arc::clone(&self.resource), namespace: String::new(), metadata_only: false, from };
+        let Selection { namespace, name, .. } = self.selection.clone();
+        let watch = Watch { namespace, name, from, ..Watch::all(Arc::clone(&self.resource)) };
         let sink = Arc::new(StreamSink { shared, id, reach: Reach::new(&self.pumps.outage) });
         running.streams.insert(id, Stream { cancel: cancel.clone(), trouble: None });
         self.pumps.tasks.spawn(run_pump(self.pumps.client.clone(), watch, sink, clock::random, cancel));

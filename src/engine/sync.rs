@@ -16,7 +16,7 @@ use ringmaster_core::plan::composite::{Input, Kind, plan};
 use ringmaster_core::plan::{describe, parent_selector};
 use ringmaster_core::queue::{FREE_REPEATS, Outcome, Popped, Priority};
 use ringmaster_core::shards::SHARDS;
-use ringmaster_hooks::Hooks;
+use ringmaster_hooks::{Call, Caller};
 
 use crate::children::Family;
 use crate::execute::Executor;
@@ -32,7 +32,6 @@ const LAPSED_RETRY: Duration = Duration::from_secs(1);
 /// What every sync needs.
 pub(crate) struct Syncer {
     pub(crate) client: Client,
-    pub(crate) hooks: Hooks,
     pub(crate) tell: Tell,
     pub(crate) limits: Limits,
     /// Asked before each call and write.
@@ -191,30 +190,28 @@ impl Syncer {
             .collect();
         let body = sync_request(&hosted.model.json, parent, &observed, hook.version);
         let headers = self.headers(family, parent, &body, attempt);
-        let start = Instant::now();
         family.permit.check("a hook call").map_err(Problem::Read)?;
-        let answer = self.hooks.call(&hosted.target, headers, Bytes::from(body)).await;
-        family.permit.check("what follows from a hook's reply").map_err(Problem::Read)?;
-        let code = match &answer {
-            Ok(_) => 200,
-            Err(ringmaster_hooks::Error::Code { code, .. } | ringmaster_hooks::Error::Redirect { code }) => *code,
-            Err(ringmaster_hooks::Error::Later { .. }) => 429,
-            Err(_) => 0,
+        let call = Call {
+            controller: hosted.id,
+            shard: shard(&hosted.parent, parent.key()),
+            headers,
+            body: Bytes::from(body),
+            caller: &SyncCall { hosted, permit: family.permit },
         };
-        hosted.metrics.hook_call("sync", code, start.elapsed());
+        let answer = hosted.route.call(call).await;
+        family.permit.check("what follows from a hook's reply").map_err(Problem::Read)?;
         let reply = match answer {
             Ok(reply) => reply,
-            Err(ringmaster_hooks::Error::Later { after }) => {
-                self.tell.hook(hosted, HookHealth::Reachable);
-                return Err(Problem::Later(after));
-            }
-            Err(error) => {
-                let url = &hosted.target.uri;
-                self.tell.hook(hosted, HookHealth::Failing(error.reason().into(), format!("POST {url}: {error}")));
-                if error.is_terminal() && hosted.model.dialect.terminal_422 {
-                    return Err(Problem::Terminal(error));
+            Err(failure) => {
+                if let ringmaster_hooks::Error::Later { after } = failure.error {
+                    self.tell.hook(hosted, HookHealth::Reachable);
+                    return Err(Problem::Later(after));
                 }
-                return Err(Problem::Hook(error));
+                self.tell.hook(hosted, HookHealth::Failing(failure.error.reason().into(), failure.to_string()));
+                if failure.error.is_terminal() && hosted.model.dialect.terminal_422 {
+                    return Err(Problem::Terminal(failure));
+                }
+                return Err(Problem::Hook(failure));
             }
         };
         match SyncReply::parse(&reply.body, self.limits, hook.webhook.strict) {
@@ -223,7 +220,7 @@ impl Syncer {
                 Ok(reply)
             }
             Err(error) => {
-                let url = &hosted.target.uri;
+                let url = hosted.hook_url();
                 self.tell.hook(hosted, HookHealth::Failing("BadReply".into(), format!("POST {url}: {error}")));
                 self.tell.bad_reply(hosted, parent, &reply.body);
                 Err(Problem::Reply(error.to_string()))
@@ -242,10 +239,26 @@ impl Syncer {
         set("ringmaster-shard", format!("{}/{SHARDS}", shard(&hosted.parent, parent.key())));
         set("ringmaster-epoch", family.permit.epoch().to_string());
         set("ringmaster-attempt", attempt.to_string());
-        set("ringmaster-deadline-ms", hosted.target.timeout.as_millis().to_string());
+        set("ringmaster-deadline-ms", hosted.route.timeout().as_millis().to_string());
         set("ringmaster-delivery", format!("{}-{:016x}", parent.uid(), xxh(body)));
         headers.insert("ringmaster-member", self.member.clone());
         headers
+    }
+}
+
+/// The call of a sync's hook.
+struct SyncCall<'a> {
+    hosted: &'a Hosted,
+    permit: &'a Permit,
+}
+
+impl Caller for SyncCall<'_> {
+    fn may_send(&self) -> bool {
+        self.permit.check("a hook call").is_ok()
+    }
+
+    fn tried(&self, code: u16, took: Duration) {
+        self.hosted.metrics.hook_call("sync", code, took);
     }
 }
 

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::changes::Changes;
 use crate::execute::Failures;
 use crate::hosted::Hosted;
-use crate::status::Failure;
+use crate::status::{Cause, Failure};
 
 /// Our picture may be old this often in a row before anybody is told.
 const QUIET_ATTEMPTS: u32 = 5;
@@ -39,9 +39,9 @@ pub(crate) enum Problem {
     /// The parent itself can't be worked with.
     Parent(String),
     /// The hook's call failed.
-    Hook(ringmaster_hooks::Error),
+    Hook(ringmaster_hooks::Failure),
     /// The hook refused the parent until it changes.
-    Terminal(ringmaster_hooks::Error),
+    Terminal(ringmaster_hooks::Failure),
     /// The reply can't be used.
     Reply(String),
     /// The API server couldn't be read.
@@ -53,13 +53,13 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
-    fn text(&self, url: &http::Uri) -> String {
+    fn text(&self, url: &str) -> String {
         match self {
             Self::Gone => "the parent is gone".to_owned(),
             Self::Later(_) => "the hook asks to be called later".to_owned(),
             Self::Parent(text) | Self::Stale(text) => text.clone(),
-            Self::Hook(error) => format!("POST {url}: {error}"),
-            Self::Terminal(error) => format!("POST {url}: {error}; not called again until the parent changes"),
+            Self::Hook(failure) => failure.to_string(),
+            Self::Terminal(failure) => format!("{failure}; not called again until the parent changes"),
             Self::Reply(text) => format!("POST {url}: {text}"),
             Self::Read(error) => error.to_string(),
             Self::Write(failures) => failures.to_string(),
@@ -86,7 +86,7 @@ impl Problem {
 
     /// Whether it concerns the hook as such, and so is told once for all parents.
     fn is_of_the_hook(&self) -> bool {
-        matches!(self, Self::Hook(error) if !error.was_answered())
+        matches!(self, Self::Hook(failure) if !failure.error.was_answered())
     }
 
     fn is_quiet(&self, attempt: u32) -> bool {
@@ -103,7 +103,7 @@ impl Problem {
             Self::Gone | Self::Stale(_) => "Stale",
             Self::Later(_) => "TooManyRequests",
             Self::Parent(_) => "InvalidParent",
-            Self::Hook(error) | Self::Terminal(error) => error.reason(),
+            Self::Hook(failure) | Self::Terminal(failure) => failure.error.reason(),
             Self::Reply(_) => "BadReply",
             Self::Read(error) => error.reason(),
             Self::Write(failures) => failures.reason(),
@@ -124,7 +124,7 @@ impl Tell {
 
     /// A sync of `parent` failed; `attempt` failed before it.
     pub(crate) fn problem(&self, hosted: &Hosted, parent: &Object, attempt: u32, problem: &Problem) {
-        let (controller, reason, text) = (&hosted.model.name, problem.reason(), problem.text(&hosted.target.uri));
+        let (controller, reason, text) = (&hosted.model.name, problem.reason(), problem.text(&hosted.hook_url()));
         if problem.is_quiet(attempt) {
             debug!(%controller, parent = %parent.key(), "sync will be repeated: {text}");
             return;
@@ -132,14 +132,17 @@ impl Tell {
         // Each repetition is counted by metrics; lines and events are for the first and every doubling. What is final
         // has no repetition.
         let due = (attempt + 1).is_power_of_two() || matches!(problem, Problem::Terminal(_));
-        let of_api = matches!(problem, Problem::Read(_) | Problem::Write(_));
-        let telling = hosted.board.failing(parent.key(), &Failure { text: &text, due, of_api });
+        let cause = match problem {
+            Problem::Read(_) | Problem::Write(_) => Cause::Api,
+            _ if problem.is_of_the_hook() => Cause::Hook,
+            _ => Cause::Parent,
+        };
+        let telling = hosted.board.failing(parent.key(), &Failure { text: &text, due, cause });
         if problem.is_of_the_hook() || !telling.event {
             debug!(%controller, parent = %parent.key(), attempt, reason, "sync failed: {text}");
         } else {
             let excerpt = match problem {
-                Problem::Hook(ringmaster_hooks::Error::Code { excerpt, .. })
-                | Problem::Terminal(ringmaster_hooks::Error::Code { excerpt, .. }) => excerpt.as_str(),
+                Problem::Hook(failure) | Problem::Terminal(failure) => failure.error.excerpt(),
                 _ => "",
             };
             if excerpt.is_empty() {
@@ -169,13 +172,13 @@ impl Tell {
         if times < QUIET_POSTPONEMENTS {
             return;
         }
-        let (controller, url) = (&hosted.model.name, &hosted.target.uri);
+        let (controller, url) = (&hosted.model.name, hosted.hook_url());
         let next = after.map_or_else(
             || "without a Retry-After that says when".to_owned(),
             |after| format!("the last time in {}s", after.as_secs()),
         );
         let text = format!("POST {url}: the hook asked {times} times in a row to be called later (429), {next}");
-        let failure = Failure { text: &text, due: times.is_power_of_two(), of_api: false };
+        let failure = Failure { text: &text, due: times.is_power_of_two(), cause: Cause::Parent };
         if hosted.board.failing(parent.key(), &failure).event {
             warn!(%controller, parent = %parent.key(), times, "sync is put off: {text}");
             self.event(subject(&hosted.parent, parent), true, "SyncPostponed", format!("{controller}: {text}"));
@@ -188,7 +191,7 @@ impl Tell {
         if times < RESTLESS_SYNCS || !times.is_power_of_two() {
             return;
         }
-        let (controller, url) = (&hosted.model.name, &hosted.target.uri);
+        let (controller, url) = (&hosted.model.name, hosted.hook_url());
         let text = format!(
             "POST {url}: the hook's answers for this object change at every call, {} times in a row, although the object \
              doesn't; the last change: {}. The same request must get the same answer: no times, no random values, no \

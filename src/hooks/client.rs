@@ -1,33 +1,22 @@
-//! Hook calls over HTTP/1.1 with keep-alive: one pool per process, connections kept per endpoint.
+//! One exchange with a webhook: a request goes out, a reply within its limits comes back.
 //!
-//! Never follows a redirect, never repeats a request, never decompresses. The whole call, from resolving to the last
+//! Never follows a redirect, never repeats a request, never decompresses. The whole exchange, from resolving to the last
 //! byte of the reply, has one deadline.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::resolve::resolve;
-use crate::{Error, Overrides, Policy};
+use crate::connect::{ConnectError, HttpClient};
+use crate::{Error, Meter};
 
-/// A connection is made within this time, or the call's deadline if that is sooner.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An idle connection is closed after this long, before most servers would close it under us.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of an error reply is read and kept for the log, in bytes.
 const EXCERPT_BYTES: usize = 512;
 /// How long that may take: the code has come, and the rest only helps.
@@ -35,27 +24,16 @@ const EXCERPT_WAIT: Duration = Duration::from_secs(1);
 /// How much of a Content-Encoding is repeated, in characters.
 const ENCODING_CHARS: usize = 64;
 /// A reply is read up to this size whatever else is being read.
-const SMALL_REPLY_BYTES: usize = 128 << 10;
+pub(crate) const SMALL_REPLY_BYTES: usize = 128 << 10;
 /// Replies that are larger than that and are read, or held, at once; others wait, within their deadlines. It is what
 /// bounds the memory of a hook that sends without end to every worker.
-const LARGE_REPLIES_AT_ONCE: usize = 4;
+pub(crate) const LARGE_REPLIES_AT_ONCE: usize = 4;
 /// A 429 can put a call off for at most this long.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// A reply's headers are at most this large.
-const MAX_HEADER_BYTES: usize = 64 << 10;
+pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
 /// A reply has at most so many headers: hyper's own limit.
 const MAX_HEADERS: usize = 100;
-
-/// Where a call goes.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The checked URL; see [`crate::check_url`].
-    pub uri: Uri,
-    /// Limit for the whole call.
-    pub timeout: Duration,
-    /// Limit for the reply's body.
-    pub reply_limit_bytes: usize,
-}
 
 /// A reply with code 200.
 #[derive(Debug)]
@@ -66,69 +44,48 @@ pub struct Reply {
     _large: Option<OwnedSemaphorePermit>,
 }
 
-/// Counts what a client's bounds hold back.
-pub trait Meter: Send + Sync {
-    /// A named bound was hit.
-    fn limit_hit(&self, limit: &'static str);
-}
-
-/// The hook client of a process; cheap to clone.
-#[derive(Clone)]
-pub struct Hooks {
-    client: Client<HttpsConnector<Connector>, Full<Bytes>>,
+/// The room for large replies, of all hooks.
+pub(crate) struct Room {
     large: Arc<Semaphore>,
     meter: Arc<dyn Meter>,
 }
 
-impl Hooks {
-    /// A client that keeps up to `concurrency` idle connections per endpoint.
-    ///
-    /// # Errors
-    /// If the system's certificate store can't be read.
-    pub fn new(policy: Policy, overrides: Overrides, concurrency: usize, meter: Arc<dyn Meter>) -> Result<Self, Error> {
-        let connector = Connector { policy: Arc::new(policy), overrides: Arc::new(overrides) };
-        let https = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-            .map_err(|error| Error::Address(format!("no usable certificate store: {error}")))?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(concurrency)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_timer(TokioTimer::new())
-            .http1_max_buf_size(MAX_HEADER_BYTES)
-            .build(https);
-        Ok(Self { client, large: Arc::new(Semaphore::new(LARGE_REPLIES_AT_ONCE)), meter })
+/// What is sent, and what the reply may be.
+pub(crate) struct Post<'a> {
+    pub(crate) uri: &'a Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// Limit for the whole exchange.
+    pub(crate) timeout: Duration,
+    /// Limit for the reply's body, in bytes.
+    pub(crate) reply_limit: usize,
+}
+
+impl Room {
+    pub(crate) fn new(meter: Arc<dyn Meter>) -> Self {
+        Self { large: Arc::new(Semaphore::new(LARGE_REPLIES_AT_ONCE)), meter }
     }
 
-    /// Posts `body` and reads the reply.
+    /// Posts, and reads the reply.
     ///
     /// # Errors
-    /// If there is no whole reply with code 200 within the target's limits.
-    pub async fn call(&self, target: &Target, headers: HeaderMap, body: Bytes) -> Result<Reply, Error> {
-        let (after, waits) = (target.timeout, AtomicBool::new(false));
-        let exchange = self.exchange(target, headers, body, &waits);
-        tokio::time::timeout(after, exchange).await.unwrap_or_else(|_| {
+    /// If there is no whole reply with code 200 within the limits.
+    pub(crate) async fn exchange(&self, http: &HttpClient, post: Post<'_>) -> Result<Reply, Error> {
+        let (after, waits) = (post.timeout, AtomicBool::new(false));
+        tokio::time::timeout(after, self.converse(http, post, &waits)).await.unwrap_or_else(|_| {
             let is_ours = waits.load(Ordering::Relaxed);
             Err(if is_ours { Error::NoRoom { after, bytes: SMALL_REPLY_BYTES } } else { Error::Timeout { after } })
         })
     }
 
-    /// The call without its deadline; `waits` while it does so for others, and not for the hook.
-    async fn exchange(
-        &self,
-        target: &Target,
-        headers: HeaderMap,
-        body: Bytes,
-        waits: &AtomicBool,
-    ) -> Result<Reply, Error> {
-        let mut request = Request::new(Full::new(body));
+    /// The exchange without its deadline; `waits` while it does so for others, and not for the hook.
+    async fn converse(&self, http: &HttpClient, post: Post<'_>, waits: &AtomicBool) -> Result<Reply, Error> {
+        let mut request = Request::new(Full::new(post.body));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = target.uri.clone();
-        *request.headers_mut() = headers;
+        *request.uri_mut() = post.uri.clone();
+        *request.headers_mut() = post.headers;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let response = self.client.request(request).await.map_err(classify)?;
+        let response = http.request(request).await.map_err(classify)?;
         let (head, body) = response.into_parts();
         match head.status {
             StatusCode::OK => {}
@@ -148,7 +105,7 @@ impl Hooks {
             let encoding = String::from_utf8_lossy(encoding.as_bytes());
             return Err(Error::Encoding(encoding.chars().take(ENCODING_CHARS).collect()));
         }
-        let limit = target.reply_limit_bytes;
+        let limit = post.reply_limit;
         let announced = hyper::body::Body::size_hint(&body).lower();
         if announced > limit as u64 {
             return Err(Error::TooLarge { limit });
@@ -181,6 +138,15 @@ impl Hooks {
         }
         Ok(Reply { body: buffer.freeze(), _large: large })
     }
+}
+
+/// Whether there is any HTTP answer at all within a time: HEAD has no effects (RFC 9110, 9.2.1), and any answer will do.
+pub(crate) async fn answers(http: &HttpClient, uri: &Uri, within: Duration) -> bool {
+    let mut request = Request::new(Full::default());
+    *request.method_mut() = Method::HEAD;
+    *request.uri_mut() = uri.clone();
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static("ringmaster-probe"));
+    matches!(tokio::time::timeout(within, http.request(request)).await, Ok(Ok(_)))
 }
 
 /// The beginning of an error's body, or what of it comes soon, on one line.
@@ -230,9 +196,18 @@ fn classify(error: hyper_util::client::legacy::Error) -> Error {
         // The connection was ours to make and is there; TLS is what is left.
         return Error::Tls(chain(&error));
     }
-    std::error::Error::source(&error)
-        .and_then(|cause| cause.downcast_ref::<hyper::Error>())
-        .map_or_else(|| Error::Broken(chain(&error)), broken)
+    match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<hyper::Error>()) {
+        // The connection ended before the request was handed to it, or HTTP/2 says that it wasn't looked at.
+        Some(cause) if cause.is_canceled() || is_refused(cause) => Error::NotSent(chain(&error)),
+        Some(cause) => broken(cause),
+        None => Error::Broken(chain(&error)),
+    }
+}
+
+/// Whether the other side says by HTTP/2 that it did nothing with the request (RFC 9113, 8.7).
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
 }
 
 /// What went wrong with a connection that had been made.
@@ -258,108 +233,6 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text
-}
-
-/// Resolves once, checks, connects to what was checked.
-#[derive(Clone)]
-struct Connector {
-    policy: Arc<Policy>,
-    overrides: Arc<Overrides>,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct ConnectError(Error);
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = Stream;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Stream, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let (policy, overrides) = (Arc::clone(&self.policy), Arc::clone(&self.overrides));
-        Box::pin(async move { connect(&uri, &overrides, &policy).await.map_err(ConnectError) })
-    }
-}
-
-async fn connect(uri: &Uri, overrides: &Overrides, policy: &Policy) -> Result<Stream, Error> {
-    let host = uri.host().unwrap_or_default();
-    let default_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    let port = uri.port_u16().unwrap_or(default_port);
-    let failed = |problem: String, refused| Error::Connect { problem, refused };
-    let work = async {
-        let addresses = resolve(host, port, overrides, policy).await?;
-        let mut last = failed("no address".to_owned(), false);
-        let mut connected = None;
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    connected = Some(stream);
-                    break;
-                }
-                Err(error) => {
-                    let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
-                    last = failed(format!("{address}: {error}"), refused);
-                }
-            }
-        }
-        let stream = connected.ok_or(last)?;
-        // Requests are written whole; waiting for more to send with them only costs time.
-        stream.set_nodelay(true).map_err(|error| failed(error.to_string(), false))?;
-        Ok(Stream(TokioIo::new(stream)))
-    };
-    tokio::time::timeout(CONNECT_TIMEOUT, work)
-        .await
-        .unwrap_or_else(|_| Err(failed(format!("no connection within {CONNECT_TIMEOUT:?}"), false)))
-}
-
-/// A plain connection; what `hyper-util` wants to know of it is nothing.
-struct Stream(TokioIo<TcpStream>);
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, data)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, buffers)
-    }
 }
 
 #[cfg(test)]

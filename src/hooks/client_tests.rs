@@ -8,6 +8,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::Policy;
+use crate::connect::{Connector, client};
+use crate::tls::{Pem, configure};
 
 /// Answers each connection's first request with `answer`, then keeps the connection open until the test ends.
 async fn server(answer: &'static str) -> (SocketAddr, JoinHandle<()>) {
@@ -45,14 +48,28 @@ async fn call(answer: &'static str, timeout_ms: u64, limit: usize) -> Result<Rep
 }
 
 async fn call_at(address: SocketAddr, timeout_ms: u64, limit: usize) -> Result<Reply, Error> {
-    let policy = Policy { allow_loopback: true, api_server: Vec::new() };
-    let hooks = Hooks::new(policy, Overrides::default(), 4, Arc::<Hits>::default()).unwrap();
-    let target = Target {
-        uri: format!("http://{address}/sync").parse().unwrap(),
-        timeout: Duration::from_millis(timeout_ms),
-        reply_limit_bytes: limit,
+    let room = Room::new(Arc::<Hits>::default());
+    room.exchange(&http(address), post(&uri(address), timeout_ms, limit)).await
+}
+
+fn uri(address: SocketAddr) -> Uri {
+    format!("http://{address}/sync").parse().unwrap()
+}
+
+fn http(address: SocketAddr) -> HttpClient {
+    let connector = Connector {
+        policy: Arc::new(Policy { allow_loopback: true, api_server: Vec::new() }),
+        overrides: Arc::default(),
+        host: address.ip().to_string().into(),
+        port: address.port(),
+        within: Duration::from_secs(5),
     };
-    hooks.call(&target, HeaderMap::new(), Bytes::from_static(b"{}")).await
+    client(connector, &configure(&Pem::default()).unwrap(), 4)
+}
+
+fn post(uri: &Uri, timeout_ms: u64, reply_limit: usize) -> Post<'_> {
+    let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
+    Post { uri, headers, body, timeout: Duration::from_millis(timeout_ms), reply_limit }
 }
 
 #[tokio::test]
@@ -160,13 +177,9 @@ async fn large_replies_wait_for_each_other() {
             });
         }
     });
-    let (policy, hits) = (Policy { allow_loopback: true, api_server: Vec::new() }, Arc::<Hits>::default());
-    let hooks = Hooks::new(policy, Overrides::default(), 4, hits.clone()).unwrap();
-    let call = async |timeout_ms| {
-        let uri = format!("http://{address}/sync").parse().unwrap();
-        let target = Target { uri, timeout: Duration::from_millis(timeout_ms), reply_limit_bytes: 1 << 20 };
-        hooks.call(&target, HeaderMap::new(), Bytes::new()).await
-    };
+    let hits = Arc::<Hits>::default();
+    let (room, http, uri) = (Room::new(hits.clone()), http(address), uri(address));
+    let call = |timeout_ms| room.exchange(&http, post(&uri, timeout_ms, 1 << 20));
     let mut held = Vec::new();
     for _ in 0..LARGE_REPLIES_AT_ONCE {
         held.push(call(10_000).await.unwrap());

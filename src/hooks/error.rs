@@ -29,14 +29,29 @@ pub enum Error {
     /// A connection, but not one by TLS.
     #[error(
         "no TLS connection: {0}; https needs a server that speaks it, with a certificate for the URL's host from an \
-         authority that the system trusts"
+         authority that webhook.caBundle names, or without it the system trusts"
     )]
     Tls(String),
+    /// A connection that was there ended before anything of the request was sent.
+    #[error("the connection ended before the request was sent: {0}")]
+    NotSent(String),
+    /// The endpoint was found not to answer anything, and was left out with the call under way.
+    #[error("the endpoint answers nothing: neither this call nor others, nor a HEAD beside them")]
+    Silent,
+    /// There is nothing to call.
+    #[error("no endpoint to call: {0}")]
+    NoEndpoints(String),
+    /// What is needed to connect can't be used.
+    #[error("{0}")]
+    Credentials(String),
+    /// The caller may not send it any more.
+    #[error("not sent: the caller lost its right to")]
+    Fenced,
     /// The connection broke during the call.
     #[error("the connection broke: {0}")]
     Broken(String),
     /// What came isn't HTTP.
-    #[error("the answer is not HTTP/1.1: {0}; does the URL name the port of the webhook, and its scheme?")]
+    #[error("the answer is not HTTP: {0}; does the URL name the port of the webhook, and its scheme?")]
     NotHttp(String),
     /// No whole reply in time.
     #[error("no whole reply within {after:?}")]
@@ -104,7 +119,11 @@ impl Error {
             Self::Connect { refused: true, .. } => "ConnectionRefused",
             Self::Connect { .. } => "ConnectionFailed",
             Self::Tls(_) => "TlsFailed",
-            Self::Broken(_) => "ConnectionBroken",
+            Self::NotSent(_) | Self::Broken(_) => "ConnectionBroken",
+            Self::Silent => "Silent",
+            Self::NoEndpoints(_) => "NoEndpoints",
+            Self::Credentials(_) => "BadCredentials",
+            Self::Fenced => "Fenced",
             Self::NotHttp(_) => "NotHttp",
             Self::Timeout { .. } => "Timeout",
             Self::NoRoom { .. } => "NoRoom",
@@ -113,6 +132,22 @@ impl Error {
             Self::Later { .. } => "TooManyRequests",
             Self::TooLarge { .. } | Self::HeadTooLarge { .. } | Self::Encoding(_) => "BadReply",
         }
+    }
+
+    /// The HTTP code of the answer; 0 without one. What came with 200 and can't be taken was one.
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Code { code, .. } | Self::Redirect { code } => *code,
+            Self::Later { .. } => 429,
+            _ => 0,
+        }
+    }
+
+    /// The beginning of what an error reply said.
+    #[must_use]
+    pub fn excerpt(&self) -> &str {
+        if let Self::Code { excerpt, .. } = self { excerpt } else { "" }
     }
 
     /// Whether the webhook was reached and answered in HTTP.
@@ -128,6 +163,18 @@ impl Error {
                 | Self::HeadTooLarge { .. }
                 | Self::Encoding(_)
         )
+    }
+
+    /// Whether nothing of the request was sent: another endpoint may be asked at once.
+    #[must_use]
+    pub fn was_not_sent(&self) -> bool {
+        matches!(self, Self::Resolve { .. } | Self::Connect { .. } | Self::Tls(_) | Self::NotSent(_) | Self::Address(_))
+    }
+
+    /// Whether the request may have been read, and had no answer.
+    #[must_use]
+    pub fn was_lost(&self) -> bool {
+        matches!(self, Self::Silent | Self::Broken(_) | Self::Timeout { .. })
     }
 
     /// Whether the reply says that only a change of the parent can help (422).

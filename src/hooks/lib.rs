@@ -1,14 +1,38 @@
 //! HTTP out: hook calls.
 //!
-//! Never decides what to send or what a reply means: bytes go out, bytes within a limit come back. Nothing here
-//! retries: a call may have had effects, and the queue knows when to try again.
+//! ```text
+//!   pool      all endpoints of a process, and the probes of those that are left out
+//!   route     from a hook and a shard to the endpoint that is called
+//!   endpoint  one of them: its places, its health, its connections
+//!   client    one exchange
+//!   connect   one connection; tls: what it is made with; policy, resolve: where it may go
+//! ```
+//!
+//! Never decides what to send or what a reply means: bytes go out, bytes within a limit come back. A call goes to another
+//! endpoint only if it may have had no effect there, or if the hook says that this doesn't matter: the queue knows when to
+//! try again.
 
 mod client;
+mod connect;
+mod endpoint;
 mod error;
 mod policy;
+mod pool;
 mod resolve;
+mod route;
+mod tls;
 
-pub use client::{Hooks, Meter, Reply, Target};
+pub use client::Reply;
+pub use endpoint::{Listener, News};
 pub use error::Error;
-pub use policy::{Policy, check_url};
+pub use policy::Policy;
+pub use pool::{Hooks, Sampled};
 pub use resolve::Overrides;
+pub use route::{Call, Caller, Failure, Found, Route};
+pub use tls::Pem;
+
+/// Counts what a client's bounds hold back.
+pub trait Meter: Send + Sync {
+    /// A named bound was hit.
+    fn limit_hit(&self, limit: &'static str);
+}

@@ -46,15 +46,19 @@ impl Policy {
     }
 }
 
-/// Checks a webhook's URL. Plain http is for Services, for loopback, for a dialect that allows it (`plain_http`), or
+/// Checks a webhook's URLs. Plain http is for Services, for loopback, for a dialect that allows it (`plain_http`), or
 /// where `insecure: true` is said.
 ///
 /// # Errors
 /// With the field and the fix.
-pub fn check_url(webhook: &Webhook, plain_http: bool) -> Result<Uri, Error> {
-    let url = webhook.address.url();
-    let uri: Uri = url.parse().map_err(|error| Error::Address(format!("webhook.url {url}: {error}")))?;
-    let problem = |problem: &str| Err(Error::Address(format!("webhook.url {url}: {problem}")));
+pub(crate) fn check_urls(webhook: &Webhook, plain_http: bool) -> Result<Vec<Uri>, Error> {
+    let field = if matches!(webhook.address, Address::Urls { .. }) { "webhook.urls" } else { "webhook.url" };
+    webhook.address.urls().iter().map(|url| check_url(webhook, plain_http, field, url)).collect()
+}
+
+fn check_url(webhook: &Webhook, plain_http: bool, field: &str, url: &str) -> Result<Uri, Error> {
+    let uri: Uri = url.parse().map_err(|error| Error::Address(format!("{field} {url}: {error}")))?;
+    let problem = |problem: &str| Err(Error::Address(format!("{field} {url}: {problem}")));
     let Some(host) = uri.host() else { return problem("it has no host") };
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return problem("it must not hold user information");
@@ -81,11 +85,18 @@ pub(crate) fn ip_of(host: &str) -> Option<IpAddr> {
 mod tests {
     use std::time::Duration;
 
+    use ringmaster_core::controller::Tls;
+
     use super::*;
+
+    fn check_url(webhook: &Webhook, plain_http: bool) -> Result<Uri, Error> {
+        check_urls(webhook, plain_http).map(|mut urls| urls.remove(0))
+    }
 
     fn webhook(url: &str, insecure: bool) -> Webhook {
         let address = Address::Url(url.into());
-        Webhook { address, timeout: Duration::from_secs(1), insecure, strict: true }
+        let (idempotent, tls) = (false, Tls::default());
+        Webhook { address, timeout: Duration::from_secs(1), insecure, strict: true, idempotent, tls }
     }
 
     #[test]

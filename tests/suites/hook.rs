@@ -243,6 +243,10 @@ impl Hook {
 
 async fn answer(State(record): State<Arc<Record>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
+    if head.method == http::Method::HEAD {
+        // Somebody looks whether anything answers: no call.
+        return response(&Reply::status(200));
+    }
     let Ok(body) = to_bytes(body, MAX_REQUEST_BYTES).await else {
         return response(&Reply::status(413));
     };

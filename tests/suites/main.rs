@@ -18,6 +18,7 @@ mod hook;
 mod members;
 mod objects;
 mod process;
+mod replicas;
 mod scrape;
 mod serve;
 mod server;
@@ -40,6 +41,15 @@ use trial::{Shared, Tally};
 const TEST_THREADS: usize = 4;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(replicas::WORD) {
+        return match replicas::serve::run(std::env::args().skip(2)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("suites {}: {error:#}", replicas::WORD);
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == "--serve") {
         return match serve::run(words.next().map(PathBuf::from)) {

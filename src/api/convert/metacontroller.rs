@@ -9,7 +9,9 @@ use ringmaster_core::controller::{self as core, Controller};
 use ringmaster_core::dialect::METACONTROLLER;
 
 use super::{Converted, Error, TIMEOUT_DEFAULT, TIMEOUT_MIN, duration, rules};
-use crate::metacontroller::{ChildUpdateStrategy, CompositeController, CompositeControllerSpec, Hook, Webhook};
+use crate::metacontroller::{
+    CaBundle, ChildUpdateStrategy, CompositeController, CompositeControllerSpec, Hook, KeyReference, Webhook,
+};
 
 /// Checks a controller of Metacontroller's group. `json` is the same object, compact, as every hook call sends it.
 ///
@@ -158,6 +160,8 @@ fn hook(field: &str, hook: &Hook, warnings: &mut Vec<String>) -> Result<core::Ho
         timeout: timeout(&format!("{field}.timeout"), webhook.timeout.as_deref(), warnings)?,
         insecure: false,
         strict,
+        idempotent: false,
+        tls: tls(&field, webhook, warnings)?,
     };
     Ok(core::Hook { version, webhook })
 }
@@ -166,16 +170,52 @@ fn refuse_unavailable(field: &str, webhook: &Webhook) -> Result<(), Error> {
     let etag = webhook.etag.as_ref().is_some_and(|etag| etag.enabled.unwrap_or(false));
     for (name, used) in [
         ("etag", etag),
-        ("caBundle", webhook.ca_bundle.is_some()),
         ("authorization", webhook.authorization.is_some()),
         ("basicAuth", webhook.basic_auth.is_some()),
-        ("clientTLS", webhook.client_tls.is_some()),
     ] {
         if used {
             return Err(unavailable(format!("{field}.{name}"), "remove it"));
         }
     }
     Ok(())
+}
+
+/// Exactly one source of authorities, as in the contract; none of it has an effect without https.
+fn tls(field: &str, webhook: &Webhook, warnings: &mut Vec<String>) -> Result<core::Tls, Error> {
+    let is_https = match (&webhook.url, &webhook.service) {
+        (Some(url), _) => url.starts_with("https://"),
+        (None, service) => service.as_ref().is_some_and(|service| service.protocol.as_deref() == Some("https")),
+    };
+    for (name, given) in [("caBundle", webhook.ca_bundle.is_some()), ("clientTLS", webhook.client_tls.is_some())] {
+        if given && !is_https {
+            warnings.push(format!("{field}.{name}: has no effect without https"));
+        }
+    }
+    if !is_https {
+        return Ok(core::Tls::default());
+    }
+    let ca = webhook.ca_bundle.as_ref().map(|bundle| ca(&format!("{field}.caBundle"), bundle)).transpose()?;
+    let client = webhook.client_tls.as_ref().map(|tls| {
+        let field = format!("{field}.clientTLS");
+        let secret = tls.secret_ref.as_ref();
+        let part = |part: Option<&Option<String>>| part.and_then(Option::as_deref).unwrap_or_default().to_owned();
+        let (name, namespace) = (part(secret.map(|s| &s.name)), part(secret.map(|s| &s.namespace)));
+        rules::client_certificate(&field, (&name, &namespace), tls.cert_key.as_deref(), tls.private_key_key.as_deref())
+    });
+    Ok(core::Tls { ca, client: client.transpose()? })
+}
+
+fn ca(field: &str, bundle: &CaBundle) -> Result<core::CaBundle, Error> {
+    let entry = |reference: &KeyReference, part: &str| {
+        let names = (reference.name.as_deref().unwrap_or_default(), reference.namespace.as_deref().unwrap_or_default());
+        rules::entry(&format!("{field}.{part}"), names, reference.key.as_deref())
+    };
+    match (&bundle.inline, &bundle.secret_ref, &bundle.config_map_ref) {
+        (Some(text), None, None) => rules::inline_ca(&format!("{field}.inline"), text),
+        (None, Some(secret), None) => entry(secret, "secretRef").map(core::CaBundle::Secret),
+        (None, None, Some(map)) => entry(map, "configMapRef").map(core::CaBundle::ConfigMap),
+        _ => Err(Error::new(field, "needs exactly one of inline, secretRef and configMapRef")),
+    }
 }
 
 /// As in the contract, a URL wins over a Service and a path.
@@ -188,7 +228,8 @@ fn address(field: &str, webhook: &Webhook, warnings: &mut Vec<String>) -> Result
                 }
             }
             // Plain http needs no consent in this group, so where it leads doesn't matter here.
-            Ok(rules::url(&format!("{field}.url"), url)?.address)
+            rules::url(&format!("{field}.url"), url)?;
+            Ok(core::Address::Url(url.as_str().into()))
         }
         (None, Some(service)) => {
             let names = (service.name.as_str(), service.namespace.as_str());

@@ -9,6 +9,7 @@ mod ringmaster;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;

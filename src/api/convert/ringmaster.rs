@@ -8,10 +8,11 @@ use std::time::Duration;
 use ringmaster_core::controller::{self as core, Controller};
 use ringmaster_core::dialect::RINGMASTER;
 
-use super::{Converted, Error, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN, duration, rules};
+use super::webhook::hook;
+use super::{Converted, Error, rules};
 use crate::composite::{
-    ApplyStrategy, CONCURRENCY_PER_SHARD_MAX, CompositeController, CompositeControllerSpec, Hook, HookVersion,
-    NAME_MAX, Protocol, RESYNC_PERIOD_SECONDS_MAX, ReplyMode, UpdateMethod, Webhook,
+    ApplyStrategy, CONCURRENCY_PER_SHARD_MAX, CompositeController, CompositeControllerSpec, NAME_MAX,
+    RESYNC_PERIOD_SECONDS_MAX, UpdateMethod,
 };
 use crate::schema::CHILD_RESOURCES_MAX;
 
@@ -107,65 +108,5 @@ fn bound(syncs: i32) -> Result<NonZeroUsize, Error> {
     bound.filter(|_| syncs <= CONCURRENCY_PER_SHARD_MAX).ok_or_else(|| {
         let message = format!("must be between 1 and {CONCURRENCY_PER_SHARD_MAX}; leave it out for no bound");
         Error::new("spec.sharding.concurrencyPerShard", message)
-    })
-}
-
-fn hook(field: &str, hook: &Hook) -> Result<core::Hook, Error> {
-    let version = match hook.version {
-        None => RINGMASTER.hook_version,
-        Some(HookVersion::V1) => core::HookVersion::V1,
-        Some(HookVersion::V2) => core::HookVersion::V2,
-    };
-    let field = format!("{field}.webhook");
-    let webhook = &hook.webhook;
-    let strict =
-        webhook.response_un_marshall_mode.map_or(version == core::HookVersion::V2, |mode| mode == ReplyMode::Strict);
-    let webhook = core::Webhook {
-        address: address(&field, webhook)?,
-        timeout: timeout(&format!("{field}.timeout"), webhook.timeout.as_deref())?,
-        insecure: webhook.insecure,
-        strict,
-    };
-    Ok(core::Hook { version, webhook })
-}
-
-fn address(field: &str, webhook: &Webhook) -> Result<core::Address, Error> {
-    match (&webhook.url, &webhook.service) {
-        (None, None) => Err(Error::new(field, "needs exactly one of url and service; it has neither")),
-        (Some(_), Some(_)) => Err(Error::new(field, "needs exactly one of url and service; remove one")),
-        (Some(_), None) if webhook.path.is_some() => {
-            Err(Error::new(format!("{field}.path"), "goes with webhook.service only; make it part of webhook.url"))
-        }
-        (Some(text), None) => {
-            let field = format!("{field}.url");
-            let url = rules::url(&field, text)?;
-            if url.exposed && !webhook.insecure && !RINGMASTER.plain_http {
-                let message = "plain http needs webhook.insecure: true, unless the host is loopback; \
-                               better use https or webhook.service";
-                return Err(Error::new(field, message));
-            }
-            Ok(url.address)
-        }
-        (None, Some(service)) => {
-            if webhook.path.as_deref() == Some("") {
-                return Err(Error::new(format!("{field}.path"), "must start with /; leave it out for /"));
-            }
-            let protocol = match service.protocol {
-                None => None,
-                Some(Protocol::Http) => Some("http"),
-                Some(Protocol::Https) => Some("https"),
-            };
-            let names = (service.name.as_str(), service.namespace.as_str());
-            rules::service(field, names, service.port, protocol, webhook.path.as_deref())
-        }
-    }
-}
-
-fn timeout(field: &str, text: Option<&str>) -> Result<Duration, Error> {
-    let Some(text) = text else {
-        return Ok(TIMEOUT_DEFAULT);
-    };
-    duration::parse(text).filter(|timeout| (TIMEOUT_MIN..=TIMEOUT_MAX).contains(timeout)).ok_or_else(|| {
-        Error::new(field, format!("must be a duration between 1ms and 10m, such as 10s or 1m30s, not {text:?}"))
     })
 }

@@ -6,11 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use ringmaster_core::controller::Address;
-use ringmaster_core::key::{ApiVersion, Uid};
+use ringmaster_core::controller::{Address, CaBundle, ClientCertificate, Entry};
+use ringmaster_core::key::{ApiVersion, ObjectKey, Uid};
 use ringmaster_core::selector::Selector;
 
 use super::Error;
+use crate::schema::CA_BUNDLE_MAX;
 
 /// Longest DNS label, DNS subdomain, and port text.
 const LABEL_MAX: usize = 63;
@@ -68,10 +69,12 @@ pub(super) fn selector(field: &str, selector: Option<&LabelSelector>) -> Result<
 
 /// Where a whole URL leads.
 pub(super) struct Url {
-    /// The URL as an address.
-    pub(super) address: Address,
     /// It is plain http to a host that isn't loopback.
     pub(super) exposed: bool,
+    /// There is something behind host and port.
+    pub(super) has_path: bool,
+    /// Scheme, host and port in one form, whatever the form of the text.
+    pub(super) origin: String,
 }
 
 /// A whole URL without user information or fragment.
@@ -107,7 +110,9 @@ pub(super) fn url(field: &str, text: &str) -> Result<Url, Error> {
     let Some(loopback) = loopback else {
         return Err(Error::new(field, format!("must be {URL_FORM}; {host:?} isn't a host")));
     };
-    Ok(Url { address: Address::Url(text.into()), exposed: !tls && !loopback })
+    let (scheme, default) = if tls { ("https", "443") } else { ("http", "80") };
+    let origin = format!("{scheme}://{}:{}", host.to_ascii_lowercase(), port.unwrap_or(default));
+    Ok(Url { exposed: !tls && !loopback, has_path: !path.is_empty(), origin })
 }
 
 /// A Service by name. `field` is the webhook; `protocol` is http where it isn't given, an empty `path` is `/`.
@@ -139,12 +144,69 @@ pub(super) fn service(
             ));
         }
     };
+    let path = self::path(field, path)?;
+    Ok(Address::Service { name: name.into(), namespace: namespace.into(), port, tls, path })
+}
+
+/// Path and query behind host and port. `field` is the webhook; an empty `path` is `/`.
+pub(super) fn path(field: &str, path: Option<&str>) -> Result<Arc<str>, Error> {
     let path = path.filter(|path| !path.is_empty()).unwrap_or("/");
     if !path.starts_with('/') || !is_visible(path) || path.len() > URL_MAX {
         let message = format!("must start with / and hold no spaces or fragment, such as /sync, not {path:?}");
         return Err(Error::new(format!("{field}.path"), message));
     }
-    Ok(Address::Service { name: name.into(), namespace: namespace.into(), port, tls, path: path.into() })
+    Ok(path.into())
+}
+
+/// Certificates of authorities as they stand in the controller.
+pub(super) fn inline_ca(field: &str, text: &str) -> Result<CaBundle, Error> {
+    if text.len() > CA_BUNDLE_MAX as usize {
+        return Err(Error::new(field, format!("must be at most {CA_BUNDLE_MAX} characters")));
+    }
+    if !text.contains("-----BEGIN CERTIFICATE-----") {
+        return Err(Error::new(field, "must be certificates in PEM, as they are, not in base64"));
+    }
+    Ok(CaBundle::Inline(text.into()))
+}
+
+/// An entry of a Secret or ConfigMap, by the object's name and namespace; its key is `ca.crt` where none is given.
+pub(super) fn entry(field: &str, (name, namespace): (&str, &str), key: Option<&str>) -> Result<Entry, Error> {
+    let key = data_key(&format!("{field}.key"), key, "ca.crt")?;
+    Ok(Entry { object: reference(field, name, namespace)?, key })
+}
+
+/// A certificate in a Secret, by its name and namespace; the keys are those of type `kubernetes.io/tls` where none are given.
+pub(super) fn client_certificate(
+    field: &str,
+    (name, namespace): (&str, &str),
+    certificate: Option<&str>,
+    private_key: Option<&str>,
+) -> Result<ClientCertificate, Error> {
+    Ok(ClientCertificate {
+        secret: reference(&format!("{field}.secretRef"), name, namespace)?,
+        certificate: data_key(&format!("{field}.certKey"), certificate, "tls.crt")?,
+        private_key: data_key(&format!("{field}.privateKeyKey"), private_key, "tls.key")?,
+    })
+}
+
+fn reference(field: &str, name: &str, namespace: &str) -> Result<ObjectKey, Error> {
+    for (part, text, longest, inside) in
+        [("name", name, SUBDOMAIN_MAX, b".-".as_slice()), ("namespace", namespace, LABEL_MAX, b"-")]
+    {
+        if text.len() > longest || !is_dns(text, inside) {
+            let message = format!("must be given, in lower-case letters, digits and dashes, not {text:?}");
+            return Err(Error::new(format!("{field}.{part}"), message));
+        }
+    }
+    Ok(ObjectKey::new(namespace, name))
+}
+
+fn data_key(field: &str, key: Option<&str>, default: &str) -> Result<Arc<str>, Error> {
+    let key = key.filter(|key| !key.is_empty()).unwrap_or(default);
+    if key.len() > SUBDOMAIN_MAX || !key.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        return Err(Error::new(field, format!("must be a key of the object's data, not {key:?}")));
+    }
+    Ok(key.into())
 }
 
 fn split_port(authority: &str) -> (&str, Option<&str>) {

@@ -1,8 +1,8 @@
 //! What becomes of good and bad objects of both groups.
 
-use ringmaster_core::controller::{Address, ChildRule, HookVersion, ParentRule, UpdateStrategy};
+use ringmaster_core::controller::{Address, CaBundle, ChildRule, Entry, HookVersion, ParentRule, Tls, UpdateStrategy};
 use ringmaster_core::dialect::RINGMASTER;
-use ringmaster_core::key::{ApiVersion, Uid};
+use ringmaster_core::key::{ApiVersion, ObjectKey, Uid};
 use ringmaster_core::selector::Selector;
 use serde_json::{Value, json};
 
@@ -46,6 +46,12 @@ const WEBHOOK: &str = "/spec/hooks/sync/webhook";
 
 fn webhook(value: Value) -> Value {
     with(object(), WEBHOOK, value)
+}
+
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+
+fn ca(bundle: &Value) -> Value {
+    webhook(json!({ "url": "https://a", "caBundle": bundle }))
 }
 
 fn service(more: &Value) -> Value {
@@ -131,7 +137,7 @@ fn a_full_object_of_ours_becomes_the_model() {
     assert_eq!(controller.syncs_per_shard.map(usize::from), Some(4096));
     assert_eq!(controller.sync.version, HookVersion::V1);
     let webhook = &controller.sync.webhook;
-    assert_eq!(webhook.address.url(), "https://hook.shop.svc:8443/sync?a=b");
+    assert_eq!(webhook.address.urls(), ["https://hook.shop.svc:8443/sync?a=b"]);
     assert_eq!((webhook.timeout, webhook.insecure, webhook.strict), (Duration::from_secs(90), true, true));
 }
 
@@ -145,7 +151,7 @@ fn each_group_has_its_own_defaults() {
     assert_eq!((ours.parent.ignore_status_changes, theirs.parent.ignore_status_changes), (true, false));
     for controller in [ours, theirs] {
         assert_eq!(controller.parent.selector, Selector::everything());
-        assert_eq!(controller.sync.webhook.address.url(), "http://hook.shop.svc:80/");
+        assert_eq!(controller.sync.webhook.address.urls(), ["http://hook.shop.svc:80/"]);
         assert_eq!(controller.sync.webhook.timeout, TIMEOUT_DEFAULT);
         assert_eq!((controller.resync_period, controller.paused, controller.generate_selector), (None, false, false));
         assert_eq!(controller.syncs_per_shard, None);
@@ -252,6 +258,43 @@ fn our_group_refuses_these_and_names_the_field() {
         ("spec.hooks.sync.webhook", webhook(json!({ "url": "https://hook.example", "service": hook }))),
         ("spec.hooks.sync.webhook.path", webhook(json!({ "url": "https://hook.example", "path": "/sync" }))),
         ("spec.hooks.sync.webhook.path", webhook(json!({ "service": hook, "path": "" }))),
+        ("spec.hooks.sync.webhook", webhook(json!({ "url": "https://hook.example", "urls": ["https://a"] }))),
+        ("spec.hooks.sync.webhook", webhook(json!({ "service": hook, "urls": ["https://a"] }))),
+        ("spec.hooks.sync.webhook.urls", webhook(json!({ "urls": [] }))),
+        ("spec.hooks.sync.webhook.urls[1]", webhook(json!({ "urls": ["https://a", "https://b/sync"] }))),
+        ("spec.hooks.sync.webhook.urls[1]", webhook(json!({ "urls": ["https://a", "https://A:443"] }))),
+        ("spec.hooks.sync.webhook.urls[0]", webhook(json!({ "urls": ["http://a"] }))),
+        ("spec.hooks.sync.webhook.urls[0]", webhook(json!({ "urls": ["a:8080"] }))),
+        ("spec.hooks.sync.webhook.path", webhook(json!({ "urls": ["https://a"], "path": "sync" }))),
+        ("spec.hooks.sync.webhook.caBundle", ca(&json!({}))),
+        (
+            "spec.hooks.sync.webhook.caBundle",
+            ca(&json!({ "inline": PEM, "secretRef": { "name": "a", "namespace": "n" } })),
+        ),
+        ("spec.hooks.sync.webhook.caBundle.inline", ca(&json!({ "inline": "bm8=" }))),
+        (
+            "spec.hooks.sync.webhook.caBundle.secretRef.name",
+            ca(&json!({ "secretRef": { "name": "A", "namespace": "n" } })),
+        ),
+        (
+            "spec.hooks.sync.webhook.caBundle.configMapRef.namespace",
+            ca(&json!({ "configMapRef": { "name": "a", "namespace": "" } })),
+        ),
+        (
+            "spec.hooks.sync.webhook.caBundle.secretRef.key",
+            ca(&json!({ "secretRef": { "name": "a", "namespace": "n", "key": "a/b" } })),
+        ),
+        ("spec.hooks.sync.webhook.caBundle", webhook(json!({ "service": hook, "caBundle": { "inline": PEM } }))),
+        (
+            "spec.hooks.sync.webhook.clientTLS",
+            webhook(json!({ "urls": ["https://a", "http://localhost"],
+                "clientTLS": { "secretRef": { "name": "a", "namespace": "n" } } })),
+        ),
+        (
+            "spec.hooks.sync.webhook.clientTLS.certKey",
+            webhook(json!({ "url": "https://a",
+                "clientTLS": { "secretRef": { "name": "a", "namespace": "n" }, "certKey": "a b" } })),
+        ),
         ("spec.hooks.sync.webhook.url", webhook(json!({ "url": "http://hook.example/" }))),
         ("spec.hooks.sync.webhook.url", webhook(json!({ "url": "http://127.0.0.1.hook.example/" }))),
         ("spec.hooks.sync.webhook.url", webhook(json!({ "url": "http://localhost.hook.example/" }))),
@@ -286,10 +329,8 @@ fn what_metacontrollers_group_offers_and_we_dont_is_told() {
             "not available yet",
         ),
         ("spec.hooks.sync.webhook.etag", sync("etag", json!({ "enabled": true })), "not available yet"),
-        ("spec.hooks.sync.webhook.caBundle", sync("caBundle", json!({ "inline": "x" })), "not available yet"),
         ("spec.hooks.sync.webhook.authorization", sync("authorization", json!({})), "not available yet"),
         ("spec.hooks.sync.webhook.basicAuth", sync("basicAuth", json!({})), "not available yet"),
-        ("spec.hooks.sync.webhook.clientTLS", sync("clientTLS", json!({})), "not available yet"),
         ("spec.childResources[1].updateStrategy.method", method("RollingInPlace"), "use InPlace"),
         ("spec.childResources[1].updateStrategy.method", method("RollingRecreate"), "use Recreate"),
         ("spec.childResources[1].updateStrategy.method", method("Never"), "must be OnDelete, Recreate or InPlace"),
@@ -357,4 +398,34 @@ fn what_has_no_effect_in_metacontrollers_group_is_a_warning() {
     assert_eq!(controller.sync.webhook.address, Address::Url("http://hook.example:8080/sync".into()));
     let short = with(webhook(json!({ "url": "https://h" })), &format!("{WEBHOOK}/timeout"), json!("1us"));
     assert_eq!(convert(&METACONTROLLER, short).unwrap().controller.sync.webhook.timeout, TIMEOUT_MIN);
+}
+
+#[test]
+fn replicas_and_what_their_tls_needs_become_the_model() {
+    let of = |dialect, value| convert(dialect, webhook(value)).unwrap().controller.sync.webhook;
+    let urls = of(&RINGMASTER, json!({ "urls": ["https://a:8443", "https://b"], "path": "/s", "idempotent": true }));
+    assert_eq!(urls.address.urls(), ["https://a:8443/s", "https://b/s"]);
+    assert!(urls.idempotent && urls.tls == Tls::default());
+    assert_eq!(of(&RINGMASTER, json!({ "urls": ["https://a"] })).address.urls(), ["https://a/"]);
+    let tls = json!({
+        "service": service(&json!({ "protocol": "https" })),
+        "caBundle": { "configMapRef": { "name": "authorities", "namespace": "shop" } },
+        "clientTLS": { "secretRef": { "name": "we.are", "namespace": "shop" }, "privateKeyKey": "key.pem" },
+    });
+    for dialect in [&RINGMASTER, &METACONTROLLER] {
+        let Tls { ca, client } = of(dialect, tls.clone()).tls;
+        let authorities = Entry { object: ObjectKey::new("shop", "authorities"), key: "ca.crt".into() };
+        assert_eq!(ca, Some(CaBundle::ConfigMap(authorities)));
+        let certificate = ("tls.crt".into(), "key.pem".into());
+        let client = client.unwrap();
+        assert_eq!((client.certificate, client.private_key), certificate);
+        assert_eq!(client.secret, ObjectKey::new("shop", "we.are"));
+    }
+    let inline = of(&METACONTROLLER, json!({ "url": "https://a", "caBundle": { "inline": PEM } }));
+    assert_eq!(inline.tls.ca, Some(CaBundle::Inline(PEM.into())));
+    let plain = convert(&METACONTROLLER, webhook(json!({ "url": "http://a", "caBundle": { "inline": PEM } }))).unwrap();
+    assert_eq!(plain.controller.sync.webhook.tls, Tls::default());
+    assert!(plain.warnings[0].contains("caBundle: has no effect without https"), "{:?}", plain.warnings);
+    let nobody = webhook(json!({ "url": "https://a", "clientTLS": {} }));
+    assert_eq!(convert(&METACONTROLLER, nobody).unwrap_err().field, "spec.hooks.sync.webhook.clientTLS.secretRef.name");
 }

@@ -15,10 +15,21 @@ use crate::watch::streams::{Resumed, StreamId, Streams, Wanted};
 pub enum Scope {
     /// All of them.
     Everything,
-    /// Those that a label selector selects, in its query form.
-    Selected(String),
+    /// Those that a selection selects.
+    Selected(Selection),
     /// Those whose label of this key names a shard that is wanted.
     Sharded(&'static str),
+}
+
+/// Some objects of a kind, by where they are and what they are called or labelled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Selection {
+    /// In this namespace; in all if empty.
+    pub namespace: String,
+    /// Of this name; of any if empty.
+    pub name: String,
+    /// With labels that this selector, in its query form, selects; with any if empty.
+    pub labels: String,
 }
 
 /// What isn't sharded is one shard of its own.
@@ -52,7 +63,7 @@ impl Collection {
         let (store, selector) = match &scope {
             Scope::Everything => (Store::new(), Selector::default()),
             // Made from a selector; one that can't be read would select nothing at the API server either.
-            Scope::Selected(text) => (Store::partial(), Selector::parse(text).unwrap_or_default()),
+            Scope::Selected(selection) => (Store::partial(), Selector::parse(&selection.labels).unwrap_or_default()),
             Scope::Sharded(_) => (Store::partial(), Selector::default()),
         };
         Self { scope, selector, store, streams: Streams::new() }
@@ -106,7 +117,7 @@ impl Collection {
     pub fn selector(&self, shards: &Shards) -> String {
         match &self.scope {
             Scope::Everything => String::new(),
-            Scope::Selected(text) => text.clone(),
+            Scope::Selected(selection) => selection.labels.clone(),
             Scope::Sharded(label) => shards.selector(label),
         }
     }

@@ -16,7 +16,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use collection::{Check, Collection, Scope};
+pub use collection::{Check, Collection, Scope, Selection};
 pub use decode::{Error, Line, MAX_LINE_BYTES, Page, decode_line, decode_page};
 pub use pump::{Effect, Input, PAGE_LIMIT, Pump, Request, Step};
 pub use streams::{MAX_STREAMS, Resumed, StreamId, Streams, Wanted};

@@ -504,9 +504,8 @@ fn one_stream_more_than_the_limit_makes_few_of_many() {
 
 #[test]
 fn what_is_not_sharded_is_all_or_nothing_and_knows_what_is_certain() {
-    for (scope, selector, is_certain) in
-        [(Scope::Everything, "", true), (Scope::Selected("a=b".to_owned()), "a=b", false)]
-    {
+    let labelled = Selection { labels: "a=b".to_owned(), ..Selection::default() };
+    for (scope, selector, is_certain) in [(Scope::Everything, "", true), (Scope::Selected(labelled), "a=b", false)] {
         let mut collection = Collection::new(scope);
         let id = collection.want(Shards::ALL).start[0].0;
         let covered = collection.list_begins(id).unwrap();

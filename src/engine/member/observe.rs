@@ -324,14 +324,9 @@ impl Observation {
     /// Starts the watches and the questions; all end with `cancel`.
     pub(crate) fn start(self, tasks: &TaskTracker, cancel: &CancellationToken) {
         let selector = format!("{TABLE_LABEL}={}", self.identity.table);
-        let leases = Watch {
-            resource: Arc::new(Lease::resource()),
-            namespace: self.identity.namespace.clone(),
-            metadata_only: false,
-            from: None,
-        };
-        let tables =
-            Watch { resource: Arc::new(table_resource()), namespace: String::new(), metadata_only: false, from: None };
+        let namespace = self.identity.namespace.clone();
+        let leases = Watch { namespace, ..Watch::all(Arc::new(Lease::resource())) };
+        let tables = Watch::all(Arc::new(table_resource()));
         for (watch, what) in [(leases, What::Leases), (tables, What::Table)] {
             let sink = Arc::new(Seeing { world: Arc::clone(&self.world), selector: selector.clone(), what });
             tasks.spawn(run_pump(self.client.clone(), watch, sink, random, cancel.clone()));

@@ -104,6 +104,8 @@ impl World {
                     timeout: Duration::from_secs(10),
                     insecure: false,
                     strict: flag(6),
+                    idempotent: false,
+                    tls: ringmaster_core::controller::Tls::default(),
                 },
             },
         };

@@ -181,7 +181,7 @@ fn play(answers: VecDeque<Answer>, pieces: u8) -> Vec<Entry> {
             async move { server.answer(request.uri().query().unwrap_or_default().to_owned()).await }
         });
         let client = Client::new(kube::Client::new(service, "default"), Arc::new(Silent));
-        let watch = Watch { resource: Arc::new(things()), namespace: String::new(), metadata_only: false, from: None };
+        let watch = Watch::all(Arc::new(things()));
         let sink: Arc<dyn Sink> = Arc::clone(&scene) as Arc<dyn Sink>;
         let session = tokio::time::timeout(SESSION, run_pump(client, watch, sink, || 0, done));
         session.await.expect("the pump asks on");

@@ -41,6 +41,9 @@ mod smoke;
 mod soak;
 mod troubleshooting;
 mod watchers;
+mod webhooks;
+mod webhooks_counter;
+mod webhooks_tls;
 
 use crate::trial::Case;
 
@@ -79,6 +82,7 @@ pub(crate) fn all() -> Vec<Case> {
         soak::cases(),
         troubleshooting::cases(),
         watchers::cases(),
+        webhooks::cases(),
         kubectl::cases(),
     ]
     .into_iter()

@@ -55,6 +55,8 @@ impl World {
             timeout: std::time::Duration::from_secs(10),
             insecure: false,
             strict: true,
+            idempotent: false,
+            tls: crate::controller::Tls::default(),
         };
         let controller = Controller {
             name: "sites".into(),

@@ -1,0 +1,143 @@
+//! What is known of a hook's endpoints, and the condition that it amounts to.
+//!
+//! Never names more than a few endpoints: a condition is for people.
+
+/// Endpoints that a condition names at most.
+const MAX_NAMED: usize = 5;
+
+/// What is known of a hook's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// How many may be called, those that are left out counted.
+    pub ready: usize,
+    /// How many others there are, which aren't ready.
+    pub unready: usize,
+    /// Those that are left out for now.
+    pub ejected: Vec<String>,
+    /// Those that answer errors only, and the last code of each.
+    pub erring: Vec<(String, u16)>,
+    /// How they are known.
+    pub source: Source,
+    /// What is wrong with what TLS needs.
+    pub credentials: Option<String>,
+}
+
+/// How endpoints are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Not yet.
+    Unknown,
+    /// They were declared, by URL.
+    Declared,
+    /// By the Service's EndpointSlices.
+    Slices,
+    /// In the same way, and none is ready: those are called that are being shut down.
+    Terminating,
+    /// By the Service's name alone, for this reason.
+    Name(String),
+    /// There is none, for this reason.
+    Nothing(String),
+}
+
+impl Standing {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self {
+            ready: 0,
+            unready: 0,
+            ejected: Vec::new(),
+            erring: Vec::new(),
+            source: Source::Unknown,
+            credentials: None,
+        }
+    }
+
+    /// Status, reason and message of the condition `EndpointsReady`.
+    #[must_use]
+    pub fn condition(&self) -> (&'static str, &'static str, String) {
+        let all = self.ready + self.unready;
+        let counts = match &self.source {
+            Source::Slices | Source::Terminating => format!("{} of {all} endpoints are ready", self.ready),
+            _ if all == 1 => "there is one endpoint".to_owned(),
+            _ => format!("there are {all} endpoints"),
+        };
+        if let Some(problem) = &self.credentials {
+            return ("False", "BadCredentials", format!("{problem}; {counts}"));
+        }
+        match &self.source {
+            Source::Unknown => return ("Unknown", "NotRead", "the endpoints are not known yet".to_owned()),
+            Source::Nothing(why) => return ("False", "NoEndpoints", why.clone()),
+            _ if self.ready == 0 => return ("False", "NoEndpoints", counts),
+            Source::Terminating => {
+                let text = format!("none of {all} endpoints is ready; {} that shut down are called", self.ready);
+                return ("False", "OnlyTerminating", text);
+            }
+            Source::Declared | Source::Slices | Source::Name(_) => {}
+        }
+        if self.ejected.len() >= self.ready {
+            let text = format!("{counts}, and none of them could be reached: {}", some(&self.ejected));
+            return ("False", "NoneAnswers", text);
+        }
+        if !self.ejected.is_empty() {
+            let left = self.ejected.len();
+            return ("False", "LeftOut", format!("{counts}, {left} of them left out for now: {}", some(&self.ejected)));
+        }
+        if !self.erring.is_empty() {
+            let erring: Vec<String> = self.erring.iter().map(|(name, code)| format!("{name} ({code})")).collect();
+            let text = format!("{counts}, {} of them answer errors only: {}", erring.len(), some(&erring));
+            return ("False", "AnswersErrors", text);
+        }
+        match &self.source {
+            Source::Name(why) => ("True", "ByName", format!("called by the Service's name: {why}")),
+            _ => ("True", "Ready", counts),
+        }
+    }
+}
+
+fn some(names: &[String]) -> String {
+    let mut text = names.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > MAX_NAMED {
+        text.push_str(", ...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(ready: usize, unready: usize, source: Source) -> Standing {
+        Standing { ready, unready, source, ..Standing::unknown() }
+    }
+
+    #[track_caller]
+    fn says(standing: &Standing, wanted: (&str, &str), part: &str) {
+        let (status, reason, text) = standing.condition();
+        assert_eq!((status, reason), wanted, "{text}");
+        assert!(text.contains(part), "{text}");
+    }
+
+    #[test]
+    fn the_worst_is_said_first_and_counts_always() {
+        says(&Standing::unknown(), ("Unknown", "NotRead"), "not known");
+        says(&of(3, 1, Source::Slices), ("True", "Ready"), "3 of 4");
+        says(&of(1, 0, Source::Declared), ("True", "Ready"), "one endpoint");
+        says(&of(1, 0, Source::Name("no slices".into())), ("True", "ByName"), "no slices");
+        says(&of(0, 2, Source::Slices), ("False", "NoEndpoints"), "0 of 2");
+        says(&of(0, 0, Source::Nothing("no port 80".into())), ("False", "NoEndpoints"), "no port 80");
+        says(&of(1, 2, Source::Terminating), ("False", "OnlyTerminating"), "none of 3");
+        let names = |count: usize| (0..count).map(|n| format!("a{n}")).collect::<Vec<_>>();
+        let left = |ready, count| Standing { ejected: names(count), ..of(ready, 0, Source::Slices) };
+        says(
+            &left(8, 7),
+            ("False", "LeftOut"),
+            "8 of 8 endpoints are ready, 7 of them left out for now: a0, a1, a2, a3, a4, ...",
+        );
+        says(&left(2, 2), ("False", "NoneAnswers"), "a0, a1");
+        let erring = Standing { erring: vec![("a".into(), 500)], ..of(2, 0, Source::Declared) };
+        says(&erring, ("False", "AnswersErrors"), "there are 2 endpoints, 1 of them answer errors only: a (500)");
+        let untrusted = Standing { credentials: Some("caBundle: x".into()), ..left(2, 2) };
+        says(&untrusted, ("False", "BadCredentials"), "caBundle: x; 2 of 2");
+    }
+}

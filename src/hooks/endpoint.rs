@@ -1,0 +1,414 @@
+//! One endpoint of a hook: its connections, its places, and whether it is left out.
+//!
+//! The shell around [`Health`], [`Gate`] and [`Limit`], which decide. Never chooses among endpoints, and never repeats a
+//! call.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use parking_lot::{Mutex, RwLock};
+use ringmaster_core::endpoints::{Begun, Ended, Gate, Health, Limit};
+use ringmaster_core::key::ControllerId;
+use rustls::ClientConfig;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::client::{Post, Reply, answers};
+use crate::connect::{HttpClient, client};
+use crate::pool::{Pool, Site};
+
+/// By HTTP/2, calls at once on one connection before another one is made.
+const CALLS_PER_CONNECTION: usize = 16;
+/// By TLS, connections of HTTP/2 at most.
+const CONNECTIONS: usize = 4;
+/// A probe is answered within this time.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// So long before a call's deadline it is looked whether its endpoint answers anything; a quarter of the timeout, if that
+/// is shorter.
+const SUSPICION: Duration = Duration::from_millis(500);
+
+/// Something changed that people, or failed parents, want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News<'a> {
+    /// An endpoint is left out from now on.
+    Ejected {
+        /// Which.
+        endpoint: &'a str,
+        /// Why.
+        why: &'a str,
+    },
+    /// It is back.
+    Returned {
+        /// Which.
+        endpoint: &'a str,
+    },
+    /// There are endpoints, and there were none before.
+    Reachable,
+}
+
+/// Who is told. Calls must not block.
+pub trait Listener: Send + Sync {
+    /// See [`News`].
+    fn told(&self, news: News<'_>);
+}
+
+/// The calls at one address: their places, and who waits for one.
+pub(crate) struct Load {
+    state: Mutex<(Gates, Limit)>,
+}
+
+type Gates = Gate<ControllerId, oneshot::Sender<Seat>>;
+
+/// A place; given back when it is dropped.
+pub(crate) struct Seat {
+    load: Arc<Load>,
+    who: ControllerId,
+    is_taken: bool,
+}
+
+impl Load {
+    pub(crate) fn new(limit: Limit) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new((Gate::new(limit.places()), limit)) })
+    }
+
+    /// Gives free places to those who wait. Those who have gone give theirs on.
+    fn grant(self: &Arc<Self>) {
+        loop {
+            let next = self.state.lock().0.admit();
+            let Some((who, ticket)) = next else { return };
+            if let Err(mut seat) = ticket.send(Seat { load: Arc::clone(self), who, is_taken: true }) {
+                seat.is_taken = false;
+                self.state.lock().0.leave(&who);
+            }
+        }
+    }
+
+    fn change(self: &Arc<Self>, change: impl FnOnce(&Gates, &mut Limit)) {
+        {
+            let (gate, limit) = &mut *self.state.lock();
+            change(gate, limit);
+            gate.set_places(limit.places());
+        }
+        self.grant();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.is_taken {
+            self.load.state.lock().0.leave(&self.who);
+            self.load.grant();
+        }
+    }
+}
+
+/// What calls and those who wait are told.
+#[derive(Clone, Copy, Default)]
+struct Signals {
+    ejected: bool,
+    /// How often the calls that ran were given up.
+    cuts: u32,
+}
+
+/// What is counted of an endpoint since it is known.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Calls that were answered with 200.
+    pub(crate) good: AtomicU64,
+    /// Calls that were answered otherwise.
+    pub(crate) bad: AtomicU64,
+    /// Calls that had no answer.
+    pub(crate) lost: AtomicU64,
+    /// How often it was left out.
+    pub(crate) ejections: AtomicU64,
+}
+
+/// One endpoint.
+pub(crate) struct Endpoint {
+    site: Site,
+    pool: Weak<Pool>,
+    load: Arc<Load>,
+    clients: RwLock<Option<Arc<[Line]>>>,
+    health: Mutex<Health>,
+    signals: watch::Sender<Signals>,
+    listeners: Mutex<Vec<Weak<dyn Listener>>>,
+    is_probed: AtomicBool,
+    pub(crate) counts: Counts,
+}
+
+/// One HTTP client, and how many calls it has.
+struct Line {
+    http: HttpClient,
+    calls: AtomicUsize,
+}
+
+/// A call on a line; it counts until this is dropped.
+struct OnLine {
+    lines: Arc<[Line]>,
+    at: usize,
+}
+
+impl OnLine {
+    /// The first line that has room, or the one with fewest calls: by HTTP/1.1 each line makes the connections that it
+    /// needs, and a few calls need one line only.
+    fn take(lines: Arc<[Line]>) -> Self {
+        let calls = |at: &usize| lines[*at].calls.load(Ordering::Relaxed);
+        let at = (0..lines.len()).find(|at| calls(at) < CALLS_PER_CONNECTION);
+        let at = at.or_else(|| (0..lines.len()).min_by_key(calls)).unwrap_or(0);
+        lines[at].calls.fetch_add(1, Ordering::Relaxed);
+        Self { lines, at }
+    }
+
+    fn http(&self) -> &HttpClient {
+        &self.lines[self.at].http
+    }
+}
+
+impl Drop for OnLine {
+    fn drop(&mut self) {
+        self.lines[self.at].calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A place at an endpoint, for one call.
+pub(crate) struct Place {
+    endpoint: Arc<Endpoint>,
+    seat: Seat,
+    begun: Begun,
+    /// As many calls had been given up when it was taken.
+    cuts: u32,
+}
+
+impl Endpoint {
+    pub(crate) fn new(pool: &Arc<Pool>, site: Site, load: Arc<Load>, tls: Option<&ClientConfig>) -> Arc<Self> {
+        let endpoint = Self {
+            site,
+            pool: Arc::downgrade(pool),
+            load,
+            clients: RwLock::default(),
+            health: Mutex::default(),
+            signals: watch::Sender::new(Signals::default()),
+            listeners: Mutex::default(),
+            is_probed: AtomicBool::new(false),
+            counts: Counts::default(),
+        };
+        if let Some(tls) = tls {
+            endpoint.set_tls(tls);
+        }
+        Arc::new(endpoint)
+    }
+
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// What it is called, and chosen by.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.site.name
+    }
+
+    pub(crate) fn listen(&self, listener: Weak<dyn Listener>) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(listener);
+    }
+
+    /// New connections are made with this; those that there are end with the calls that they carry.
+    pub(crate) fn set_tls(&self, tls: &ClientConfig) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        let lines = if self.site.uri.scheme() == Some(&http::uri::Scheme::HTTPS) { CONNECTIONS } else { 1 };
+        let connector = pool.connector(&self.site);
+        let lines = (0..lines)
+            .map(|_| Line { http: client(connector.clone(), tls, pool.workers()), calls: AtomicUsize::new(0) });
+        *self.clients.write() = Some(lines.collect());
+    }
+
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.signals.borrow().ejected
+    }
+
+    /// Resolves once it is left out.
+    pub(crate) async fn ejected(&self) {
+        // The sender is this endpoint's, which outlives the wait.
+        let _ = self.signals.subscribe().wait_for(|signals| signals.ejected).await;
+    }
+
+    pub(crate) fn erring(&self) -> Option<u16> {
+        self.health.lock().erring()
+    }
+
+    /// Calls that run, that wait, and that may run.
+    pub(crate) fn load(&self) -> (usize, usize, usize) {
+        let (gate, limit) = &*self.load.state.lock();
+        (gate.running(), gate.waiting(), limit.places().get())
+    }
+
+    /// Waits for a place.
+    pub(crate) async fn enter(self: &Arc<Self>, who: ControllerId) -> Place {
+        let cuts = self.signals.borrow().cuts;
+        loop {
+            let mut waiter = None;
+            let entered = self.load.state.lock().0.enter(&who, || {
+                let (ticket, wait) = oneshot::channel();
+                waiter = Some(wait);
+                ticket
+            });
+            let seat = match waiter {
+                None if entered => Some(Seat { load: Arc::clone(&self.load), who, is_taken: true }),
+                None => None,
+                Some(wait) => {
+                    if let Some(pool) = self.pool.upgrade() {
+                        pool.meter().limit_hit("endpoint_calls");
+                    }
+                    // Never dropped unanswered; whoever loses its ticket stands in line again.
+                    wait.await.ok()
+                }
+            };
+            if let Some(seat) = seat {
+                let begun = self.load.state.lock().1.begin();
+                return Place { endpoint: Arc::clone(self), seat, begun, cuts };
+            }
+        }
+    }
+
+    /// When it is to be probed, if it is left out and isn't being probed.
+    pub(crate) fn probe_at(&self) -> Option<Duration> {
+        let at = self.health.lock().probe_at();
+        at.filter(|_| !self.is_probed.load(Ordering::Acquire))
+    }
+
+    /// It is being probed from now on.
+    pub(crate) fn begin_probe(&self) {
+        self.is_probed.store(true, Ordering::Release);
+    }
+
+    /// Probes it while it is left out; it is back if it answers.
+    pub(crate) async fn probe(self: Arc<Self>) {
+        let answered = self.answers(PROBE_TIMEOUT).await;
+        if let Some(pool) = self.pool.upgrade()
+            && self.health.lock().probed(answered, pool.now(), pool.random())
+        {
+            self.returned();
+        }
+        self.is_probed.store(false, Ordering::Release);
+    }
+
+    async fn answers(&self, within: Duration) -> bool {
+        let Some(lines) = self.clients.read().clone() else { return false };
+        let line = OnLine::take(lines);
+        answers(line.http(), &self.site.uri, within).await
+    }
+
+    fn returned(&self) {
+        self.load.change(|_, limit| limit.begin_anew());
+        self.signals.send_modify(|signals| signals.ejected = false);
+        self.tell(News::Returned { endpoint: &self.site.name });
+    }
+
+    /// It is left out, if it isn't already; and with it, if `cut` is set, the calls that run.
+    fn eject(&self, why: &str, cut: bool) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        if !self.health.lock().failed(pool.now(), pool.random()) {
+            return;
+        }
+        self.counts.ejections.fetch_add(1, Ordering::Relaxed);
+        self.signals.send_modify(|signals| {
+            signals.ejected = true;
+            signals.cuts = signals.cuts.wrapping_add(u32::from(cut));
+        });
+        self.tell(News::Ejected { endpoint: &self.site.name, why });
+        pool.wake();
+    }
+
+    fn tell(&self, news: News<'_>) {
+        let listeners: Vec<_> = self.listeners.lock().iter().filter_map(Weak::upgrade).collect();
+        listeners.iter().for_each(|listener| listener.told(news));
+    }
+
+    /// Looks, shortly before the deadline of a call that began at `begun`, whether the endpoint answers anything at all.
+    async fn suspect(&self, begun: Duration, timeout: Duration) -> std::convert::Infallible {
+        let before = SUSPICION.min(timeout / 4);
+        tokio::time::sleep(timeout.saturating_sub(before)).await;
+        let is_silent = || self.health.lock().is_silent_since(begun);
+        // The rest is for what follows.
+        if is_silent() && !self.answers(before * 4 / 5).await && is_silent() {
+            self.eject("it accepts calls and answers none, nor a HEAD beside them", true);
+        }
+        std::future::pending().await
+    }
+
+    /// Notes how a call ended.
+    fn ended(&self, answer: &Result<Reply, Error>, begun: Begun, took: Duration, timeout: Duration) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        let code = answer.as_ref().map_or_else(Error::code, |_| 200);
+        let counts = &self.counts;
+        let count = match code {
+            200 => &counts.good,
+            0 => &counts.lost,
+            _ => &counts.bad,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        if code != 0 && self.health.lock().answered(code, pool.now()) {
+            self.returned();
+        }
+        if let Err(error) = answer
+            && error.was_not_sent()
+        {
+            self.eject(&error.to_string(), false);
+        }
+        let shown = match (code, answer) {
+            (429 | 503, _) | (0, Err(Error::Timeout { .. } | Error::Silent)) => Some(Ended::Overloaded),
+            (0, _) => None,
+            _ => Some(Ended::Answered),
+        };
+        if let Some(shown) = shown {
+            self.load.change(|gate, limit| {
+                let full = gate.running() >= limit.places().get();
+                limit.ended(begun, shown, took, timeout, full);
+            });
+        }
+    }
+}
+
+impl Place {
+    /// Makes the call. `has_others` says whether there are endpoints that can do without this one. Also says how long it
+    /// took.
+    pub(crate) async fn call(
+        self,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+        reply_limit: usize,
+        has_others: bool,
+    ) -> (Result<Reply, Error>, Duration) {
+        let endpoint = &*self.endpoint;
+        let (pool, lines) = (endpoint.pool.upgrade(), endpoint.clients.read().clone());
+        let (Some(pool), Some(lines)) = (pool, lines) else {
+            return (Err(Error::NoEndpoints("it is gone".to_owned())), Duration::ZERO);
+        };
+        let line = OnLine::take(lines);
+        let (start, begun) = (Instant::now(), pool.now());
+        let mut signals = endpoint.signals.subscribe();
+        let cuts = self.cuts;
+        let post = Post { uri: &endpoint.site.uri, headers, body, timeout, reply_limit };
+        let exchange = pool.room().exchange(line.http(), post);
+        let answer = if has_others {
+            tokio::select! {
+                biased;
+                answer = exchange => answer,
+                _ = signals.wait_for(|signals| signals.cuts != cuts) => Err(Error::Silent),
+                never = endpoint.suspect(begun, timeout) => match never {},
+            }
+        } else {
+            exchange.await
+        };
+        let took = start.elapsed();
+        endpoint.ended(&answer, self.begun, took, timeout);
+        drop(self.seat);
+        (answer, took)
+    }
+}

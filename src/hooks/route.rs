@@ -1,0 +1,396 @@
+//! From a hook and a parent's shard to the endpoint that is called, and to another one if that can't be.
+//!
+//! Never decides what is sent or what a reply means. A call goes to another endpoint at once only if nothing of it was
+//! sent, or if the hook says that it may be repeated; everything else is the queue's.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Uri};
+use parking_lot::Mutex;
+use ringmaster_core::controller::{Address, Webhook};
+use ringmaster_core::endpoints::{Choice, MAX_ENDPOINTS, Ready, Source, Standing};
+use ringmaster_core::key::ControllerId;
+use tokio::sync::watch;
+
+use crate::client::Reply;
+use crate::endpoint::{Endpoint, Listener, News, Place};
+use crate::pool::{Pool, Site};
+use crate::tls::{self, Pem};
+use crate::{Error, policy};
+
+/// Endpoints that are tried for one call.
+const MAX_TRIES: usize = 3;
+/// How often one call is sent elsewhere while it waits for its turn, before it fails.
+const MAX_MOVES: usize = 16;
+/// A name is resolved and connected to within this time where there is only one.
+const CONNECT_ALONE: Duration = Duration::from_secs(5);
+/// The same where there are others, which are called instead.
+const CONNECT_AMONG_NAMES: Duration = Duration::from_secs(2);
+/// Addresses of the cluster are near, and need no resolving.
+const CONNECT_AMONG_ADDRESSES: Duration = Duration::from_secs(1);
+
+/// One call.
+pub struct Call<'a> {
+    /// Whose call it is: calls of several controllers at one endpoint take turns.
+    pub controller: ControllerId,
+    /// The parent's shard, which chooses the endpoint.
+    pub shard: u8,
+    /// Headers to send.
+    pub headers: HeaderMap,
+    /// The request's body.
+    pub body: Bytes,
+    /// Asked before each try, and told of its end.
+    pub caller: &'a dyn Caller,
+}
+
+/// Whoever makes a call.
+pub trait Caller: Sync {
+    /// Whether the call may still be sent, now that its turn has come.
+    fn may_send(&self) -> bool;
+    /// A try ended: the code of the answer, 0 without one, and how long it took.
+    fn tried(&self, code: u16, took: Duration);
+}
+
+/// A call that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The URL that was called last, or would have been.
+    pub uri: Uri,
+    /// The endpoint, where there is more than one.
+    pub endpoint: Option<Arc<str>>,
+    /// Why.
+    pub error: Error,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "POST {}", self.uri)?;
+        if let Some(endpoint) = &self.endpoint {
+            write!(f, " at {endpoint}")?;
+        }
+        write!(f, ": {}", self.error)
+    }
+}
+
+/// Where a Service's endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Its EndpointSlices.
+    Slices(Ready),
+    /// Its name, as there are no EndpointSlices, for this reason.
+    Name(String),
+    /// There can't be any, for this reason.
+    Nothing(String),
+}
+
+/// The way to one hook.
+pub struct Route {
+    uris: Vec<Uri>,
+    timeout: Duration,
+    reply_limit: usize,
+    idempotent: bool,
+    pool: Arc<Pool>,
+    tls: Mutex<Tls>,
+    targets: watch::Sender<Option<Arc<Targets>>>,
+    listener: Arc<dyn Listener>,
+    me: Weak<Self>,
+}
+
+enum Tls {
+    /// The process's own.
+    Common,
+    /// Declared, but not read yet.
+    Missing,
+    /// The last that could be used, if any, and why a later one can't.
+    Own(Option<Arc<rustls::ClientConfig>>, Option<String>),
+}
+
+/// The endpoints at one moment.
+struct Targets {
+    endpoints: Vec<Arc<Endpoint>>,
+    unready: usize,
+    source: Source,
+    /// For those that weren't left out when it was asked last.
+    chosen: Mutex<Option<(Vec<usize>, Arc<Choice>)>>,
+}
+
+impl Route {
+    /// The way to a declared webhook. A Service's endpoints are unknown until [`Self::found`] tells them, and TLS until
+    /// [`Self::set_tls`] does, where anything was declared of it.
+    ///
+    /// # Errors
+    /// If a URL can't be used, with the field.
+    pub(crate) fn new(
+        pool: &Arc<Pool>,
+        webhook: &Webhook,
+        plain_http: bool,
+        reply_limit: usize,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Arc<Self>, Error> {
+        let uris = policy::check_urls(webhook, plain_http)?;
+        let is_own = webhook.tls.ca.is_some() || webhook.tls.client.is_some();
+        let route = Arc::new_cyclic(|me| Self {
+            uris,
+            timeout: webhook.timeout,
+            reply_limit,
+            idempotent: webhook.idempotent,
+            pool: Arc::clone(pool),
+            tls: Mutex::new(if is_own { Tls::Missing } else { Tls::Common }),
+            targets: watch::Sender::new(None),
+            listener,
+            me: Weak::clone(me),
+        });
+        if !matches!(webhook.address, Address::Service { .. }) {
+            let within = if route.uris.len() > 1 { CONNECT_AMONG_NAMES } else { CONNECT_ALONE };
+            let sites = route.uris.iter().map(|uri| Site::of_name(uri.clone(), within)).collect();
+            route.set(sites, 0, Source::Declared);
+        }
+        Ok(route)
+    }
+
+    /// The URLs to call: one, or one for each replica that was declared.
+    #[must_use]
+    pub fn uris(&self) -> &[Uri] {
+        &self.uris
+    }
+
+    /// Limit for one try.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Where a Service's endpoints are, from now on. Calls that run go on; those that wait for another endpoint move.
+    pub fn found(&self, found: &Found) {
+        let Some(uri) = self.uris.first() else { return };
+        match found {
+            Found::Slices(ready) => {
+                let site = |address| Site::of_address(uri.clone(), address, CONNECT_AMONG_ADDRESSES);
+                let source = if ready.only_terminating { Source::Terminating } else { Source::Slices };
+                self.set(ready.addresses.iter().map(|address| site(*address)).collect(), ready.unready, source);
+            }
+            Found::Name(why) => {
+                self.set(vec![Site::of_name(uri.clone(), CONNECT_ALONE)], 0, Source::Name(why.clone()));
+            }
+            Found::Nothing(why) => self.set(Vec::new(), 0, Source::Nothing(why.clone())),
+        }
+    }
+
+    /// What TLS is made with, from now on. What can't be used changes nothing but what is told: calls go on with the last
+    /// that could, if there was any.
+    pub fn set_tls(&self, pem: Result<Pem, String>) {
+        let made = pem.and_then(|pem| tls::configure(&pem).map_err(|error| error.to_string()));
+        let mut tls = self.tls.lock();
+        let known = match &*tls {
+            Tls::Own(known, _) => known.clone(),
+            Tls::Common | Tls::Missing => None,
+        };
+        let config = match made {
+            Ok(config) => {
+                *tls = Tls::Own(Some(Arc::clone(&config)), None);
+                config
+            }
+            Err(text) => {
+                *tls = Tls::Own(known, Some(text));
+                return;
+            }
+        };
+        // Under the lock: endpoints that are made meanwhile wait for it, and get this one.
+        if let Some(targets) = &*self.targets.borrow() {
+            targets.endpoints.iter().for_each(|endpoint| endpoint.set_tls(&config));
+        }
+    }
+
+    /// What is known of its endpoints.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let credentials = self.credentials();
+        let Some(targets) = self.targets.borrow().clone() else {
+            return Standing { credentials, ..Standing::unknown() };
+        };
+        let ejected = targets.endpoints.iter().filter(|endpoint| endpoint.is_ejected());
+        let erring = targets.endpoints.iter().filter_map(|endpoint| Some((endpoint, endpoint.erring()?)));
+        Standing {
+            ready: targets.endpoints.len(),
+            unready: targets.unready,
+            ejected: ejected.map(|endpoint| endpoint.name().to_string()).collect(),
+            erring: erring.map(|(endpoint, code)| (endpoint.name().to_string(), code)).collect(),
+            source: targets.source.clone(),
+            credentials,
+        }
+    }
+
+    /// What is wrong with what TLS needs.
+    fn credentials(&self) -> Option<String> {
+        match &*self.tls.lock() {
+            Tls::Missing => Some("what webhook.caBundle or webhook.clientTLS names was not read yet".to_owned()),
+            Tls::Own(Some(_), Some(text)) => Some(format!("{text}; calls go on with the last that was usable")),
+            Tls::Own(None, text) => text.clone(),
+            Tls::Own(_, None) | Tls::Common => None,
+        }
+    }
+
+    fn set(&self, mut sites: Vec<Site>, unready: usize, source: Source) {
+        if sites.len() > MAX_ENDPOINTS {
+            self.pool.meter().limit_hit("endpoints");
+            sites.truncate(MAX_ENDPOINTS);
+        }
+        let before = self.targets.borrow().clone();
+        let known = before.iter().flat_map(|targets| &targets.endpoints);
+        let known: Vec<&Arc<Endpoint>> = known.collect();
+        let tls = self.tls.lock();
+        let endpoints = sites.into_iter().map(|site| {
+            if let Some(endpoint) = known.iter().find(|endpoint| *endpoint.site() == site) {
+                return Arc::clone(endpoint);
+            }
+            let endpoint = match &*tls {
+                Tls::Common => self.pool.shared(site),
+                // Until there is one, it isn't called.
+                Tls::Missing | Tls::Own(None, _) => self.pool.own(site, None),
+                Tls::Own(Some(config), _) => self.pool.own(site, Some(config)),
+            };
+            endpoint.listen(self.me.clone());
+            endpoint
+        });
+        let endpoints: Vec<_> = endpoints.collect();
+        let is_new = before.is_some_and(|before| before.endpoints.is_empty()) && !endpoints.is_empty();
+        self.targets.send_replace(Some(Arc::new(Targets { endpoints, unready, source, chosen: Mutex::default() })));
+        drop(tls);
+        if is_new {
+            self.listener.told(News::Reachable);
+        }
+    }
+
+    /// Makes a call.
+    ///
+    /// # Errors
+    /// If there is no whole reply with code 200 within the limits.
+    pub async fn call(&self, call: Call<'_>) -> Result<Reply, Failure> {
+        let (mut tried, mut moves) = (Vec::new(), 0);
+        let mut last: Option<Failure> = None;
+        loop {
+            let targets = self.targets().await?;
+            let Some((endpoint, is_well)) = targets.pick(call.shard, &tried) else {
+                return Err(last.unwrap_or_else(|| self.nothing()));
+            };
+            if matches!(&*self.tls.lock(), Tls::Missing | Tls::Own(None, _)) {
+                let why = self.credentials().unwrap_or_default();
+                return Err(self.failure(None, Error::Credentials(why)));
+            }
+            let has_others = targets.endpoints.len() > 1;
+            let Some(place) = self.enter(&endpoint, is_well, call.controller).await else {
+                moves += 1;
+                if moves > MAX_MOVES {
+                    let text = "they come and go too fast to wait for one".to_owned();
+                    return Err(last.unwrap_or_else(|| self.failure(None, Error::NoEndpoints(text))));
+                }
+                continue;
+            };
+            let error = match self.try_at(place, &call, has_others).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let again = error.was_not_sent() || (self.idempotent && error.was_lost());
+            let name = has_others.then(|| Arc::clone(endpoint.name()));
+            let failure = Failure { uri: endpoint.site().uri.clone(), endpoint: name, error };
+            tried.push(endpoint);
+            if !again || tried.len() >= MAX_TRIES {
+                return Err(failure);
+            }
+            last = Some(failure);
+        }
+    }
+
+    /// The endpoints, once they are known.
+    async fn targets(&self) -> Result<Arc<Targets>, Failure> {
+        let mut targets = self.targets.subscribe();
+        let known = tokio::time::timeout(self.timeout, targets.wait_for(Option::is_some)).await;
+        // The sender is this route's.
+        let known = known.ok().and_then(|known| known.ok().and_then(|known| known.clone()));
+        known.ok_or_else(|| self.failure(None, Error::NoEndpoints("the Service was not read yet".to_owned())))
+    }
+
+    /// Waits for a place at an endpoint; `None` if another one is to be asked meanwhile.
+    async fn enter(&self, endpoint: &Arc<Endpoint>, is_well: bool, controller: ControllerId) -> Option<Place> {
+        let mut targets = self.targets.subscribe();
+        let gone = targets.wait_for(|targets| {
+            targets.as_ref().is_some_and(|targets| !targets.endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint)))
+        });
+        tokio::select! {
+            biased;
+            // First: the places of calls that were given up with it come free at the same moment. If all are left out, the
+            // call is made all the same.
+            () = endpoint.ejected(), if is_well => None,
+            _ = gone => None,
+            place = endpoint.enter(controller) => Some(place),
+        }
+    }
+
+    async fn try_at(&self, place: Place, call: &Call<'_>, has_others: bool) -> Result<Reply, Error> {
+        if !call.caller.may_send() {
+            return Err(Error::Fenced);
+        }
+        let (headers, body) = (call.headers.clone(), call.body.clone());
+        let (answer, took) = place.call(headers, body, self.timeout, self.reply_limit, has_others).await;
+        call.caller.tried(answer.as_ref().map_or_else(Error::code, |_| 200), took);
+        answer
+    }
+
+    fn nothing(&self) -> Failure {
+        let (_, _, text) = self.standing().condition();
+        self.failure(None, Error::NoEndpoints(text))
+    }
+
+    fn failure(&self, endpoint: Option<Arc<str>>, error: Error) -> Failure {
+        Failure { uri: self.uris.first().cloned().unwrap_or_default(), endpoint, error }
+    }
+}
+
+impl Listener for Route {
+    fn told(&self, news: News<'_>) {
+        // With one endpoint, whether it is left out is whether the hook can be reached.
+        let is_alone = self.targets.borrow().as_ref().is_some_and(|targets| targets.endpoints.len() == 1);
+        match news {
+            News::Ejected { .. } if is_alone => {}
+            News::Returned { .. } if is_alone => self.listener.told(News::Reachable),
+            news => self.listener.told(news),
+        }
+    }
+}
+
+impl Targets {
+    /// The endpoint of a shard among those that weren't tried and aren't left out; among all that weren't tried if every
+    /// one of those is. Also says which it was.
+    fn pick(&self, shard: u8, tried: &[Arc<Endpoint>]) -> Option<(Arc<Endpoint>, bool)> {
+        let is_tried = |endpoint: &Arc<Endpoint>| tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint));
+        let untried: Vec<usize> = (0..self.endpoints.len()).filter(|at| !is_tried(&self.endpoints[*at])).collect();
+        let well: Vec<usize> = untried.iter().copied().filter(|at| !self.endpoints[*at].is_ejected()).collect();
+        let is_well = !well.is_empty();
+        let among = if is_well { well } else { untried };
+        let mut chosen = self.chosen.lock();
+        let choice = match &*chosen {
+            Some((of, choice)) if *of == among => Arc::clone(choice),
+            _ => {
+                let names: Vec<&str> = among.iter().map(|at| &**self.endpoints[*at].name()).collect();
+                let choice = Arc::new(Choice::among(&names)?);
+                if tried.is_empty() {
+                    *chosen = Some((among.clone(), Arc::clone(&choice)));
+                }
+                choice
+            }
+        };
+        drop(chosen);
+        among.get(choice.endpoint(shard)).map(|at| (Arc::clone(&self.endpoints[*at]), is_well))
+    }
+}
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "tls_route_tests.rs"]
+mod tls_tests;

@@ -1,0 +1,497 @@
+//! Replicas on loopback that answer, fail, hang and come back; what a route makes of that.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use ringmaster_core::controller::Tls as TlsRule;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{Hooks, Meter, Overrides, Policy};
+
+/// What a replica does with a call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    Answer(u16),
+    /// Neither calls nor HEAD are answered.
+    Hang,
+    /// Calls aren't answered, HEAD is.
+    HangCalls,
+    /// The connection ends instead of an answer.
+    Break,
+    /// Calls are answered once [`Replica::open`] is told.
+    Wait,
+}
+
+struct Shared {
+    does: Mutex<Does>,
+    calls: AtomicUsize,
+    running: AtomicUsize,
+    most: AtomicUsize,
+    open: Notify,
+}
+
+struct Replica {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    serving: JoinHandle<()>,
+}
+
+impl Replica {
+    async fn start(does: Does) -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), does).await
+    }
+
+    async fn at(address: SocketAddr, does: Does) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            does: Mutex::new(does),
+            calls: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            open: Notify::new(),
+        });
+        let state = Arc::clone(&shared);
+        let serving = tokio::spawn(async move {
+            // Dropped with this task: connections end as when a process dies.
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let state = Arc::clone(&state);
+                let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                connections.spawn(async move {
+                    let http = hyper::server::conn::http1::Builder::new();
+                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { address, shared, serving }
+    }
+
+    fn does(&self, does: Does) {
+        *self.shared.does.lock() = does;
+    }
+
+    fn calls(&self) -> usize {
+        self.shared.calls.load(Ordering::Relaxed)
+    }
+
+    fn running(&self) -> usize {
+        self.shared.running.load(Ordering::Relaxed)
+    }
+
+    fn name(&self) -> String {
+        self.address.to_string()
+    }
+
+    async fn stop(self) -> SocketAddr {
+        self.serving.abort();
+        let _ = self.serving.await;
+        self.address
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.open.notify_waiters();
+    }
+}
+
+async fn answer(state: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    let does = *state.does.lock();
+    let is_call = request.method() == Method::POST;
+    let _ = request.into_body().collect().await;
+    if is_call {
+        state.calls.fetch_add(1, Ordering::Relaxed);
+    }
+    let code = match does {
+        Does::Hang => std::future::pending().await,
+        Does::HangCalls if is_call => std::future::pending().await,
+        Does::Break if is_call => return Err(std::io::Error::other("as asked")),
+        Does::Wait if is_call => {
+            let running = state.running.fetch_add(1, Ordering::Relaxed) + 1;
+            state.most.fetch_max(running, Ordering::Relaxed);
+            state.open.notified().await;
+            state.running.fetch_sub(1, Ordering::Relaxed);
+            200
+        }
+        Does::Answer(code) => code,
+        Does::HangCalls | Does::Break | Does::Wait => 200,
+    };
+    let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    Ok(response)
+}
+
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Listener for Told {
+    fn told(&self, news: News<'_>) {
+        self.0.lock().push(match news {
+            News::Ejected { endpoint, .. } => format!("ejected {endpoint}"),
+            News::Returned { endpoint } => format!("returned {endpoint}"),
+            News::Reachable => "reachable".to_owned(),
+        });
+    }
+}
+
+struct Ignored;
+
+impl Meter for Ignored {
+    fn limit_hit(&self, _: &'static str) {}
+}
+
+/// What a test calls through.
+struct World {
+    hooks: Hooks,
+    route: Arc<Route>,
+    told: Arc<Told>,
+    cancel: CancellationToken,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+fn webhook(address: Address, timeout_ms: u64) -> Webhook {
+    let timeout = Duration::from_millis(timeout_ms);
+    Webhook { address, timeout, insecure: false, strict: true, idempotent: false, tls: TlsRule::default() }
+}
+
+fn urls(replicas: &[&Replica]) -> Address {
+    let urls = replicas.iter().map(|replica| format!("http://{}", replica.address).into()).collect();
+    Address::Urls { urls, path: "/sync".into() }
+}
+
+fn world(webhook: &Webhook) -> World {
+    let policy = Policy { allow_loopback: true, api_server: Vec::new() };
+    let hooks = Hooks::new(policy, Overrides::default(), 64, Arc::new(Ignored), || u64::MAX / 2).unwrap();
+    let (told, cancel) = (Arc::<Told>::default(), CancellationToken::new());
+    let route = hooks.route(webhook, false, 1 << 20, Arc::clone(&told) as Arc<dyn Listener>).unwrap();
+    tokio::spawn(hooks.clone().run(cancel.clone()));
+    World { hooks, route, told, cancel }
+}
+
+struct Anybody(AtomicBool);
+
+impl Caller for Anybody {
+    fn may_send(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn tried(&self, _: u16, _: Duration) {}
+}
+
+async fn call(route: &Route, controller: u32, shard: u8) -> Result<Reply, Failure> {
+    let (headers, body, caller) = (HeaderMap::new(), Bytes::from_static(b"{}"), Anybody(AtomicBool::new(true)));
+    route.call(Call { controller: ControllerId(controller), shard, headers, body, caller: &caller }).await
+}
+
+/// Waits until something holds, for as long as a slow machine may need.
+async fn until(what: impl Fn() -> bool) {
+    let seen = async {
+        while !what() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), seen).await.is_ok(), "in vain");
+}
+
+/// Which replica has each shard, as calls show it.
+async fn placed(route: &Route, replicas: &[&Replica]) -> HashMap<u8, usize> {
+    let mut placed = HashMap::new();
+    for shard in 0..=u8::MAX {
+        let before: Vec<usize> = replicas.iter().map(|replica| replica.calls()).collect();
+        call(route, 1, shard).await.unwrap();
+        let at = (0..replicas.len()).find(|at| replicas[*at].calls() > before[*at]).unwrap();
+        placed.insert(shard, at);
+    }
+    placed
+}
+
+#[tokio::test]
+async fn a_shard_stays_where_it_is_and_each_replica_has_its_share() {
+    let (a, b, c) = tokio::join!(
+        Replica::start(Does::Answer(200)),
+        Replica::start(Does::Answer(200)),
+        Replica::start(Does::Answer(200))
+    );
+    let world = world(&webhook(urls(&[&a, &b, &c]), 5000));
+    let first = placed(&world.route, &[&a, &b, &c]).await;
+    assert_eq!(first, placed(&world.route, &[&a, &b, &c]).await);
+    for at in 0..3 {
+        let count = first.values().filter(|of| **of == at).count();
+        assert!((60..=107).contains(&count), "{count}");
+    }
+    let standing = world.route.standing();
+    assert_eq!((standing.ready, standing.condition().1), (3, "Ready"));
+    let sampled = world.hooks.samples();
+    assert_eq!(sampled.iter().map(|one| one.counts[0]).sum::<u64>(), 512);
+    assert!(sampled.iter().all(|one| one.running == 0 && one.waiting == 0 && !one.ejected), "{sampled:?}");
+}
+
+#[tokio::test]
+async fn who_refuses_is_left_out_and_nobody_else_moves_and_it_comes_back() {
+    let (a, b, c) = tokio::join!(
+        Replica::start(Does::Answer(200)),
+        Replica::start(Does::Answer(200)),
+        Replica::start(Does::Answer(200))
+    );
+    let world = world(&webhook(urls(&[&a, &b, &c]), 5000));
+    let before = placed(&world.route, &[&a, &b, &c]).await;
+    let name = c.name();
+    let address = c.stop().await;
+    // No call fails, and what was elsewhere stays there.
+    let after = placed(&world.route, &[&a, &b]).await;
+    let moved = before.iter().filter(|(shard, at)| **at != 2 && after[shard] != **at).count();
+    assert!(moved <= 256 / 8, "{moved} moved without need");
+    assert_eq!(world.told.0.lock().clone(), [format!("ejected {name}")]);
+    assert_eq!(world.route.standing().ejected.as_slice(), std::slice::from_ref(&name));
+    let c = Replica::at(address, Does::Answer(200)).await;
+    until(|| world.route.standing().ejected.is_empty()).await;
+    assert_eq!(world.told.0.lock().last(), Some(&format!("returned {name}")));
+    assert_eq!(placed(&world.route, &[&a, &b, &c]).await, before);
+}
+
+#[tokio::test]
+async fn what_was_sent_is_sent_again_only_if_that_does_no_harm() {
+    let (a, b) = tokio::join!(Replica::start(Does::Break), Replica::start(Does::Break));
+    let once = world(&webhook(urls(&[&a, &b]), 5000));
+    let failure = call(&once.route, 1, 7).await.unwrap_err();
+    assert_eq!((failure.error.reason(), a.calls() + b.calls()), ("ConnectionBroken", 1), "{failure}");
+    assert!(failure.to_string().contains(" at 127.0.0.1:"), "{failure}");
+    let twice = world(&Webhook { idempotent: true, ..webhook(urls(&[&a, &b]), 5000) });
+    let failure = call(&twice.route, 1, 7).await.unwrap_err();
+    assert_eq!((failure.error.reason(), a.calls() + b.calls()), ("ConnectionBroken", 3), "{failure}");
+    a.does(Does::Answer(200));
+    b.does(Does::Answer(200));
+    assert!(twice.route.standing().ejected.is_empty(), "a connection that breaks is none that fails");
+}
+
+#[tokio::test]
+async fn who_hangs_is_left_out_by_the_first_timeout_with_all_its_calls() {
+    let (a, b) = tokio::join!(Replica::start(Does::Answer(200)), Replica::start(Does::Answer(200)));
+    let world = world(&webhook(urls(&[&a, &b]), 1000));
+    let placed = placed(&world.route, &[&a, &b]).await;
+    let of_b: Vec<u8> = placed.iter().filter(|(_, at)| **at == 1).map(|(shard, _)| *shard).collect();
+    b.does(Does::Hang);
+    let start = Instant::now();
+    let first = call(&world.route, 1, of_b[0]);
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let failure = call(&world.route, 1, of_b[1]).await.unwrap_err();
+        (failure, start.elapsed())
+    };
+    let (first, (later, took)) = tokio::join!(first, later);
+    let reasons = [first.unwrap_err().error.reason(), later.error.reason()];
+    assert!(reasons.iter().all(|reason| ["Silent", "Timeout"].contains(reason)), "{reasons:?}");
+    assert!(took < Duration::from_millis(1400), "the second was cut with the first, and not by its own end: {took:?}");
+    assert_eq!(world.route.standing().ejected, [b.name()]);
+    for shard in of_b {
+        call(&world.route, 1, shard).await.unwrap();
+    }
+    assert_eq!(world.route.standing().condition().1, "LeftOut");
+    b.does(Does::Answer(200));
+    until(|| world.route.standing().ejected.is_empty()).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_one_that_hangs_is_served_elsewhere_once_it_is_left_out() {
+    let (a, b) = tokio::join!(Replica::start(Does::Answer(200)), Replica::start(Does::Answer(200)));
+    let world = world(&webhook(urls(&[&a, &b]), 1000));
+    let placed = placed(&world.route, &[&a, &b]).await;
+    let of_b = placed.iter().find(|(_, at)| **at == 1).map(|(shard, _)| *shard).unwrap();
+    b.does(Does::Hang);
+    let start = Instant::now();
+    let mut calls = JoinSet::new();
+    for _ in 0..200 {
+        let route = Arc::clone(&world.route);
+        calls.spawn(async move { call(&route, 1, of_b).await.is_ok() });
+    }
+    let mut served = 0;
+    while let Some(ended) = calls.join_next().await {
+        served += usize::from(ended.unwrap());
+    }
+    // Those that ran there are lost; none that waited was sent there after.
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    assert!((200 - 64..200).contains(&served), "{served}");
+}
+
+#[tokio::test]
+async fn one_parent_that_takes_too_long_leaves_nobody_out() {
+    let (a, b) = tokio::join!(Replica::start(Does::HangCalls), Replica::start(Does::HangCalls));
+    let world = world(&webhook(urls(&[&a, &b]), 400));
+    for shard in 0..8 {
+        let failure = call(&world.route, 1, shard).await.unwrap_err();
+        assert_eq!(failure.error.reason(), "Timeout");
+    }
+    assert!(world.route.standing().ejected.is_empty() && world.told.0.lock().is_empty());
+}
+
+#[tokio::test]
+async fn errors_are_told_and_not_hidden() {
+    let (a, b) = tokio::join!(Replica::start(Does::Answer(200)), Replica::start(Does::Answer(500)));
+    let world = world(&webhook(urls(&[&a, &b]), 5000));
+    let mut failed = 0;
+    for shard in 0..=u8::MAX {
+        failed += usize::from(call(&world.route, 1, shard).await.is_err());
+    }
+    assert!((96..=160).contains(&failed) && b.calls() == failed, "{failed}");
+    let standing = world.route.standing();
+    assert_eq!((standing.condition().1, &standing.erring), ("AnswersErrors", &vec![(b.name(), 500)]));
+    b.does(Does::Answer(200));
+    placed(&world.route, &[&a, &b]).await;
+    assert_eq!(world.route.standing().condition().1, "Ready");
+}
+
+#[tokio::test]
+async fn never_are_all_left_out() {
+    let (a, b) = tokio::join!(Replica::start(Does::Answer(200)), Replica::start(Does::Answer(200)));
+    let world = world(&webhook(urls(&[&a, &b]), 5000));
+    let (a, b) = (a.stop().await, b.stop().await);
+    for shard in 0..20 {
+        let failure = call(&world.route, 1, shard).await.unwrap_err();
+        assert_eq!(failure.error.reason(), "ConnectionRefused");
+    }
+    assert_eq!(world.route.standing().condition().1, "NoneAnswers");
+    // Whoever is back first is called, whether or not a probe has found it.
+    let a = Replica::at(a, Does::Answer(200)).await;
+    let answered = async { while call(&world.route, 1, 3).await.is_err() {} };
+    assert!(tokio::time::timeout(Duration::from_secs(20), answered).await.is_ok());
+    until(|| world.route.standing().ejected == [b.to_string()]).await;
+    call(&world.route, 1, 3).await.unwrap();
+    assert!(a.calls() >= 2);
+}
+
+#[tokio::test]
+async fn a_single_endpoint_that_is_back_is_told_as_such() {
+    let a = Replica::start(Does::Answer(200)).await;
+    let world = world(&webhook(Address::Url(format!("http://{}/sync", a.address).into()), 5000));
+    call(&world.route, 1, 3).await.unwrap();
+    let address = a.stop().await;
+    assert!(call(&world.route, 1, 3).await.is_err());
+    assert!(world.told.0.lock().is_empty(), "that it can't be reached is said by the call's failure");
+    let _a = Replica::at(address, Does::Answer(200)).await;
+    until(|| world.told.0.lock().clone() == ["reachable"]).await;
+    call(&world.route, 1, 3).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_wait_for_their_turn_and_controllers_take_turns() {
+    let a = Replica::start(Does::Wait).await;
+    let address = Address::Url(format!("http://{}/sync", a.address).into());
+    let world = world(&webhook(address, 20_000));
+    let order = Arc::<Mutex<Vec<u32>>>::default();
+    let mut calls = JoinSet::new();
+    let begin = |calls: &mut JoinSet<()>, controller, count: usize| {
+        for _ in 0..count {
+            let (route, order) = (Arc::clone(&world.route), Arc::clone(&order));
+            calls.spawn(async move {
+                call(&route, controller, 0).await.unwrap();
+                order.lock().push(controller);
+            });
+        }
+    };
+    begin(&mut calls, 1, 40);
+    let waiting = || world.hooks.samples()[0].waiting;
+    until(|| waiting() == 36 && a.running() == 4).await;
+    begin(&mut calls, 2, 2);
+    until(|| waiting() == 38).await;
+    // What the second controller wants comes next, though the first has waited longer.
+    for ended in 1..=6 {
+        a.shared.open.notify_one();
+        until(|| order.lock().len() == ended).await;
+        until(|| a.running() >= 4).await;
+    }
+    assert_eq!(order.lock().iter().filter(|who| **who == 2).count(), 2, "{:?}", order.lock());
+    a.does(Does::Answer(200));
+    while !calls.is_empty() {
+        a.shared.open.notify_waiters();
+        let _ = tokio::time::timeout(Duration::from_millis(5), calls.join_next()).await;
+    }
+    assert!(a.shared.most.load(Ordering::Relaxed) <= 8);
+    let sampled = &world.hooks.samples()[0];
+    assert_eq!((sampled.running, sampled.waiting), (0, 0));
+}
+
+#[tokio::test]
+async fn who_stops_waiting_gives_its_place_to_another() {
+    let a = Replica::start(Does::Wait).await;
+    let world = world(&webhook(Address::Url(format!("http://{}/sync", a.address).into()), 20_000));
+    let mut calls = JoinSet::new();
+    for _ in 0..10 {
+        let route = Arc::clone(&world.route);
+        calls.spawn(async move { call(&route, 1, 0).await.is_ok() });
+    }
+    until(|| world.hooks.samples()[0].waiting == 6).await;
+    // All of them, those that run and those that wait.
+    calls.shutdown().await;
+    let sampled = || world.hooks.samples()[0].clone();
+    until(|| sampled().running == 0).await;
+    a.does(Does::Answer(200));
+    call(&world.route, 1, 0).await.unwrap();
+    assert_eq!((sampled().running, sampled().waiting), (0, 0));
+}
+
+#[tokio::test]
+async fn what_a_service_says_is_followed() {
+    let (a, b) = tokio::join!(Replica::start(Does::Wait), Replica::start(Does::Answer(200)));
+    let service =
+        Address::Service { name: "s".into(), namespace: "n".into(), port: 80, tls: false, path: "/sync".into() };
+    let world = world(&webhook(service, 1000));
+    let failure = call(&world.route, 1, 0).await.unwrap_err();
+    assert_eq!(failure.error.reason(), "NoEndpoints", "{failure}");
+    let slices = |replicas: &[&Replica]| {
+        let mut addresses: Vec<SocketAddr> = replicas.iter().map(|replica| replica.address).collect();
+        addresses.sort();
+        Found::Slices(Ready { addresses, unready: 1, only_terminating: false })
+    };
+    world.route.found(&slices(&[]));
+    let failure = call(&world.route, 1, 0).await.unwrap_err();
+    assert!(failure.to_string().contains("0 of 1 endpoints are ready"), "{failure}");
+    world.route.found(&slices(&[&a]));
+    assert_eq!(world.told.0.lock().clone(), ["reachable"]);
+    // More than there is room for: some wait.
+    let mut calls = JoinSet::new();
+    for _ in 0..12 {
+        let route = Arc::clone(&world.route);
+        calls.spawn(async move { call(&route, 1, 0).await.map_err(|failure| failure.to_string()) });
+    }
+    until(|| a.running() == 4 && world.hooks.samples()[0].waiting == 8).await;
+    // Who waits goes to the one that is there; who runs is let be.
+    world.route.found(&slices(&[&b]));
+    until(|| b.calls() == 8).await;
+    a.shared.open.notify_waiters();
+    while let Some(ended) = calls.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    assert_eq!((a.calls(), world.route.standing().ready), (4, 1));
+    world.route.found(&Found::Nothing("the Service n/s has no port 80 for TCP".to_owned()));
+    let failure = call(&world.route, 1, 0).await.unwrap_err();
+    assert!(failure.to_string().contains("no port 80"), "{failure}");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_by_who_may_not() {
+    let a = Replica::start(Does::Answer(200)).await;
+    let world = world(&webhook(urls(&[&a]), 1000));
+    let caller = Anybody(AtomicBool::new(false));
+    let (headers, body) = (HeaderMap::new(), Bytes::new());
+    let call = Call { controller: ControllerId(1), shard: 0, headers, body, caller: &caller };
+    assert_eq!(world.route.call(call).await.unwrap_err().error.reason(), "Fenced");
+    assert_eq!(a.calls(), 0);
+}

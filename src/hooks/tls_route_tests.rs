@@ -1,0 +1,268 @@
+//! Replicas that speak TLS on loopback: authorities, our own certificate, their rotation, and HTTP/2.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Response, Version};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use ringmaster_core::controller::{CaBundle, Tls as TlsRule};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::TcpListener;
+use tokio::sync::Barrier;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::{Hooks, Meter, Overrides, Policy};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate and its key, in PEM.
+fn signed(by: &Authority, name: &str, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.extended_key_usages = vec![usage];
+    (params.signed_by(&key, by).unwrap().pem(), key.serialize_pem())
+}
+
+/// What a server shows, and whom it trusts; nobody needs to show anything if that is empty.
+fn server_config(own: &(String, String), trusted: &[&Authority], protocols: &[&str]) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = if trusted.is_empty() {
+        builder.with_no_client_auth()
+    } else {
+        let mut roots = RootCertStore::empty();
+        for authority in trusted {
+            roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        builder.with_client_cert_verifier(verifier)
+    };
+    let chain = vec![CertificateDer::from_pem_slice(own.0.as_bytes()).unwrap()];
+    let mut config = builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(own.1.as_bytes()).unwrap()).unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+struct Server {
+    address: SocketAddr,
+    config: Arc<Mutex<Arc<ServerConfig>>>,
+    connections: Arc<AtomicUsize>,
+    /// Those that have ended.
+    ended: Arc<AtomicUsize>,
+    by_http2: Arc<AtomicUsize>,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Answers each call once so many are there, and ends each HTTP/1.1 connection after one if `closes` says so.
+async fn server(config: Arc<ServerConfig>, at_once: usize, closes: bool) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = Arc::new(Mutex::new(config));
+    let (connections, by_http2) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let ended = Arc::<AtomicUsize>::default();
+    let gone = Arc::clone(&ended);
+    let barrier = Arc::new(Barrier::new(at_once));
+    let (present, seen, second) = (Arc::clone(&config), Arc::clone(&connections), Arc::clone(&by_http2));
+    let serving = tokio::spawn(async move {
+        let mut running = JoinSet::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (acceptor, seen) = (TlsAcceptor::from(Arc::clone(&present.lock())), Arc::clone(&seen));
+            let (second, barrier, gone) = (Arc::clone(&second), Arc::clone(&barrier), Arc::clone(&gone));
+            running.spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                seen.fetch_add(1, Ordering::Relaxed);
+                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    let (second, barrier) = (Arc::clone(&second), Arc::clone(&barrier));
+                    async move {
+                        second.fetch_add(usize::from(request.version() == Version::HTTP_2), Ordering::Relaxed);
+                        barrier.wait().await;
+                        let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
+                        if closes {
+                            response.headers_mut().insert(http::header::CONNECTION, "close".parse().unwrap());
+                        }
+                        Ok::<_, std::convert::Infallible>(response)
+                    }
+                });
+                let io = TokioIo::new(stream);
+                // However it ends: whoever called is asked.
+                let _ = if is_http2 {
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
+                } else {
+                    hyper::server::conn::http1::Builder::new().serve_connection(io, service).await
+                };
+                gone.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    });
+    Server { address, config, connections, ended, by_http2, serving }
+}
+
+struct Ignored;
+
+impl Meter for Ignored {
+    fn limit_hit(&self, _: &'static str) {}
+}
+
+impl Listener for Ignored {
+    fn told(&self, _: News<'_>) {}
+}
+
+impl Caller for Ignored {
+    fn may_send(&self) -> bool {
+        true
+    }
+
+    fn tried(&self, _: u16, _: Duration) {}
+}
+
+/// The way to `https://hook.shop.svc/sync`, which is the server. Whom to trust is told later.
+fn route(server: &Server) -> Arc<Route> {
+    let mut overrides = Overrides::default();
+    overrides.add("hook.shop.svc", 443, server.address);
+    let policy = Policy { allow_loopback: true, api_server: Vec::new() };
+    let hooks = Hooks::new(policy, overrides, 64, Arc::new(Ignored), || 0).unwrap();
+    let ca = Some(CaBundle::Inline("".into()));
+    let address = Address::Url("https://hook.shop.svc/sync".into());
+    let (timeout, tls) = (Duration::from_secs(20), TlsRule { ca, client: None });
+    let webhook = Webhook { address, timeout, insecure: false, strict: true, idempotent: false, tls };
+    hooks.route(&webhook, false, 1 << 20, Arc::new(Ignored)).unwrap()
+}
+
+async fn call(route: &Route) -> Result<Reply, Failure> {
+    let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
+    route.call(Call { controller: ControllerId(1), shard: 0, headers, body, caller: &Ignored }).await
+}
+
+fn trusting(authorities: &[&Authority], client: Option<(String, String)>) -> Pem {
+    let ca: String = authorities.iter().map(|authority| authority.pem()).collect();
+    Pem { ca: Some(ca.into_bytes()), client: client.map(|(chain, key)| (chain.into_bytes(), key.into_bytes())) }
+}
+
+const NAME: &str = "hook.shop.svc";
+
+#[tokio::test]
+async fn only_whom_the_bundle_names_is_trusted() {
+    let (ours, other) = (authority(), authority());
+    let own = signed(&ours, NAME, ExtendedKeyUsagePurpose::ServerAuth);
+    let server = server(server_config(&own, &[], &["http/1.1"]), 1, false).await;
+    let route = route(&server);
+    let failure = call(&route).await.unwrap_err();
+    assert_eq!((failure.error.reason(), route.standing().condition().1), ("BadCredentials", "BadCredentials"));
+    route.set_tls(Err("webhook.caBundle.secretRef: there is no Secret shop/ca".to_owned()));
+    let failure = call(&route).await.unwrap_err();
+    assert!(failure.to_string().contains("there is no Secret shop/ca"), "{failure}");
+    route.set_tls(Ok(trusting(&[&other], None)));
+    assert_eq!(call(&route).await.unwrap_err().error.reason(), "TlsFailed");
+    route.set_tls(Ok(trusting(&[&other, &ours], None)));
+    call(&route).await.unwrap();
+    // What can't be used is told, and changes nothing.
+    route.set_tls(Ok(Pem { ca: Some(b"nonsense".to_vec()), client: None }));
+    call(&route).await.unwrap();
+    let (_, reason, text) = route.standing().condition();
+    assert!(reason == "BadCredentials" && text.contains("goes on") | text.contains("go on"), "{text}");
+    route.set_tls(Ok(trusting(&[&ours], None)));
+    assert_eq!(route.standing().condition().1, "Ready");
+    assert_eq!(server.by_http2.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_rotated_under_calls_without_one_that_fails() {
+    let (mut ours, mut theirs) = (authority(), authority());
+    let usage = || (ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth);
+    let own = signed(&theirs, NAME, usage().0);
+    let server = server(server_config(&own, &[&ours], &["http/1.1"]), 1, true).await;
+    let route = route(&server);
+    route.set_tls(Ok(trusting(&[&theirs], Some(signed(&ours, "ringmaster", usage().1)))));
+    let (calls, stop) = (Arc::<AtomicUsize>::default(), tokio_util::sync::CancellationToken::new());
+    let mut callers = JoinSet::new();
+    for _ in 0..4 {
+        let (route, calls, stop) = (Arc::clone(&route), Arc::clone(&calls), stop.clone());
+        callers.spawn(async move {
+            while !stop.is_cancelled() {
+                call(&route).await.map_err(|failure| failure.to_string())?;
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<(), String>(())
+        });
+    }
+    for round in 1..=20 {
+        let (our_next, their_next) = (authority(), authority());
+        // As it is done: first both sides trust the next authority too, then its certificates are shown.
+        let own = signed(&theirs, NAME, usage().0);
+        *server.config.lock() = server_config(&own, &[&ours, &our_next], &["http/1.1"]);
+        route.set_tls(Ok(trusting(&[&theirs, &their_next], Some(signed(&our_next, "ringmaster", usage().1)))));
+        let own = signed(&their_next, NAME, usage().0);
+        // A handshake that began before is done with what was trusted then.
+        let before = calls.load(Ordering::Relaxed);
+        while calls.load(Ordering::Relaxed) < before + 8 && !callers.is_empty() && callers.try_join_next().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        *server.config.lock() = server_config(&own, &[&ours, &our_next], &["http/1.1"]);
+        let before = calls.load(Ordering::Relaxed);
+        while calls.load(Ordering::Relaxed) < before + 8 && callers.len() == 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(callers.len(), 4, "a call failed in round {round}");
+        (ours, theirs) = (our_next, their_next);
+    }
+    stop.cancel();
+    while let Some(ended) = callers.join_next().await {
+        ended.unwrap().unwrap();
+    }
+    assert!(server.connections.load(Ordering::Relaxed) >= calls.load(Ordering::Relaxed));
+    drop((ours, theirs));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_is_used_where_it_is_offered_by_a_few_connections() {
+    const AT_ONCE: usize = 64;
+    let ours = authority();
+    let own = signed(&ours, NAME, ExtendedKeyUsagePurpose::ServerAuth);
+    let server = server(server_config(&own, &[], &["h2", "http/1.1"]), 1, false).await;
+    let route = route(&server);
+    route.set_tls(Ok(trusting(&[&ours], None)));
+    // Until as many may run at once as there are.
+    for _ in 0..6 {
+        let mut calls = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let route = Arc::clone(&route);
+            calls.spawn(async move { call(&route).await.map(drop).map_err(|failure| failure.to_string()) });
+        }
+        while let Some(ended) = calls.join_next().await {
+            ended.unwrap().unwrap();
+        }
+    }
+    assert_eq!(server.by_http2.load(Ordering::Relaxed), 6 * AT_ONCE);
+    // Calls that begin at once while there is none yet may each begin a connection; one of each line stays.
+    let open = || server.connections.load(Ordering::Relaxed) - server.ended.load(Ordering::Relaxed);
+    let few = async {
+        while open() > 4 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), few).await.is_ok(), "{} connections", open());
+    assert!(open() > 1, "{}", open());
+}

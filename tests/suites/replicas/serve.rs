@@ -1,0 +1,198 @@
+//! `suites --replica ADDRESS RECORD [name=value...]`: one replica of a webhook as a process of its own.
+//!
+//! It wants no children, and a status that is always the same for a parent's generation. Each call is written down before
+//! it is answered, in lines of `begin NUMBER MICROSECONDS SHARD GENERATION PARENT` and `end NUMBER MICROSECONDS CODE`.
+//! SIGTERM: calls that run are answered, then it ends.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::{Method, StatusCode, header};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::replicas::calls::now;
+use crate::server::lock;
+
+/// Largest request, in bytes.
+const MAX_REQUEST_BYTES: usize = 8 << 20;
+/// Connections whose handshake is done and that nobody took yet.
+const MAX_SHAKEN: usize = 64;
+
+/// What a replica is told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    /// `code=`: what every call is answered with; 200 without it.
+    code: Option<StatusCode>,
+    /// `work-ms=`: how long a call takes.
+    work: Duration,
+    /// `tls=`: the folder with `tls.pem`, a certificate and its key, and `ca.crt`, whose certificates callers must show.
+    /// Read anew for each connection.
+    tls: Option<PathBuf>,
+    /// `close=1`: each connection ends after one call.
+    closes: bool,
+}
+
+impl Options {
+    fn parse(words: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut options = Self::default();
+        for word in words {
+            match word.split_once('=') {
+                Some(("code", code)) => options.code = Some(code.parse()?),
+                Some(("work-ms", text)) => options.work = Duration::from_millis(text.parse()?),
+                Some(("tls", folder)) => options.tls = Some(folder.into()),
+                Some(("close", "1")) => options.closes = true,
+                _ => bail!("{word:?}"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+struct Replica {
+    options: Options,
+    record: Mutex<File>,
+    calls: AtomicU64,
+}
+
+impl Replica {
+    fn note(&self, line: &str) {
+        // Whoever can't write its record must not answer: its calls would be missed in silence.
+        let written = lock(&self.record).write_all(line.as_bytes());
+        if let Err(error) = written {
+            eprintln!("the record: {error}");
+            std::process::abort();
+        }
+    }
+}
+
+/// Runs until SIGTERM.
+///
+/// # Errors
+/// The address can't be listened at, or an option isn't one.
+pub(crate) fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let address: SocketAddr = words.next().context("no address")?.parse()?;
+    let record = PathBuf::from(words.next().context("no record")?);
+    let options = Options::parse(words)?;
+    let record = Mutex::new(File::options().create(true).append(true).open(&record)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        let listener = TcpListener::bind(address).await?;
+        let tls = options.tls.clone();
+        let replica = Arc::new(Replica { options, record, calls: AtomicU64::new(0) });
+        let router = axum::Router::new().fallback(answer).with_state(replica);
+        let stop = async move {
+            // One is enough, and there is no other end.
+            let _ = terminated.recv().await;
+        };
+        match tls {
+            None => axum::serve(listener, router).with_graceful_shutdown(stop).await?,
+            Some(folder) => axum::serve(Shaken::start(listener, folder)?, router).with_graceful_shutdown(stop).await?,
+        }
+        Ok(())
+    })
+}
+
+async fn answer(State(replica): State<Arc<Replica>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    if head.method == Method::HEAD {
+        return Response::new(Body::empty());
+    }
+    let body = to_bytes(body, MAX_REQUEST_BYTES).await.unwrap_or_default();
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let parent = &request["parent"];
+    let (name, generation) = (parent["metadata"]["name"].as_str().unwrap_or("?"), &parent["metadata"]["generation"]);
+    let shard = head.headers.get("ringmaster-shard").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let shard = shard.split('/').next().unwrap_or_default();
+    let number = replica.calls.fetch_add(1, Ordering::Relaxed);
+    replica.note(&format!("begin {number} {} {shard} {generation} {name}\n", now().as_micros()));
+    tokio::time::sleep(replica.options.work).await;
+    let code = replica.options.code.unwrap_or(StatusCode::OK);
+    replica.note(&format!("end {number} {} {}\n", now().as_micros(), code.as_u16()));
+    let mut response =
+        Response::new(Body::from(json!({ "status": { "seen": generation }, "children": [] }).to_string()));
+    *response.status_mut() = code;
+    if replica.options.closes {
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Connections whose TLS handshake is done. One that isn't done holds no other up.
+struct Shaken {
+    address: SocketAddr,
+    shaken: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+}
+
+impl Shaken {
+    fn start(listener: TcpListener, folder: PathBuf) -> anyhow::Result<Self> {
+        let address = listener.local_addr()?;
+        let (sender, shaken) = mpsc::channel(MAX_SHAKEN);
+        tokio::spawn(async move {
+            loop {
+                let Ok((stream, from)) = listener.accept().await else { continue };
+                let (sender, config) = (sender.clone(), config(&folder));
+                tokio::spawn(async move {
+                    let shaken = match config {
+                        Ok(config) => TlsAcceptor::from(config).accept(stream).await.map_err(Into::into),
+                        Err(error) => Err(error),
+                    };
+                    match shaken {
+                        Ok(stream) => drop(sender.send((stream, from)).await),
+                        Err(error) => eprintln!("{} no handshake: {error:#}", now().as_millis()),
+                    }
+                });
+            }
+        });
+        Ok(Self { address, shaken })
+    }
+}
+
+impl axum::serve::Listener for Shaken {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.shaken.recv().await {
+            Some(shaken) => shaken,
+            // The sender is a task of this process, which doesn't end before it.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Ok(self.address)
+    }
+}
+
+fn config(folder: &std::path::Path) -> anyhow::Result<Arc<ServerConfig>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(folder.join("ca.crt"))? {
+        roots.add(certificate?)?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+    let own = std::fs::read(folder.join("tls.pem"))?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&own).collect();
+    let builder = builder.with_client_cert_verifier(verifier);
+    Ok(Arc::new(builder.with_single_cert(chain?, PrivateKeyDer::from_pem_slice(&own)?)?))
+}
