@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use ringmaster_cluster::Subject;
 use ringmaster_core::cache::Change;
 use ringmaster_core::controller::{Address, CaBundle, Entry, Webhook};
-use ringmaster_core::endpoints::{port_name, ready};
+use ringmaster_core::endpoints::{Port, is_headless, port_name, ready};
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::queue::Priority;
@@ -221,14 +221,20 @@ impl Service {
         let Some(service) = service else {
             return Some(Found::Name(format!("there is no Service {key}")));
         };
+        if (key.namespace(), key.name()) == ("default", "kubernetes") {
+            return Some(Found::Nothing(format!("the Service {key} is the API server's own")));
+        }
         let slices: Vec<Arc<Object>> = slices.shared().store().iter().cloned().collect();
         if slices.is_empty() {
             return Some(Found::Name(format!("the Service {key} has no EndpointSlices")));
         }
-        let Some(name) = port_name(&service, *port) else {
-            return Some(Found::Nothing(format!("the Service {key} has no port {port} for TCP")));
+        let named = match port_name(&service, *port) {
+            Some(name) => Port::Named(name),
+            // As its name resolves: to its replicas, whatever ports it tells.
+            None if is_headless(&service) => Port::Number(*port),
+            None => return Some(Found::Nothing(format!("the Service {key} has no port {port} for TCP"))),
         };
-        Some(Found::Slices(ready(slices.iter().map(|slice| &**slice), &name)))
+        Some(Found::Slices(ready(slices.iter().map(|slice| &**slice), &named)))
     }
 }
 

@@ -190,7 +190,7 @@ impl Board {
                 if recent
                     && matches!(
                         &*reason,
-                        "BadCode" | "BadReply" | "Timeout" | "ConnectionBroken" | "NotHttp" | "NoRoom"
+                        "BadCode" | "BadReply" | "Timeout" | "Silent" | "ConnectionBroken" | "NotHttp" | "NoRoom"
                     )
                 {
                     return false;

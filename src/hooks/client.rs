@@ -197,8 +197,9 @@ fn classify(error: hyper_util::client::legacy::Error) -> Error {
         return Error::Tls(chain(&error));
     }
     match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<hyper::Error>()) {
-        // The connection ended before the request was handed to it, or HTTP/2 says that it wasn't looked at.
-        Some(cause) if cause.is_canceled() || is_refused(cause) => Error::NotSent(chain(&error)),
+        Some(cause) if is_refused(cause) => Error::Refused,
+        // The connection ended before the request was handed to it.
+        Some(cause) if cause.is_canceled() => Error::NotSent(chain(&error)),
         Some(cause) => broken(cause),
         None => Error::Broken(chain(&error)),
     }

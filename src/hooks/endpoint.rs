@@ -249,7 +249,6 @@ impl Endpoint {
 
     /// Waits for a place.
     pub(crate) async fn enter(self: &Arc<Self>, who: ControllerId) -> Place {
-        let cuts = self.signals.borrow().cuts;
         loop {
             let mut waiter = None;
             let entered = self.load.state.lock().0.enter(&who, || {
@@ -269,7 +268,7 @@ impl Endpoint {
                 }
             };
             if let Some(seat) = seat {
-                let begun = self.load.state.lock().1.begin();
+                let (begun, cuts) = (self.load.state.lock().1.begin(), self.signals.borrow().cuts);
                 return Place { endpoint: Arc::clone(self), seat, begun, cuts };
             }
         }
@@ -289,10 +288,8 @@ impl Endpoint {
     /// Probes it while it is left out; it is back if it answers.
     pub(crate) async fn probe(self: Arc<Self>) {
         let answered = self.answers(PROBE_TIMEOUT).await;
-        if let Some(pool) = self.pool.upgrade()
-            && self.health.lock().probed(answered, pool.now(), pool.random())
-        {
-            self.returned();
+        if let Some(pool) = self.pool.upgrade() {
+            self.change_health(|health| health.probed(answered, pool.now(), pool.random()));
         }
         self.is_probed.store(false, Ordering::Release);
     }
@@ -303,25 +300,35 @@ impl Endpoint {
         answers(line.http(), &self.site.uri, within).await
     }
 
-    fn returned(&self) {
-        self.load.change(|_, limit| limit.begin_anew());
+    /// `change` tells whether the endpoint is back.
+    fn change_health(&self, change: impl FnOnce(&mut Health) -> bool) {
+        let mut health = self.health.lock();
+        let is_back = change(&mut health);
+        if !is_back {
+            return;
+        }
+        // Under the lock: what is signalled is what is known, whoever comes second.
         self.signals.send_modify(|signals| signals.ejected = false);
+        drop(health);
+        self.load.change(|_, limit| limit.begin_anew());
         self.tell(News::Returned { endpoint: &self.site.name });
     }
 
     /// It is left out, if it isn't already; and with it, if `cut` is set, the calls that run.
     fn eject(&self, why: &str, cut: bool) {
         let Some(pool) = self.pool.upgrade() else { return };
-        if !self.health.lock().failed(pool.now(), pool.random()) {
-            return;
-        }
-        self.counts.ejections.fetch_add(1, Ordering::Relaxed);
+        let mut health = self.health.lock();
+        let is_news = health.failed(pool.now(), pool.random());
         self.signals.send_modify(|signals| {
             signals.ejected = true;
             signals.cuts = signals.cuts.wrapping_add(u32::from(cut));
         });
-        self.tell(News::Ejected { endpoint: &self.site.name, why });
-        pool.wake();
+        drop(health);
+        if is_news {
+            self.counts.ejections.fetch_add(1, Ordering::Relaxed);
+            self.tell(News::Ejected { endpoint: &self.site.name, why });
+            pool.wake();
+        }
     }
 
     fn tell(&self, news: News<'_>) {
@@ -342,28 +349,32 @@ impl Endpoint {
     }
 
     /// Notes how a call ended.
-    fn ended(&self, answer: &Result<Reply, Error>, begun: Begun, took: Duration, timeout: Duration) {
+    fn ended(&self, answer: &Result<Reply, Error>, began: Duration, begun: Begun, timeout: Duration) {
         let Some(pool) = self.pool.upgrade() else { return };
-        let code = answer.as_ref().map_or_else(Error::code, |_| 200);
+        let took = pool.now().saturating_sub(began);
+        // What was answered and can't be taken has no code.
+        let (code, was_answered) = answer.as_ref().map_or_else(|e| (e.code(), e.was_answered()), |_| (200, true));
         let counts = &self.counts;
         let count = match code {
             200 => &counts.good,
-            0 => &counts.lost,
-            _ => &counts.bad,
+            _ if was_answered => &counts.bad,
+            _ => &counts.lost,
         };
         count.fetch_add(1, Ordering::Relaxed);
-        if code != 0 && self.health.lock().answered(code, pool.now()) {
-            self.returned();
+        if was_answered {
+            self.change_health(|health| health.answered(code, began, pool.now()));
         }
         if let Err(error) = answer
-            && error.was_not_sent()
+            && error.is_unreachable()
         {
             self.eject(&error.to_string(), false);
         }
         let shown = match (code, answer) {
-            (429 | 503, _) | (0, Err(Error::Timeout { .. } | Error::Silent)) => Some(Ended::Overloaded),
-            (0, _) => None,
-            _ => Some(Ended::Answered),
+            (429 | 503, _) | (_, Err(Error::Refused)) => Some(Ended::Refused),
+            (_, Err(Error::Timeout { .. } | Error::Silent)) => Some(Ended::Late),
+            // The time that a reply waited for room here says nothing of the endpoint.
+            (_, Err(Error::NoRoom { .. })) => None,
+            _ => was_answered.then_some(Ended::Answered),
         };
         if let Some(shown) = shown {
             self.load.change(|gate, limit| {
@@ -407,7 +418,7 @@ impl Place {
             exchange.await
         };
         let took = start.elapsed();
-        endpoint.ended(&answer, self.begun, took, timeout);
+        endpoint.ended(&answer, begun, self.begun, timeout);
         drop(self.seat);
         (answer, took)
     }

@@ -35,6 +35,9 @@ pub enum Error {
     /// A connection that was there ended before anything of the request was sent.
     #[error("the connection ended before the request was sent: {0}")]
     NotSent(String),
+    /// The other side says by HTTP/2 that it did nothing with the request: it has too many.
+    #[error("the endpoint refused the request, as it has too many at once")]
+    Refused,
     /// The endpoint was found not to answer anything, and was left out with the call under way.
     #[error("the endpoint answers nothing: neither this call nor others, nor a HEAD beside them")]
     Silent,
@@ -129,12 +132,12 @@ impl Error {
             Self::NoRoom { .. } => "NoRoom",
             Self::Redirect { .. } => "Redirect",
             Self::Code { .. } => "BadCode",
-            Self::Later { .. } => "TooManyRequests",
+            Self::Refused | Self::Later { .. } => "TooManyRequests",
             Self::TooLarge { .. } | Self::HeadTooLarge { .. } | Self::Encoding(_) => "BadReply",
         }
     }
 
-    /// The HTTP code of the answer; 0 without one. What came with 200 and can't be taken was one.
+    /// The HTTP code of the answer; 0 without one, and for what came with 200 and can't be taken.
     #[must_use]
     pub fn code(&self) -> u16 {
         match self {
@@ -168,13 +171,20 @@ impl Error {
     /// Whether nothing of the request was sent: another endpoint may be asked at once.
     #[must_use]
     pub fn was_not_sent(&self) -> bool {
-        matches!(self, Self::Resolve { .. } | Self::Connect { .. } | Self::Tls(_) | Self::NotSent(_) | Self::Address(_))
+        self.is_unreachable() || matches!(self, Self::NotSent(_) | Self::Refused)
     }
 
-    /// Whether the request may have been read, and had no answer.
+    /// Whether no connection could be made.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Resolve { .. } | Self::Connect { .. } | Self::Tls(_) | Self::Address(_))
+    }
+
+    /// Whether the request may have been read, and the endpoint went before it answered. One that only takes too long
+    /// isn't among them: others would most likely take as long.
     #[must_use]
     pub fn was_lost(&self) -> bool {
-        matches!(self, Self::Silent | Self::Broken(_) | Self::Timeout { .. })
+        matches!(self, Self::Silent | Self::Broken(_))
     }
 
     /// Whether the reply says that only a change of the parent can help (422).

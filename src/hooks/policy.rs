@@ -9,6 +9,9 @@ use ringmaster_core::controller::{Address, Webhook};
 
 use crate::Error;
 
+/// Where a machine's metadata is by IPv6 at AWS, which isn't link-local.
+const METADATA_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
+
 /// What this installation allows.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -35,6 +38,9 @@ impl Policy {
         };
         if link_local {
             return refuse("link-local addresses serve a machine's metadata, not webhooks");
+        }
+        if ip == METADATA_V6 {
+            return refuse("it serves a machine's metadata, not webhooks");
         }
         if ip.is_unspecified() || ip.is_multicast() {
             return refuse("it is not the address of a host");
@@ -130,6 +136,7 @@ mod tests {
             "[::ffff:127.0.0.1]:80",
             "169.254.169.254:80",
             "[fe80::1]:80",
+            "[fd00:ec2::254]:80",
             "[::ffff:169.254.169.254]:80",
             "0.0.0.0:80",
             "10.0.0.1:443",

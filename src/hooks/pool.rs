@@ -125,6 +125,11 @@ impl Pool {
         (self.random)()
     }
 
+    /// Whether whoever runs this process said where the URL's host leads.
+    pub(crate) fn is_overridden(&self, site: &Site) -> bool {
+        self.overrides.find(&site.host, site.port).is_some()
+    }
+
     /// There is something to probe.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();

@@ -18,7 +18,8 @@ impl Overrides {
         self.0.insert((host.to_ascii_lowercase(), port), address);
     }
 
-    fn find(&self, host: &str, port: u16) -> Option<SocketAddr> {
+    /// Where it leads instead, if it was said.
+    pub(crate) fn find(&self, host: &str, port: u16) -> Option<SocketAddr> {
         self.0.get(&(host.to_ascii_lowercase(), port)).copied()
     }
 }

@@ -105,7 +105,13 @@ enum Tls {
     /// Declared, but not read yet.
     Missing,
     /// The last that could be used, if any, and why a later one can't.
-    Own(Option<Arc<rustls::ClientConfig>>, Option<String>),
+    Own(Option<Usable>, Option<String>),
+}
+
+/// Texts, and what was made of them.
+struct Usable {
+    pem: Pem,
+    config: Arc<rustls::ClientConfig>,
 }
 
 /// The endpoints at one moment.
@@ -166,15 +172,18 @@ impl Route {
     /// Where a Service's endpoints are, from now on. Calls that run go on; those that wait for another endpoint move.
     pub fn found(&self, found: &Found) {
         let Some(uri) = self.uris.first() else { return };
+        let by_name = Site::of_name(uri.clone(), CONNECT_ALONE);
+        if self.pool.is_overridden(&by_name) {
+            let why = "--hook-resolve says where it is".to_owned();
+            return self.set(vec![by_name], 0, Source::Name(why));
+        }
         match found {
             Found::Slices(ready) => {
                 let site = |address| Site::of_address(uri.clone(), address, CONNECT_AMONG_ADDRESSES);
                 let source = if ready.only_terminating { Source::Terminating } else { Source::Slices };
                 self.set(ready.addresses.iter().map(|address| site(*address)).collect(), ready.unready, source);
             }
-            Found::Name(why) => {
-                self.set(vec![Site::of_name(uri.clone(), CONNECT_ALONE)], 0, Source::Name(why.clone()));
-            }
+            Found::Name(why) => self.set(vec![by_name], 0, Source::Name(why.clone())),
             Found::Nothing(why) => self.set(Vec::new(), 0, Source::Nothing(why.clone())),
         }
     }
@@ -182,25 +191,39 @@ impl Route {
     /// What TLS is made with, from now on. What can't be used changes nothing but what is told: calls go on with the last
     /// that could, if there was any.
     pub fn set_tls(&self, pem: Result<Pem, String>) {
-        let made = pem.and_then(|pem| tls::configure(&pem).map_err(|error| error.to_string()));
         let mut tls = self.tls.lock();
-        let known = match &*tls {
-            Tls::Own(known, _) => known.clone(),
+        let known = match &mut *tls {
+            Tls::Own(known, _) => known.take(),
             Tls::Common | Tls::Missing => None,
         };
-        let config = match made {
-            Ok(config) => {
-                *tls = Tls::Own(Some(Arc::clone(&config)), None);
-                config
-            }
-            Err(text) => {
-                *tls = Tls::Own(known, Some(text));
+        // The same again would only end connections.
+        let is_same = |known: &Usable| pem.as_ref().is_ok_and(|pem| *pem == known.pem);
+        let known = match known {
+            Some(known) if is_same(&known) => {
+                *tls = Tls::Own(Some(known), None);
                 return;
             }
+            known => known,
         };
-        // Under the lock: endpoints that are made meanwhile wait for it, and get this one.
-        if let Some(targets) = &*self.targets.borrow() {
-            targets.endpoints.iter().for_each(|endpoint| endpoint.set_tls(&config));
+        let made = pem.and_then(|pem| match tls::configure(&pem) {
+            Ok(config) => Ok(Usable { pem, config }),
+            Err(error) => Err(error.to_string()),
+        });
+        let is_first = known.is_none();
+        match made {
+            Err(text) => *tls = Tls::Own(known, Some(text)),
+            Ok(usable) => {
+                let config = Arc::clone(&usable.config);
+                *tls = Tls::Own(Some(usable), None);
+                // Under the lock: endpoints that are made meanwhile wait for it, and get this one.
+                if let Some(targets) = &*self.targets.borrow() {
+                    targets.endpoints.iter().for_each(|endpoint| endpoint.set_tls(&config));
+                }
+                drop(tls);
+                if is_first {
+                    self.listener.told(News::Reachable);
+                }
+            }
         }
     }
 
@@ -239,6 +262,9 @@ impl Route {
             sites.truncate(MAX_ENDPOINTS);
         }
         let before = self.targets.borrow().clone();
+        if before.as_ref().is_some_and(|before| before.is_same(&sites, unready, &source)) {
+            return;
+        }
         let known = before.iter().flat_map(|targets| &targets.endpoints);
         let known: Vec<&Arc<Endpoint>> = known.collect();
         let tls = self.tls.lock();
@@ -250,13 +276,14 @@ impl Route {
                 Tls::Common => self.pool.shared(site),
                 // Until there is one, it isn't called.
                 Tls::Missing | Tls::Own(None, _) => self.pool.own(site, None),
-                Tls::Own(Some(config), _) => self.pool.own(site, Some(config)),
+                Tls::Own(Some(usable), _) => self.pool.own(site, Some(&usable.config)),
             };
             endpoint.listen(self.me.clone());
             endpoint
         });
         let endpoints: Vec<_> = endpoints.collect();
-        let is_new = before.is_some_and(|before| before.endpoints.is_empty()) && !endpoints.is_empty();
+        let any_well = |endpoints: &[Arc<Endpoint>]| endpoints.iter().any(|endpoint| !endpoint.is_ejected());
+        let is_new = before.is_some_and(|before| !any_well(&before.endpoints)) && any_well(&endpoints);
         self.targets.send_replace(Some(Arc::new(Targets { endpoints, unready, source, chosen: Mutex::default() })));
         drop(tls);
         if is_new {
@@ -325,7 +352,8 @@ impl Route {
             // call is made all the same.
             () = endpoint.ejected(), if is_well => None,
             _ = gone => None,
-            place = endpoint.enter(controller) => Some(place),
+            // It may have been left out between the two.
+            place = endpoint.enter(controller) => Some(place).filter(|_| !(is_well && endpoint.is_ejected())),
         }
     }
 
@@ -362,6 +390,12 @@ impl Listener for Route {
 }
 
 impl Targets {
+    fn is_same(&self, sites: &[Site], unready: usize, source: &Source) -> bool {
+        let same_sites = self.endpoints.len() == sites.len()
+            && self.endpoints.iter().zip(sites).all(|(endpoint, site)| endpoint.site() == site);
+        same_sites && (self.unready, &self.source) == (unready, source)
+    }
+
     /// The endpoint of a shard among those that weren't tried and aren't left out; among all that weren't tried if every
     /// one of those is. Also says which it was.
     fn pick(&self, shard: u8, tried: &[Arc<Endpoint>]) -> Option<(Arc<Endpoint>, bool)> {

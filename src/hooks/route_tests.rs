@@ -285,21 +285,21 @@ async fn what_was_sent_is_sent_again_only_if_that_does_no_harm() {
 #[tokio::test]
 async fn who_hangs_is_left_out_by_the_first_timeout_with_all_its_calls() {
     let (a, b) = tokio::join!(Replica::start(Does::Answer(200)), Replica::start(Does::Answer(200)));
-    let world = world(&webhook(urls(&[&a, &b]), 1000));
+    let world = world(&webhook(urls(&[&a, &b]), 4000));
     let placed = placed(&world.route, &[&a, &b]).await;
     let of_b: Vec<u8> = placed.iter().filter(|(_, at)| **at == 1).map(|(shard, _)| *shard).collect();
     b.does(Does::Hang);
     let start = Instant::now();
     let first = call(&world.route, 1, of_b[0]);
     let later = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         let failure = call(&world.route, 1, of_b[1]).await.unwrap_err();
         (failure, start.elapsed())
     };
     let (first, (later, took)) = tokio::join!(first, later);
     let reasons = [first.unwrap_err().error.reason(), later.error.reason()];
     assert!(reasons.iter().all(|reason| ["Silent", "Timeout"].contains(reason)), "{reasons:?}");
-    assert!(took < Duration::from_millis(1400), "the second was cut with the first, and not by its own end: {took:?}");
+    assert!(took < Duration::from_millis(5500), "the second was cut with the first, and not by its own end: {took:?}");
     assert_eq!(world.route.standing().ejected, [b.name()]);
     for shard in of_b {
         call(&world.route, 1, shard).await.unwrap();
@@ -312,7 +312,7 @@ async fn who_hangs_is_left_out_by_the_first_timeout_with_all_its_calls() {
 #[tokio::test]
 async fn who_waits_for_one_that_hangs_is_served_elsewhere_once_it_is_left_out() {
     let (a, b) = tokio::join!(Replica::start(Does::Answer(200)), Replica::start(Does::Answer(200)));
-    let world = world(&webhook(urls(&[&a, &b]), 1000));
+    let world = world(&webhook(urls(&[&a, &b]), 4000));
     let placed = placed(&world.route, &[&a, &b]).await;
     let of_b = placed.iter().find(|(_, at)| **at == 1).map(|(shard, _)| *shard).unwrap();
     b.does(Does::Hang);
@@ -327,7 +327,7 @@ async fn who_waits_for_one_that_hangs_is_served_elsewhere_once_it_is_left_out() 
         served += usize::from(ended.unwrap());
     }
     // Those that ran there are lost; none that waited was sent there after.
-    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
     assert!((200 - 64..200).contains(&served), "{served}");
 }
 
@@ -452,9 +452,9 @@ async fn what_a_service_says_is_followed() {
     let (a, b) = tokio::join!(Replica::start(Does::Wait), Replica::start(Does::Answer(200)));
     let service =
         Address::Service { name: "s".into(), namespace: "n".into(), port: 80, tls: false, path: "/sync".into() };
-    let world = world(&webhook(service, 1000));
-    let failure = call(&world.route, 1, 0).await.unwrap_err();
+    let failure = call(&world(&webhook(service.clone(), 100)).route, 1, 0).await.unwrap_err();
     assert_eq!(failure.error.reason(), "NoEndpoints", "{failure}");
+    let world = world(&webhook(service, 20_000));
     let slices = |replicas: &[&Replica]| {
         let mut addresses: Vec<SocketAddr> = replicas.iter().map(|replica| replica.address).collect();
         addresses.sort();
@@ -483,6 +483,23 @@ async fn what_a_service_says_is_followed() {
     world.route.found(&Found::Nothing("the Service n/s has no port 80 for TCP".to_owned()));
     let failure = call(&world.route, 1, 0).await.unwrap_err();
     assert!(failure.to_string().contains("no port 80"), "{failure}");
+}
+
+#[tokio::test]
+async fn who_runs_it_has_the_last_word_on_where_a_service_is() {
+    let a = Replica::start(Does::Answer(200)).await;
+    let policy = Policy { allow_loopback: true, api_server: Vec::new() };
+    let mut overrides = Overrides::default();
+    overrides.add("s.n.svc", 80, a.address);
+    let hooks = Hooks::new(policy, overrides, 4, Arc::new(Ignored), || 0).unwrap();
+    let address =
+        Address::Service { name: "s".into(), namespace: "n".into(), port: 80, tls: false, path: "/sync".into() };
+    let route = hooks.route(&webhook(address, 1000), false, 1 << 20, Arc::new(Told::default())).unwrap();
+    let addresses = vec!["10.99.0.1:8080".parse().unwrap()];
+    route.found(&Found::Slices(Ready { addresses, unready: 0, only_terminating: false }));
+    call(&route, 1, 0).await.unwrap();
+    let (_, reason, text) = route.standing().condition();
+    assert!(reason == "ByName" && text.contains("--hook-resolve"), "{text}");
 }
 
 #[tokio::test]

@@ -47,8 +47,10 @@ impl<W: Ord + Clone, T> Gate<W, T> {
     pub fn enter(&mut self, who: &W, ticket: impl FnOnce() -> T) -> bool {
         // Between an end and the next turn, whoever comes stands behind those who wait.
         let is_free = self.running < self.places.get() && self.waiting == 0;
-        let queue =
-            self.queues.entry(who.clone()).or_insert_with(|| Queue { running: 0, served: 0, tickets: VecDeque::new() });
+        // Whoever comes stands behind all who are there.
+        self.turn += 1;
+        let new = Queue { running: 0, served: self.turn, tickets: VecDeque::new() };
+        let queue = self.queues.entry(who.clone()).or_insert(new);
         if is_free {
             self.turn += 1;
             (queue.running, queue.served) = (queue.running + 1, self.turn);
@@ -65,9 +67,8 @@ impl<W: Ord + Clone, T> Gate<W, T> {
         if let Some(queue) = self.queues.get_mut(who) {
             queue.running = queue.running.saturating_sub(1);
             self.running = self.running.saturating_sub(1);
-            if self.running == 0 && self.waiting == 0 {
-                // Nobody's turn counts any more.
-                self.queues.clear();
+            if queue.running == 0 && queue.tickets.is_empty() {
+                self.queues.remove(who);
             }
         }
     }

@@ -14,8 +14,8 @@ pub const ERRING_AFTER: u32 = 5;
 /// What is known of an endpoint's health.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    /// When it is probed, if it is left out.
-    probe_at: Option<Duration>,
+    /// Since when it is left out, and when it is probed, if it is.
+    ejected: Option<(Duration, Duration)>,
     /// Ejections and failed probes in a row, without an answered call between.
     strikes: u32,
     /// When it answered last, whatever it said.
@@ -28,48 +28,50 @@ impl Health {
     /// Whether it is left out.
     #[must_use]
     pub fn is_ejected(&self) -> bool {
-        self.probe_at.is_some()
+        self.ejected.is_some()
     }
 
     /// When it is to be probed, if it is left out.
     #[must_use]
     pub fn probe_at(&self) -> Option<Duration> {
-        self.probe_at
+        self.ejected.map(|(_, probe_at)| probe_at)
     }
 
     /// A connection failed, or a call and a probe stayed without an answer: it is left out. Tells whether that is news.
     /// `random` is 64 random bits.
     pub fn failed(&mut self, now: Duration, random: u64) -> bool {
-        let is_news = self.probe_at.is_none();
+        let is_news = self.ejected.is_none();
         if is_news {
-            self.strike(now, random);
+            self.strike(now, now, random);
         }
         is_news
     }
 
     /// A probe ended. Tells whether the endpoint is back: it answers, but what it does with calls is to be seen.
     pub fn probed(&mut self, answered: bool, now: Duration, random: u64) -> bool {
-        if self.probe_at.is_none() {
-            return false;
-        }
+        let Some((since, _)) = self.ejected else { return false };
         if answered {
-            self.probe_at = None;
+            self.ejected = None;
         } else {
-            self.strike(now, random);
+            self.strike(since, now, random);
         }
         answered
     }
 
-    /// A call was answered with this code. Tells whether the endpoint is back by that: it was left out.
-    pub fn answered(&mut self, code: u16, now: Duration) -> bool {
+    /// A call that began at `begun` was answered with this code. Tells whether the endpoint is back by that: it was left
+    /// out before. Answers to earlier calls say nothing of how it is now: it may be shutting down.
+    pub fn answered(&mut self, code: u16, begun: Duration, now: Duration) -> bool {
         self.answered = Some(now);
-        self.strikes = 0;
         self.bad = match code {
             // A request to come later, and a refusal of the parent, are answers of a hook that is well.
             200 | 422 | 429 => (0, 0),
             code => (self.bad.0.saturating_add(1), code),
         };
-        self.probe_at.take().is_some()
+        if self.ejected.is_some_and(|(since, _)| begun < since) {
+            return false;
+        }
+        self.strikes = 0;
+        self.ejected.take().is_some()
     }
 
     /// Whether nothing was heard of it since that moment.
@@ -84,9 +86,9 @@ impl Health {
         (self.bad.0 >= ERRING_AFTER).then_some(self.bad.1)
     }
 
-    fn strike(&mut self, now: Duration, random: u64) {
+    fn strike(&mut self, since: Duration, now: Duration, random: u64) {
         self.strikes = self.strikes.saturating_add(1);
-        self.probe_at = Some(now + backoff(self.strikes, random).min(MAX_PAUSE));
+        self.ejected = Some((since, now + backoff(self.strikes, random).min(MAX_PAUSE)));
     }
 }
 
@@ -111,8 +113,9 @@ mod tests {
         assert!(health.probed(true, secs(30), 0) && !health.is_ejected());
         assert!(health.failed(secs(40), u64::MAX));
         assert!(health.probe_at().unwrap() - secs(40) == 4 * (first - secs(10)));
-        assert!(health.answered(200, secs(41)), "a call found it well");
-        assert!(!health.is_ejected() && !health.answered(200, secs(41)) && !health.probed(true, secs(42), 0));
+        assert!(!health.answered(200, secs(39), secs(41)) && health.is_ejected(), "an answer from before");
+        assert!(health.answered(200, secs(40), secs(41)), "a call found it well");
+        assert!(!health.is_ejected() && !health.answered(200, secs(41), secs(41)) && !health.probed(true, secs(42), 0));
         assert!(health.failed(secs(50), u64::MAX));
         assert_eq!(health.probe_at().unwrap() - secs(50), first - secs(10));
         for _ in 0..40 {
@@ -125,7 +128,7 @@ mod tests {
     fn silence_counts_from_the_last_answer() {
         let mut health = Health::default();
         assert!(health.is_silent_since(secs(1)));
-        health.answered(500, secs(2));
+        health.answered(500, secs(1), secs(2));
         assert!(health.is_silent_since(secs(3)) && !health.is_silent_since(secs(2)));
     }
 
@@ -133,12 +136,12 @@ mod tests {
     fn errors_only_is_told_and_does_not_eject() {
         let mut health = Health::default();
         for _ in 1..ERRING_AFTER {
-            health.answered(500, secs(1));
+            health.answered(500, secs(1), secs(1));
         }
         assert_eq!(health.erring(), None);
-        health.answered(503, secs(1));
+        health.answered(503, secs(1), secs(1));
         assert_eq!((health.erring(), health.is_ejected()), (Some(503), false));
-        health.answered(422, secs(1));
+        health.answered(422, secs(1), secs(1));
         assert_eq!(health.erring(), None);
     }
 }

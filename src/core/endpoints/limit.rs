@@ -3,10 +3,12 @@
 //! Never knows who calls. It is there so that a slow webhook isn't drowned: calls that wait here have not begun, and their
 //! time has not either. A fast webhook never feels it: what takes little of its timeout is no sign of anything.
 //!
-//! Calls are judged in windows of about as many as run at once. A window is *crowded* if many of its calls had no answer in
-//! time, or if they took a good part of their timeouts and longer than they did with fewer at once. Then the limit falls,
-//! and the next window shows whether that helped. If it didn't, the webhook is slow by itself, and what it takes now is
-//! what it takes. A window that was full and not crowded raises the limit.
+//! Calls are judged in windows of about as many as run at once. A window is *crowded* if many of its calls were refused for
+//! want of room, or if its answers took a good part of their timeouts and longer than they did with fewer at once, or if
+//! many had no answer in time and the others took long too. Then the limit falls, and the next window shows whether that
+//! helped. If it didn't, the webhook is slow by itself, the limit is what it was, and what answers take now is what they
+//! take. A window that was full and not crowded raises the limit, unless that could bring answers to their timeouts; then
+//! one more is tried now and then.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -17,14 +19,20 @@ const START: usize = 4;
 const WINDOW: (u32, u32) = (4, 16);
 /// Windows that pass after a fall that didn't help before there may be another.
 const HOLD: u32 = 8;
+/// Full windows after which one more call is tried, although answers take long already.
+const EXPLORE: u32 = 4;
+/// The part of a window's calls above which it matters that they were refused, or had no answer.
+const MANY: f64 = 0.2;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It was answered.
     Answered,
-    /// It wasn't in time, or the answer was that there is too much to do (429, 503).
-    Overloaded,
+    /// It wasn't in time.
+    Late,
+    /// The answer was that there is too much to do (429, 503, or HTTP/2's refusal of a stream).
+    Refused,
 }
 
 /// The limit of one endpoint.
@@ -36,9 +44,15 @@ pub struct Limit {
     starting: bool,
     /// What a call takes while there is no crowd, as far as is known, in seconds.
     base: Option<f64>,
-    /// The crowded window that led to the last fall.
-    before_fall: Option<Shown>,
+    /// The crowded window that led to the last fall, and the limit before the first of the falls in a row.
+    before_fall: Option<(Shown, f64)>,
     hold: u32,
+    /// Full windows in a row in which the limit stayed for fear of timeouts.
+    stayed: u32,
+    /// The window before one more was tried.
+    before_trial: Option<Shown>,
+    /// A trial showed that answers take no longer with more at once.
+    is_free: bool,
     /// How often the limit fell: calls that began before it did last show nothing of what it is now.
     falls: u32,
     /// So many calls after a fall still stood behind those before it.
@@ -53,8 +67,9 @@ pub struct Begun(u32);
 #[derive(Clone, Debug, Default)]
 struct Window {
     calls: u32,
-    overloaded: u32,
-    /// Sums of what the calls took, in seconds, and of what part of their timeouts that was.
+    late: u32,
+    refused: u32,
+    /// Sums of what the answered calls took, in seconds, and of what part of their timeouts that was.
     took: f64,
     pressure: f64,
     full: bool,
@@ -63,13 +78,23 @@ struct Window {
 /// What a window showed.
 #[derive(Clone, Copy, Debug)]
 struct Shown {
-    /// Seconds that a call took, as a mean.
+    /// Seconds that an answer took, as a mean; without any, the timeout.
     mean: f64,
     /// Part of its timeout, as a mean.
     pressure: f64,
-    /// The part of calls that were overload.
-    overloaded: f64,
+    /// The parts of the calls that were late, and that were refused.
+    late: f64,
+    refused: f64,
     limit: f64,
+}
+
+impl Shown {
+    /// Whether it is no better than what was before with more calls at once.
+    fn is_no_better_than(&self, before: &Self) -> bool {
+        // A third fewer is more than chance.
+        let no_fewer = self.late + self.refused >= (before.late + before.refused) * 0.67;
+        self.mean > before.mean * 0.9 && no_fewer
+    }
 }
 
 impl Limit {
@@ -81,7 +106,20 @@ impl Limit {
         #[expect(clippy::cast_precision_loss, reason = "a small constant")]
         let limit = most.min(START as f64);
         let window = Window::default();
-        Self { most, limit, starting: true, base: None, before_fall: None, hold: 0, falls: 0, behind: 0, window }
+        Self {
+            most,
+            limit,
+            starting: true,
+            base: None,
+            before_fall: None,
+            hold: 0,
+            stayed: 0,
+            before_trial: None,
+            is_free: false,
+            falls: 0,
+            behind: 0,
+            window,
+        }
     }
 
     /// How many calls may run at once.
@@ -94,7 +132,7 @@ impl Limit {
 
     /// The endpoint was left out and is back: one call at a time shows what it takes now.
     pub fn begin_anew(&mut self) {
-        (self.starting, self.before_fall, self.hold) = (true, None, 0);
+        (self.starting, self.before_fall, self.before_trial, self.hold) = (true, None, None, 0);
         self.fall(1.0);
         self.behind = 0;
     }
@@ -115,53 +153,72 @@ impl Limit {
             return;
         }
         let window = &mut self.window;
+        let seconds = took.as_secs_f64();
         window.calls += 1;
-        window.overloaded += u32::from(ended == Ended::Overloaded);
-        window.took += took.as_secs_f64();
-        window.pressure += (took.as_secs_f64() / timeout.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0);
+        match ended {
+            Ended::Answered => {
+                window.took += seconds;
+                window.pressure += (seconds / timeout.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0);
+            }
+            Ended::Late => window.late += 1,
+            Ended::Refused => window.refused += 1,
+        }
         window.full |= full;
         let fewest = if self.starting { WINDOW.0 } else { WINDOW.1 };
         if f64::from(window.calls) >= self.limit.max(f64::from(fewest)) {
             let window = std::mem::take(window);
-            let calls = f64::from(window.calls);
-            let shown = Shown {
-                mean: window.took / calls,
-                pressure: window.pressure / calls,
-                overloaded: f64::from(window.overloaded) / calls,
-                limit: self.limit,
+            let (calls, answered) = (f64::from(window.calls), window.calls - window.late - window.refused);
+            let (mean, pressure) = match answered {
+                0 => (timeout.as_secs_f64(), 1.0),
+                answered => (window.took / f64::from(answered), window.pressure / f64::from(answered)),
             };
-            self.judge(shown, window.full);
+            let (late, refused) = (f64::from(window.late) / calls, f64::from(window.refused) / calls);
+            self.judge(Shown { mean, pressure, late, refused, limit: self.limit }, window.full);
         }
     }
 
     fn judge(&mut self, shown: Shown, full: bool) {
-        if let Some(before) = self.before_fall.take() {
-            let no_faster = shown.mean > before.mean * 0.9;
-            let no_fewer = shown.overloaded >= before.overloaded * 0.9;
-            if no_faster && no_fewer {
-                // Fewer at once take as long: it is slow by itself.
-                (self.limit, self.base, self.hold) = (before.limit, Some(shown.mean), HOLD);
-                return;
-            }
+        let fall = self.before_fall.take();
+        if let Some((before, limit)) = &fall
+            && shown.is_no_better_than(before)
+        {
+            // Fewer at once take as long: it is slow by itself.
+            (self.limit, self.base, self.hold) = (*limit, Some(shown.mean), HOLD);
+            return;
+        }
+        if let Some(before) = self.before_trial.take() {
+            // As long as it has room for them, one more costs the others nothing.
+            self.is_free = shown.mean < before.mean * (1.0 + (shown.limit / before.limit - 1.0) / 2.0);
         }
         let base = self.base.map_or(shown.mean, |base| base.min(shown.mean));
         self.base = Some(base);
         self.hold = self.hold.saturating_sub(1);
         let slow = |part: f64, times: f64| shown.pressure > part && shown.mean > base * times;
-        let overloaded = shown.overloaded > 0.2;
+        // Calls that get no answer beside others that do at once are the fault of what they ask for.
+        let overloaded = shown.refused > MANY || (shown.late > MANY && shown.pressure > 1.0 / 4.0);
         if overloaded || slow(1.0 / 4.0, 1.25) || slow(1.0 / 16.0, 2.0) {
-            self.starting = false;
+            (self.starting, self.is_free, self.stayed) = (false, false, 0);
             if self.hold == 0 {
-                self.before_fall = Some(shown);
+                self.before_fall = Some((shown, fall.map_or(self.limit, |(_, limit)| limit)));
                 self.fall(self.limit * if overloaded { 0.5 } else { 0.75 });
             }
         } else if full {
-            let more = if self.starting && shown.pressure <= 1.0 / 4.0 { self.limit } else { self.limit.sqrt() };
-            // If all of them shared one thread, each would take as much longer as they are more.
-            let may = |to: &f64| shown.pressure * to / self.limit < 0.9;
-            let to = [self.limit + more, self.limit + 1.0].into_iter().find(may);
-            self.limit = to.unwrap_or(self.limit).min(self.most);
+            self.grow(&shown);
         }
+    }
+
+    fn grow(&mut self, shown: &Shown) {
+        let more = if self.starting && shown.pressure <= 1.0 / 4.0 { self.limit } else { self.limit.sqrt() };
+        // If all of them shared one thread, each would take as much longer as they are more.
+        let may = |to: &f64| self.is_free || shown.pressure * to / self.limit < 0.9;
+        let to = [self.limit + more, self.limit + 1.0].into_iter().find(may);
+        self.stayed = if to.is_some() { 0 } else { self.stayed + 1 };
+        let to = to.unwrap_or_else(|| {
+            let tries = self.stayed.is_multiple_of(EXPLORE);
+            self.before_trial = tries.then_some(*shown);
+            self.limit + if tries { 1.0 } else { 0.0 }
+        });
+        self.limit = to.min(self.most);
     }
 
     fn fall(&mut self, to: f64) {
@@ -222,7 +279,7 @@ mod tests {
                 let Reverse((end, began, mark)) = self.running.pop().unwrap();
                 self.now = end;
                 let late = end - began >= timeout;
-                let ended = if late { Ended::Overloaded } else { Ended::Answered };
+                let ended = if late { Ended::Late } else { Ended::Answered };
                 self.limit.ended(Begun(mark), ended, Duration::from_micros(end - began), TIMEOUT, full);
                 seen.answered += u32::from(!late);
                 seen.late += u32::from(late);
@@ -280,10 +337,42 @@ mod tests {
     }
 
     #[test]
-    fn a_few_parents_that_never_get_an_answer_are_no_crowd() {
-        let seen = World::new(64).calls(3000, |number| if number % 20 == 0 { 60_000 } else { 20 });
-        let mean = seen.places[1000..].iter().sum::<usize>() / 2000;
-        assert!(mean >= 40, "{mean}");
+    fn parents_that_never_get_an_answer_are_no_crowd() {
+        // Of 20, so many are never answered; the others are at once.
+        for (never, fewest) in [(1, 40), (6, 32), (10, 32), (16, 16)] {
+            let seen = World::new(4096).calls(4000, |number| if number * 7 % 20 < never { 60_000 } else { 20 });
+            let mean = seen.places[1000..].iter().sum::<usize>() / 3000;
+            println!("{never} of 20 never answered: {mean} places");
+            assert!(mean >= fewest, "{never} of 20: {mean}");
+        }
+    }
+
+    #[test]
+    fn one_that_always_takes_most_of_its_timeout_gets_more_all_the_same() {
+        for work in [5000, 8000, 9200] {
+            let mut world = World::new(64);
+            let seen = world.calls(3000, |_| work);
+            assert_eq!((seen.late, seen.places.last()), (0, Some(&64)), "{work} ms: {:?}", seen.places);
+            world.limit.begin_anew();
+            let seen = world.calls(3000, |_| work);
+            assert_eq!((seen.late, seen.places.last()), (0, Some(&64)), "{work} ms, anew: {:?}", seen.places);
+        }
+    }
+
+    #[test]
+    fn who_refuses_gets_fewer() {
+        let mut limit = Limit::new(MOST);
+        let mut places = Vec::new();
+        for number in 0..2000_u32 {
+            // It takes ten at once.
+            let refuses = limit.places().get() > 10 && number % 3 == 0;
+            let ended = if refuses { Ended::Refused } else { Ended::Answered };
+            let begun = limit.begin();
+            limit.ended(begun, ended, Duration::from_millis(5), TIMEOUT, true);
+            places.push(limit.places().get());
+        }
+        let mean = places[200..].iter().sum::<usize>() / 1800;
+        assert!((5..=20).contains(&mean), "{mean}");
     }
 
     #[test]

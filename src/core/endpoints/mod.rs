@@ -22,5 +22,5 @@ pub use choice::{Choice, MAX_ENDPOINTS};
 pub use gate::Gate;
 pub use health::{ERRING_AFTER, Health};
 pub use limit::{Begun, Ended, Limit};
-pub use slices::{Ready, port_name, ready};
+pub use slices::{Port, Ready, is_headless, port_name, ready};
 pub use standing::{Source, Standing};

@@ -20,10 +20,22 @@ pub struct Ready {
     pub only_terminating: bool,
 }
 
+/// A port of a Service's replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// As EndpointSlices name it.
+    Named(String),
+    /// Its number, whatever EndpointSlices say.
+    Number(u16),
+}
+
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct ServiceSpec {
     #[serde(default)]
     ports: Vec<ServicePort>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -35,7 +47,7 @@ struct ServicePort {
 }
 
 #[derive(Deserialize)]
-struct Port {
+struct SlicePort {
     name: Option<String>,
     protocol: Option<String>,
     port: Option<u16>,
@@ -69,6 +81,13 @@ pub fn port_name(service: &Object, port: u16) -> Option<String> {
     Some(found.name)
 }
 
+/// Whether a Service has no address of its own: its name resolves to its replicas.
+#[must_use]
+pub fn is_headless(service: &Object) -> bool {
+    let spec: Option<ServiceSpec> = service.section("spec");
+    spec.and_then(|spec| spec.cluster_ip).as_deref() == Some("None")
+}
+
 /// One endpoint of a slice.
 struct Found {
     address: SocketAddr,
@@ -77,15 +96,23 @@ struct Found {
     leaving: bool,
 }
 
-/// The addresses that slices give for the port of this name. If there are any of IPv4, those of IPv6 are others of the same
+/// The addresses that slices give for a port. If there are any of IPv4, those of IPv6 are others of the same
 /// replicas and don't count.
 #[must_use]
-pub fn ready<'a>(slices: impl Iterator<Item = &'a Object>, port: &str) -> Ready {
+pub fn ready<'a>(slices: impl Iterator<Item = &'a Object>, port: &Port) -> Ready {
     let mut found: Vec<Found> = Vec::new();
     for slice in slices {
-        let ports: Vec<Port> = slice.section("ports").unwrap_or_default();
-        let is_it = |known: &&Port| known.name.as_deref().unwrap_or("") == port && is_tcp(known.protocol.as_deref());
-        let Some(number) = ports.iter().find(is_it).and_then(|known| known.port) else { continue };
+        let number = match port {
+            Port::Number(number) => *number,
+            Port::Named(name) => {
+                let ports: Vec<SlicePort> = slice.section("ports").unwrap_or_default();
+                let is_it = |known: &&SlicePort| {
+                    known.name.as_deref().unwrap_or("") == name && is_tcp(known.protocol.as_deref())
+                };
+                let Some(number) = ports.iter().find(is_it).and_then(|known| known.port) else { continue };
+                number
+            }
+        };
         let endpoints: Vec<Endpoint> = slice.section("endpoints").unwrap_or_default();
         found.extend(endpoints.iter().filter_map(|endpoint| {
             // All addresses of one endpoint are as good as each other, and the first is who it is.
@@ -133,7 +160,7 @@ mod tests {
     }
 
     fn addresses(slices: &[Object], port: &str) -> (Vec<String>, usize, bool) {
-        let Ready { addresses, unready, only_terminating } = ready(slices.iter(), port);
+        let Ready { addresses, unready, only_terminating } = ready(slices.iter(), &Port::Named(port.to_owned()));
         (addresses.iter().map(ToString::to_string).collect(), unready, only_terminating)
     }
 
@@ -153,6 +180,12 @@ mod tests {
         assert_eq!(port_name(&one, 80), Some(String::new()));
         assert_eq!(port_name(&service(json!([{ "port": 80, "protocol": "UDP" }])), 80), None);
         assert_eq!(port_name(&service(Value::Null), 80), None);
+        let meta = json!({ "name": "s", "namespace": "n", "uid": "u", "resourceVersion": "1" });
+        let headless = object("Service", &json!({ "metadata": meta, "spec": { "clusterIP": "None" } }));
+        assert!(is_headless(&headless) && !is_headless(&one) && port_name(&headless, 80).is_none());
+        let slices = [slice("IPv4", &Value::Null, &json!([{ "addresses": ["10.0.0.1"] }]))];
+        let found = ready(slices.iter(), &Port::Number(80));
+        assert_eq!(found.addresses, ["10.0.0.1:80".parse().unwrap()]);
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) async fn conditions_say(scene: &Scene, controller: &str, words: &[&st
 pub(super) async fn well(ctx: &Context, controller: &str) -> anyhow::Result<()> {
     let is_well = |c: &Value| c["status"] == "True" && !c["message"].to_string().contains("failed");
     // What follows them tells where its parents are.
-    let check = |conditions: &[Value]| conditions.len() == 6 && conditions[..3].iter().all(is_well);
+    let check = |conditions: &[Value]| conditions.len() == 7 && conditions[..4].iter().all(is_well);
     conditions(ctx, controller, "the conditions say that all is well", check).await
 }
 

@@ -96,8 +96,12 @@ const RINGMASTER: &[Bad] = &[
     bad("/spec/hooks", || json!({}), &["spec.hooks.sync", "Required"]),
     bad("/spec/hooks/sync/version", || "v3".into(), &["spec.hooks.sync.version", "\"v1\", \"v2\""]),
     bad("/spec/hooks/sync/webhook", || Value::Null, &["spec.hooks.sync.webhook", "Required"]),
-    bad("/spec/hooks/sync/webhook", || json!({}), &["spec.hooks.sync.webhook", "exactly one of url and service"]),
-    bad("/spec/hooks/sync/webhook/service", service, &["spec.hooks.sync.webhook", "exactly one of url and service"]),
+    bad("/spec/hooks/sync/webhook", || json!({}), &["spec.hooks.sync.webhook", "exactly one of url, urls and service"]),
+    bad(
+        "/spec/hooks/sync/webhook/service",
+        service,
+        &["spec.hooks.sync.webhook", "exactly one of url, urls and service"],
+    ),
     bad("/spec/hooks/sync/webhook/path", || "/sync".into(), &["webhook.path", "make it part of webhook.url"]),
     bad("/spec/hooks/sync/webhook/url", || "".into(), &["spec.hooks.sync.webhook.url", "https://host"]),
     bad("/spec/hooks/sync/webhook/url", || "ftp://h/x".into(), &["spec.hooks.sync.webhook.url", "https://host"]),
@@ -110,6 +114,62 @@ const RINGMASTER: &[Bad] = &[
     bad("/spec/hooks/sync/webhook/url", || "https://h:65536/x".into(), &["webhook.url", "between 1 and 65535"]),
     bad("/spec/hooks/sync/webhook/url", || format!("https://h/{}", "x".repeat(2048)).into(), &["webhook.url", "2048"]),
     bad("/spec/hooks/sync/webhook/url", || "http://example.com/x".into(), &["webhook.url", "webhook.insecure: true"]),
+    bad("/spec/hooks/sync/webhook/urls", || json!(["https://a"]), &["webhook", "exactly one of url, urls and service"]),
+    bad("/spec/hooks/sync/webhook", || json!({ "urls": [] }), &["webhook.urls", "at least 1"]),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || json!({ "urls": ["https://a", "https://a"] }),
+        &["webhook.urls[1]", "Duplicate"],
+    ),
+    bad("/spec/hooks/sync/webhook", many_urls, &["webhook.urls", "32"]),
+    bad("/spec/hooks/sync/webhook", || json!({ "urls": ["https://a/sync"] }), &["webhook.urls", "webhook.path"]),
+    bad("/spec/hooks/sync/webhook", || json!({ "urls": ["ftp://a"] }), &["webhook.urls", "https://host[:port]"]),
+    bad("/spec/hooks/sync/webhook", || json!({ "urls": ["https://u:p@a"] }), &["webhook.urls", "https://host[:port]"]),
+    bad("/spec/hooks/sync/webhook", || json!({ "urls": ["https://a:0"] }), &["webhook.urls", "between 1 and 65535"]),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || json!({ "urls": ["https://a", "http://b.example"] }),
+        &["webhook.urls", "webhook.insecure: true"],
+    ),
+    bad("/spec/hooks/sync/webhook/idempotent", || "yes".into(), &["webhook.idempotent", "boolean"]),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || json!({ "service": service(), "caBundle": { "inline": "x" } }),
+        &["webhook.caBundle", "need https", "webhook.service.protocol: https"],
+    ),
+    bad("/spec/hooks/sync/webhook/caBundle", || json!({ "inline": "eA==" }), &["caBundle.inline", "not in base64"]),
+    bad("/spec/hooks/sync/webhook", || tls("caBundle", json!({})), &["webhook.caBundle", "exactly one of inline"]),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("caBundle", json!({ "inline": "x", "secretRef": { "name": "a", "namespace": "b" } })),
+        &["webhook.caBundle", "exactly one of inline"],
+    ),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("caBundle", json!({ "inline": "x".repeat(262_145) })),
+        &["webhook.caBundle.inline", "262144"],
+    ),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("caBundle", json!({ "secretRef": { "name": "a b", "namespace": "b" } })),
+        &["webhook.caBundle.secretRef.name", "name of an object"],
+    ),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("caBundle", json!({ "configMapRef": { "name": "a", "namespace": "b.c" } })),
+        &["webhook.caBundle.configMapRef.namespace", "name of a namespace"],
+    ),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("caBundle", json!({ "configMapRef": { "name": "a", "namespace": "b", "key": "c/d" } })),
+        &["webhook.caBundle.configMapRef.key", "a key of the object's data"],
+    ),
+    bad("/spec/hooks/sync/webhook", || tls("clientTLS", json!({})), &["webhook.clientTLS.secretRef", "Required"]),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("clientTLS", json!({ "secretRef": { "name": "a", "namespace": "b" }, "certKey": "x y" })),
+        &["webhook.clientTLS.certKey", "a key of the object's data"],
+    ),
     bad("/spec/hooks/sync/webhook/insecure", || "yes".into(), &["spec.hooks.sync.webhook.insecure", "boolean"]),
     bad("/spec/hooks/sync/webhook", || at("name", "A_b".into()), &["webhook.service.name", "lower-case letters"]),
     bad("/spec/hooks/sync/webhook", || at("name", "a.b".into()), &["webhook.service.name", "lower-case letters"]),
@@ -232,14 +292,23 @@ const METACONTROLLER: &[Bad] = &[
     bad("/spec/hooks/sync/webhook/timeout", || "soon".into(), &["webhook.timeout", "such as 10s"]),
     bad("/spec/hooks/sync/webhook/responseUnMarshallMode", || "lax".into(), &["responseUnMarshallMode", "loose"]),
     bad("/spec/hooks/sync/webhook/etag", || json!({ "enabled": true }), &["webhook.etag", "remove it"]),
-    bad("/spec/hooks/sync/webhook/caBundle", || json!({ "inline": "x" }), &["webhook.caBundle", "remove it"]),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || json!({ "url": "http://h/x", "caBundle": { "inline": "x" } }),
+        &["webhook.caBundle", "no effect without"],
+    ),
+    bad("/spec/hooks/sync/webhook", || tls("caBundle", json!({})), &["webhook.caBundle", "exactly one of inline"]),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("clientTLS", json!({})),
+        &["webhook.clientTLS.secretRef.name", "must be given"],
+    ),
     bad(
         "/spec/hooks/sync/webhook/authorization",
         || json!({ "type": "Bearer" }),
         &["webhook.authorization", "remove it"],
     ),
     bad("/spec/hooks/sync/webhook/basicAuth", || json!({}), &["webhook.basicAuth", "remove it"]),
-    bad("/spec/hooks/sync/webhook/clientTLS", || json!({}), &["webhook.clientTLS", "remove it"]),
 ];
 
 /// The trials of this suite.
@@ -254,6 +323,16 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 const PLURAL: &str = "compositecontrollers";
+
+/// More URLs than there may be.
+fn many_urls() -> Value {
+    json!({ "urls": (0..33).map(|number| format!("https://h{number}")).collect::<Vec<_>>() })
+}
+
+/// A webhook by https with something more.
+fn tls(field: &str, value: Value) -> Value {
+    json!({ "url": "https://h/x", field: value })
+}
 
 fn many_kinds() -> Value {
     (0..65).map(|number| json!({ "apiVersion": "v1", "resource": format!("kinds{number}") })).collect()
