@@ -154,7 +154,7 @@ pub(super) async fn rotated(ctx: Context) -> anyhow::Result<()> {
         "webhooks certificates: {ROTATIONS} rotations, {} calls by as many handshakes, {failures} failed",
         calls.len()
     );
-    ensure!(calls.len() >= 150 * seconds, "{} calls", calls.len());
+    ensure!(calls.len() >= 100 * seconds, "{} calls", calls.len());
     ensure!(failures == 0.0 && calls.iter().all(|call| call.ended.is_none_or(|(_, code)| code == 200)), "{failures}");
     condition(&stage.ctx, "things", ["EndpointsReady", "True", "Ready"]).await?;
 
