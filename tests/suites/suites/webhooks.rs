@@ -472,8 +472,8 @@ async fn none_ready(ctx: Context) -> anyhow::Result<()> {
     ensure!(text.contains("0 of 0 endpoints are ready"), "{text}");
     stage.start(&[0], &[]).await?;
     // As long as it is only being shut down, it is better than none.
-    stage.replicas.publish(&[], &[0]).await?;
     let published = now();
+    stage.replicas.publish(&[], &[0]).await?;
     let calls = stage.all_called(3, published).await?;
     let last = calls.iter().map(|call| call.began).max().unwrap_or_default() - published;
     println!("webhooks none is ready: all called {last:?} after one could be");
