@@ -41,7 +41,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case(Case::new("webhooks", "by_urls", by_urls)),
         case(Case::new("webhooks", "by_name_where_slices_cannot_be_read", by_name)),
         case(Case::new("webhooks", "certificates_are_rotated_every_second", super::webhooks_tls::rotated)),
-        case(Case::new("webhooks", "the_counter_remembers_and_is_right", super::webhooks_counter::remembers))
+        case(Case::new("webhooks", "the_counter_is_right_whatever_it_keeps", super::webhooks_counter::remembers))
             .needs(super::webhooks_counter::python),
     ]
 }
