@@ -35,7 +35,8 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 pub(crate) struct Backend {
     route: Arc<Route>,
     service: Option<Service>,
-    pem: Vec<Source>,
+    /// If anything was declared of TLS.
+    credentials: Option<Credentials>,
     bell: Arc<Bell>,
 }
 
@@ -46,12 +47,32 @@ struct Service {
     slices: Watched,
 }
 
-/// Where one PEM text is.
+/// Where the texts are that TLS needs.
+struct Credentials {
+    ca: Option<Authorities>,
+    client: Option<Certificate>,
+}
+
+enum Authorities {
+    /// In the controller itself.
+    Inline(Vec<u8>),
+    /// In an object, under this key.
+    In(Source, Arc<str>),
+}
+
+/// The certificate and its private key, by their keys in one Secret.
+struct Certificate {
+    secret: Source,
+    certificate: Arc<str>,
+    private_key: Arc<str>,
+}
+
+/// An object that holds texts.
 struct Source {
     /// The field that names it.
     field: &'static str,
-    what: &'static str,
-    entry: Entry,
+    kind: &'static str,
+    key: ObjectKey,
     /// Its texts are in base64.
     encoded: bool,
     watched: Watched,
@@ -111,7 +132,6 @@ impl Backend {
             let (namespace, name) = (key.namespace().to_owned(), key.name().to_owned());
             watched(kind, Selection { namespace, name, labels: String::new() })
         };
-        let secret = || kind("v1", "secrets", "Secret");
         let service = match &webhook.address {
             Address::Service { name, namespace, port, .. } => {
                 let key = ObjectKey::new(namespace, name);
@@ -126,36 +146,38 @@ impl Backend {
             }
             Address::Url(_) | Address::Urls { .. } => None,
         };
-        let source = |field, what, entry: Entry, encoded, kind| {
-            let watched = named(kind, &entry.object);
-            Source { field, what, entry, encoded, watched }
+        let secret = |field, key: &ObjectKey| {
+            let watched = named(kind("v1", "secrets", "Secret"), key);
+            Source { field, kind: "Secret", key: key.clone(), encoded: true, watched }
         };
-        let mut pem = Vec::new();
-        match &webhook.tls.ca {
-            None | Some(CaBundle::Inline(_)) => {}
-            Some(CaBundle::Secret(entry)) => {
-                pem.push(source("webhook.caBundle.secretRef", "Secret", entry.clone(), true, secret()));
+        let config_map = |field, key: &ObjectKey| {
+            let watched = named(kind("v1", "configmaps", "ConfigMap"), key);
+            Source { field, kind: "ConfigMap", key: key.clone(), encoded: false, watched }
+        };
+        let ca = webhook.tls.ca.as_ref().map(|ca| match ca {
+            CaBundle::Inline(text) => Authorities::Inline(text.as_bytes().to_vec()),
+            CaBundle::Secret(Entry { object, key }) => {
+                Authorities::In(secret("webhook.caBundle.secretRef", object), Arc::clone(key))
             }
-            Some(CaBundle::ConfigMap(entry)) => {
-                let kind = kind("v1", "configmaps", "ConfigMap");
-                pem.push(source("webhook.caBundle.configMapRef", "ConfigMap", entry.clone(), false, kind));
+            CaBundle::ConfigMap(Entry { object, key }) => {
+                Authorities::In(config_map("webhook.caBundle.configMapRef", object), Arc::clone(key))
             }
-        }
-        if let Some(client) = &webhook.tls.client {
-            for key in [&client.certificate, &client.private_key] {
-                let entry = Entry { object: client.secret.clone(), key: Arc::clone(key) };
-                pem.push(source("webhook.clientTLS.secretRef", "Secret", entry, true, secret()));
-            }
-        }
-        Self { route, service, pem, bell }
+        });
+        let client = webhook.tls.client.as_ref().map(|client| Certificate {
+            secret: secret("webhook.clientTLS.secretRef", &client.secret),
+            certificate: Arc::clone(&client.certificate),
+            private_key: Arc::clone(&client.private_key),
+        });
+        let credentials = (ca.is_some() || client.is_some()).then_some(Credentials { ca, client });
+        Self { route, service, credentials, bell }
     }
 
     /// Keeps the way informed, for as long as it is polled.
-    pub(crate) async fn keep(&mut self, webhook: &Webhook) -> std::convert::Infallible {
+    pub(crate) async fn keep(&mut self) -> std::convert::Infallible {
         loop {
-            self.inform(webhook);
+            self.inform();
             let service = self.service.iter_mut().flat_map(|service| [&mut service.object, &mut service.slices]);
-            let watched = service.chain(self.pem.iter_mut().map(|source| &mut source.watched));
+            let watched = service.chain(self.credentials.iter_mut().flat_map(Credentials::watched));
             let changes: Vec<_> = watched.map(|watched| Box::pin(watched.state.changed())).collect();
             let changed = async {
                 if changes.is_empty() {
@@ -171,35 +193,39 @@ impl Backend {
         }
     }
 
-    fn inform(&self, webhook: &Webhook) {
+    fn inform(&self) {
         if let Some(found) = self.service.as_ref().and_then(Service::found) {
             self.route.found(&found);
         }
-        if webhook.tls.ca.is_none() && webhook.tls.client.is_none() {
-            return;
-        }
-        match self.pem(webhook) {
-            Ok(pem) => self.route.set_tls(Ok(pem)),
-            Err(Some(problem)) => self.route.set_tls(Err(problem)),
-            // Not read yet.
-            Err(None) => {}
+        match self.credentials.as_ref().map(Credentials::pem) {
+            Some(Ok(pem)) => self.route.set_tls(Ok(pem)),
+            Some(Err(Some(problem))) => self.route.set_tls(Err(problem)),
+            // Nothing was declared, or it was not read yet.
+            Some(Err(None)) | None => {}
         }
     }
+}
 
-    /// The texts that TLS needs, in the order in which they were subscribed to.
-    fn pem(&self, webhook: &Webhook) -> Result<Pem, Problem> {
-        let mut texts = self.pem.iter().map(Source::text);
-        let mut next = || texts.next().unwrap_or(Err(None));
-        let ca = match &webhook.tls.ca {
-            None => None,
-            Some(CaBundle::Inline(text)) => Some(text.as_bytes().to_vec()),
-            Some(CaBundle::Secret(_) | CaBundle::ConfigMap(_)) => Some(next()?),
-        };
-        let client = match &webhook.tls.client {
-            None => None,
-            Some(_) => Some((next()?, next()?)),
-        };
-        Ok(Pem { ca, client })
+impl Credentials {
+    fn watched(&mut self) -> impl Iterator<Item = &mut Watched> {
+        let ca = self.ca.as_mut().and_then(|ca| match ca {
+            Authorities::Inline(_) => None,
+            Authorities::In(source, _) => Some(&mut source.watched),
+        });
+        ca.into_iter().chain(self.client.as_mut().map(|client| &mut client.secret.watched))
+    }
+
+    fn pem(&self) -> Result<Pem, Problem> {
+        let ca = self.ca.as_ref().map(|ca| match ca {
+            Authorities::Inline(text) => Ok(text.clone()),
+            Authorities::In(source, key) => source.text(&source.data()?, key),
+        });
+        let client = self.client.as_ref().map(|Certificate { secret, certificate, private_key }| {
+            // Both of one version: they belong together.
+            let data = secret.data()?;
+            Ok::<_, Problem>((secret.text(&data, certificate)?, secret.text(&data, private_key)?))
+        });
+        Ok(Pem { ca: ca.transpose()?, client: client.transpose()? })
     }
 }
 
@@ -239,25 +265,28 @@ impl Service {
 }
 
 impl Source {
-    fn text(&self) -> Result<Vec<u8>, Problem> {
-        let Self { field, what, entry, encoded, watched } = self;
-        let Entry { object, key } = entry;
+    fn data(&self) -> Result<Map<String, Value>, Problem> {
+        let Self { field, kind, key, watched, .. } = self;
         watched.seen().map_err(|problem| {
             problem.map(|text| {
-                let kind = what.to_lowercase();
-                format!("{field}: can't be read: {text}; grant get, list and watch on the {kind} {object}")
+                let kind = kind.to_lowercase();
+                format!("{field}: can't be read: {text}; grant get, list and watch on the {kind} {key}")
             })
         })?;
-        let found = watched.shared().store().get(object).cloned();
-        let found = found.ok_or_else(|| Some(format!("{field}: there is no {what} {object}")))?;
-        let data: Map<String, Value> = found.section("data").unwrap_or_default();
-        let text = data.get(&**key).and_then(Value::as_str);
-        let text = text.ok_or_else(|| Some(format!("{field}: the {what} {object} has no {key}")))?;
-        if !*encoded {
+        let found = watched.shared().store().get(key).cloned();
+        let found = found.ok_or_else(|| Some(format!("{field}: there is no {kind} {key}")))?;
+        Ok(found.section("data").unwrap_or_default())
+    }
+
+    fn text(&self, data: &Map<String, Value>, entry: &str) -> Result<Vec<u8>, Problem> {
+        let Self { field, kind, key, .. } = self;
+        let text = data.get(entry).and_then(Value::as_str);
+        let text = text.ok_or_else(|| Some(format!("{field}: the {kind} {key} has no {entry}")))?;
+        if !self.encoded {
             return Ok(text.as_bytes().to_vec());
         }
         // As the API server checks it.
-        STANDARD.decode(text).map_err(|error| Some(format!("{field}: {key} of {object}: {error}")))
+        STANDARD.decode(text).map_err(|error| Some(format!("{field}: {entry} of {key}: {error}")))
     }
 }
 

@@ -227,7 +227,7 @@ impl Round {
         };
         tokio::select! {
             ended = served => ended,
-            never = backend.keep(&self.model.sync.webhook) => match never {},
+            never = backend.keep() => match never {},
         }
     }
 

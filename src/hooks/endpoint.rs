@@ -3,6 +3,7 @@
 //! The shell around [`Health`], [`Gate`] and [`Limit`], which decide. Never chooses among endpoints, and never repeats a
 //! call.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,7 +15,6 @@ use ringmaster_core::endpoints::{Begun, Ended, Gate, Health, Limit};
 use ringmaster_core::key::ControllerId;
 use rustls::ClientConfig;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
 
 use crate::Error;
 use crate::client::{Post, Reply, answers};
@@ -336,11 +336,11 @@ impl Endpoint {
         listeners.iter().for_each(|listener| listener.told(news));
     }
 
-    /// Looks, shortly before the deadline of a call that began at `begun`, whether the endpoint answers anything at all.
-    async fn suspect(&self, begun: Duration, timeout: Duration) -> std::convert::Infallible {
+    /// Looks, shortly before the deadline of a call that began at `began`, whether the endpoint answers anything at all.
+    async fn suspect(&self, began: Duration, timeout: Duration) -> std::convert::Infallible {
         let before = SUSPICION.min(timeout / 4);
         tokio::time::sleep(timeout.saturating_sub(before)).await;
-        let is_silent = || self.health.lock().is_silent_since(begun);
+        let is_silent = || self.health.lock().is_silent_since(began);
         // The rest is for what follows.
         if is_silent() && !self.answers(before * 4 / 5).await && is_silent() {
             self.eject("it accepts calls and answers none, nor a HEAD beside them", true);
@@ -348,10 +348,8 @@ impl Endpoint {
         std::future::pending().await
     }
 
-    /// Notes how a call ended.
-    fn ended(&self, answer: &Result<Reply, Error>, began: Duration, begun: Begun, timeout: Duration) {
-        let Some(pool) = self.pool.upgrade() else { return };
-        let took = pool.now().saturating_sub(began);
+    /// Notes how a call ended, and when it ran.
+    fn ended(&self, answer: &Result<Reply, Error>, ran: Range<Duration>, begun: Begun, timeout: Duration) {
         // What was answered and can't be taken has no code.
         let (code, was_answered) = answer.as_ref().map_or_else(|e| (e.code(), e.was_answered()), |_| (200, true));
         let counts = &self.counts;
@@ -362,7 +360,7 @@ impl Endpoint {
         };
         count.fetch_add(1, Ordering::Relaxed);
         if was_answered {
-            self.change_health(|health| health.answered(code, began, pool.now()));
+            self.change_health(|health| health.answered(code, ran.start, ran.end));
         }
         if let Err(error) = answer
             && error.is_unreachable()
@@ -379,7 +377,7 @@ impl Endpoint {
         if let Some(shown) = shown {
             self.load.change(|gate, limit| {
                 let full = gate.running() >= limit.places().get();
-                limit.ended(begun, shown, took, timeout, full);
+                limit.ended(begun, shown, ran.end - ran.start, timeout, full);
             });
         }
     }
@@ -402,7 +400,7 @@ impl Place {
             return (Err(Error::NoEndpoints("it is gone".to_owned())), Duration::ZERO);
         };
         let line = OnLine::take(lines);
-        let (start, begun) = (Instant::now(), pool.now());
+        let began = pool.now();
         let mut signals = endpoint.signals.subscribe();
         let cuts = self.cuts;
         let post = Post { uri: &endpoint.site.uri, headers, body, timeout, reply_limit };
@@ -412,13 +410,13 @@ impl Place {
                 biased;
                 answer = exchange => answer,
                 _ = signals.wait_for(|signals| signals.cuts != cuts) => Err(Error::Silent),
-                never = endpoint.suspect(begun, timeout) => match never {},
+                never = endpoint.suspect(began, timeout) => match never {},
             }
         } else {
             exchange.await
         };
-        let took = start.elapsed();
-        endpoint.ended(&answer, begun, self.begun, timeout);
+        let took = pool.now().saturating_sub(began);
+        endpoint.ended(&answer, began..began + took, self.begun, timeout);
         drop(self.seat);
         (answer, took)
     }
