@@ -202,7 +202,7 @@ async fn call(route: &Route, controller: u32, shard: u8) -> Result<Reply, Failur
 }
 
 /// Waits until something holds, for as long as a slow machine may need.
-async fn until(what: impl Fn() -> bool) {
+pub(super) async fn until(what: impl Fn() -> bool) {
     let seen = async {
         while !what() {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -124,21 +124,12 @@ impl Replicas {
     /// # Errors
     /// The API server refuses it.
     pub(crate) async fn publish(&self, ready: &[usize], terminating: &[usize]) -> anyhow::Result<()> {
-        let endpoint = |number: &usize, is_ready: bool| {
-            json!({
-                "addresses": [self.slots[*number].address],
-                "conditions": { "ready": is_ready, "serving": true, "terminating": !is_ready },
-            })
-        };
-        let ready = ready.iter().map(|number| endpoint(number, true));
-        let endpoints: Vec<Value> = ready.chain(terminating.iter().map(|number| endpoint(number, false))).collect();
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": { "name": format!("{SERVICE}-1"), "namespace": self.namespace,
-                "labels": { "kubernetes.io/service-name": SERVICE } },
-            "ports": [{ "name": "http", "port": PORT, "protocol": "TCP" }, { "name": "https", "port": PORT }],
-            "endpoints": endpoints,
-        });
+        let address = |number: &usize| self.slots[*number].address.clone();
+        let slice = slice(
+            (&self.namespace, SERVICE),
+            ready.iter().map(address).collect(),
+            terminating.iter().map(address).collect(),
+        );
         self.admin.apply(&slice).await.map(drop)
     }
 
@@ -181,4 +172,21 @@ impl Replicas {
         calls.sort_by_key(|call| call.began);
         Ok(calls)
     }
+}
+
+/// The EndpointSlice of a Service, by namespace and name: these addresses are ready, and those are being shut down.
+pub(crate) fn slice((namespace, service): (&str, &str), ready: Vec<String>, terminating: Vec<String>) -> Value {
+    let endpoint = |address: String, is_ready: bool| {
+        let conditions = json!({ "ready": is_ready, "serving": true, "terminating": !is_ready });
+        json!({ "addresses": [address], "conditions": conditions })
+    };
+    let ready = ready.into_iter().map(|address| endpoint(address, true));
+    let endpoints: Vec<Value> = ready.chain(terminating.into_iter().map(|address| endpoint(address, false))).collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "name": format!("{service}-1"), "namespace": namespace,
+            "labels": { "kubernetes.io/service-name": service } },
+        "ports": [{ "name": "http", "port": PORT, "protocol": "TCP" }, { "name": "https", "port": PORT }],
+        "endpoints": endpoints,
+    })
 }

@@ -16,6 +16,7 @@ use crate::child::Child;
 use crate::cluster::Context;
 use crate::objects::{Resource, read_yaml};
 use crate::process::{Build, Ringmaster};
+use crate::replicas::slice;
 use crate::scrape::free_port;
 use crate::server;
 use crate::suites::scene::{LATER, SOON};
@@ -80,13 +81,15 @@ impl Cast {
         let gone: Vec<Child> = self.running[count..].iter_mut().filter_map(Option::take).collect();
         if !gone.is_empty() {
             // What preStop is for: nobody calls those that go any more, before they go.
-            let before = self.lookups(count..MOST);
-            wait::stays("those that go aren't called", Duration::from_millis(700), async || {
-                ensure!(self.lookups(count..MOST) == before || before == 0, "they are");
-                Ok(())
-            })
-            .await
-            .ok();
+            let quiet = async || {
+                let before = self.lookups(count..MOST);
+                let same = async || {
+                    ensure!(self.lookups(count..MOST) == before, "they are");
+                    Ok(())
+                };
+                wait::stays("those that go aren't called", Duration::from_millis(700), same).await
+            };
+            self.ctx.wait("nobody calls those that go", SOON, quiet).await?;
         }
         for mut child in gone {
             let ended = tokio::task::spawn_blocking(move || child.stop(Duration::from_secs(10))).await??;
@@ -96,14 +99,8 @@ impl Cast {
     }
 
     async fn publish(&self, count: usize) -> anyhow::Result<()> {
-        let endpoint = |number: usize| json!({ "addresses": [format!("10.78.0.{}", number + 1)], "conditions": { "ready": true } });
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": { "name": "counter-1", "namespace": self.ctx.namespace,
-                "labels": { "kubernetes.io/service-name": "counter" } },
-            "ports": [{ "name": "http", "port": 8080 }],
-            "endpoints": (0..count).map(endpoint).collect::<Vec<_>>(),
-        });
+        let ready = (0..count).map(|number| format!("10.78.0.{}", number + 1)).collect();
+        let slice = slice((&self.ctx.namespace, "counter"), ready, Vec::new());
         self.ctx.admin.apply(&slice).await.map(drop)
     }
 
