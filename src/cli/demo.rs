@@ -15,7 +15,7 @@ use crate::run::until_signal;
 /// Arguments of `ringmaster demo`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Play the story once, with a member more, one less and one killed: exit 0 with a summary, or 1 with what went wrong
+    /// Play the story once, with members and webhooks that come, go and are killed: exit 0 with a summary, or 1 with what went wrong
     #[arg(long)]
     once: bool,
 
@@ -30,6 +30,10 @@ pub(crate) struct Arguments {
     /// How many members to start with, each a process of its own: 1 to 5
     #[arg(long, value_name = "N", default_value_t = 3)]
     members: usize,
+
+    /// How many replicas of the webhook to start with, each a process of its own: 1 to 5
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    webhooks: usize,
 
     /// What the webhook is written in
     #[arg(long, value_enum, value_name = "LANGUAGE", default_value = "python")]
@@ -72,13 +76,22 @@ pub(crate) fn main(arguments: Arguments, log: &Printer) -> ExitCode {
 }
 
 fn options(arguments: Arguments, log: &Printer) -> anyhow::Result<Options> {
-    let Arguments { once, timeout, websites, members, hook, listen, write_kubeconfig } = arguments;
+    let Arguments { once, timeout, websites, members, webhooks, hook, listen, write_kubeconfig } = arguments;
     // A terminal that can't move its cursor gets lines.
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     let live = !once && std::io::stdout().is_terminal() && !dumb;
     let timeout = Duration::from_secs(timeout);
-    let options =
-        Options { once, timeout, websites, members, listen, kubeconfig: write_kubeconfig, hook: hook.into(), live };
+    let options = Options {
+        once,
+        timeout,
+        websites,
+        members,
+        webhooks,
+        listen,
+        kubeconfig: write_kubeconfig,
+        hook: hook.into(),
+        live,
+    };
     options.check().map_err(anyhow::Error::msg)?;
     if !live {
         // A drawing and log lines on one terminal would spoil each other.

@@ -13,9 +13,12 @@ use tokio::time::Instant;
 use super::cast::{Cast, State};
 use super::keys::Keys;
 use super::record::Calls;
+use super::replicas::{self, Replicas};
+use super::scaling::Scale;
 use super::screen::Screen;
+use super::slices::State as ReplicaState;
 use super::story::Act;
-use super::view::{Cell, Gaps, NEW, Row, View};
+use super::view::{Cell, Gaps, NEW, ReplicaRow, Row, View};
 use super::{Error, LOOK, Stage, ownership, scene};
 
 /// Looks that "lately" is made of.
@@ -24,6 +27,8 @@ const LATELY: usize = 20;
 const LINE: Duration = Duration::from_secs(5);
 /// How often keys are looked for.
 const KEY: Duration = Duration::from_millis(50);
+/// What keys do.
+const HINT: &str = "press + for a member more, - for one less, k to kill -9 one; > < x: the same with webhooks";
 /// How long a member that has ended is shown, once nobody waits for its shards.
 const SHOWN: Duration = Duration::from_secs(10);
 
@@ -31,6 +36,7 @@ const SHOWN: Duration = Duration::from_secs(10);
 pub(crate) struct Eye<'a> {
     stage: &'a Stage,
     cast: &'a Cast,
+    replicas: &'a Replicas,
     wanted: usize,
     start: Instant,
     /// The last [`LATELY`] figures.
@@ -47,10 +53,11 @@ pub(crate) struct Eye<'a> {
 }
 
 impl<'a> Eye<'a> {
-    pub(crate) fn new(stage: &'a Stage, cast: &'a Cast, wanted: usize) -> Self {
+    pub(crate) fn new(stage: &'a Stage, cast: &'a Cast, replicas: &'a Replicas, wanted: usize) -> Self {
         Self {
             stage,
             cast,
+            replicas,
             wanted,
             start: Instant::now(),
             looks: VecDeque::new(),
@@ -96,6 +103,7 @@ impl<'a> Eye<'a> {
         {
             let record = self.stage.record.lock();
             view.total = record.calls().clone();
+            (view.moved_parents, view.steady) = (record.affinity().moved(), record.affinity().steady());
             view.wrong = (record.wrong(), record.violations().first().cloned());
         }
         let (then, before) = self.looks.front().cloned().unwrap_or_else(|| (self.start, Calls::default()));
@@ -105,6 +113,7 @@ impl<'a> Eye<'a> {
             self.looks.pop_front();
         }
         self.look_at_members(&mut view);
+        self.look_at_replicas(&mut view);
         view.changes = self.stage.changes.all();
         view.acts = self.stage.acts.all();
         Ok(view)
@@ -144,11 +153,31 @@ impl<'a> Eye<'a> {
             let calls = view.recent.0.of.iter().filter(|(name, _)| ownership::base(name) == member.name);
             view.members.push(Row {
                 state,
-                pid: (!member.has_ended()).then_some(member.pid),
+                pid: (!member.has_ended()).then_some(member.process.pid),
                 shards: counts.get(member.name.as_str()).copied().unwrap_or((held, 0)),
                 calls: calls.map(|(_, count)| count).sum(),
                 rss_bytes: member.rss_bytes(),
                 name: member.name,
+            });
+        }
+    }
+
+    fn look_at_replicas(&self, view: &mut View) {
+        let parents = self.stage.record.lock().affinity().parents();
+        for (replica, it) in self.replicas.all() {
+            let (state, runs) = match it.state {
+                ReplicaState::Off => continue,
+                ReplicaState::Starts => ("starting", true),
+                ReplicaState::Runs => ("live", true),
+                ReplicaState::Leaving => ("leaving", true),
+                ReplicaState::Dead { .. } => ("dead", false),
+            };
+            view.replicas.push(ReplicaRow {
+                name: replicas::name(replica),
+                state,
+                pid: it.process.filter(|_| runs).map(|process| process.pid),
+                parents: parents.get(&replica).copied().unwrap_or(0),
+                calls: view.recent.0.at.get(&replica).copied().unwrap_or(0),
             });
         }
     }
@@ -176,7 +205,7 @@ impl<'a> Eye<'a> {
             if view.is_ready() {
                 return Ok(view);
             }
-            if let Some(gone) = self.cast.deserter() {
+            if let Some(gone) = self.cast.deserter().or_else(|| self.replicas.deserter()) {
                 return Err(Error::Deserted(gone));
             }
             if view.elapsed >= timeout {
@@ -201,7 +230,7 @@ impl<'a> Eye<'a> {
         if let Some((_, error)) = &view.last_error {
             reason.push_str(&format!("; last error: {error}"));
         }
-        let said = self.stage.said();
+        let said = self.replicas.said();
         if !said.is_empty() {
             reason.push_str(&format!("; the webhook's last lines:{said}"));
         }
@@ -212,7 +241,7 @@ impl<'a> Eye<'a> {
     pub(crate) async fn draw(&mut self, introduction: &str, acts: Sender<Act>) -> Result<(), Error> {
         let screen = Screen::open(&self.stage.printer, introduction);
         let keys = Keys::open();
-        let hint = keys.as_ref().map(|_| "press + for a member more, - for one less, k to kill -9 one");
+        let hint = keys.as_ref().map(|_| HINT);
         let term = Term::stdout();
         loop {
             let view = View { hint, ..self.look().await? };
@@ -224,6 +253,9 @@ impl<'a> Eye<'a> {
                     Some(b'+' | b'=') => Some(Act::More),
                     Some(b'-') => Some(Act::Fewer),
                     Some(b'k') => Some(Act::Kill),
+                    Some(b'>' | b'.') => Some(Act::Webhooks(Scale::More)),
+                    Some(b'<' | b',') => Some(Act::Webhooks(Scale::Fewer)),
+                    Some(b'x') => Some(Act::Webhooks(Scale::Kill)),
                     _ => None,
                 };
                 if let Some(act) = act {
@@ -259,8 +291,21 @@ impl<'a> Eye<'a> {
         }
     }
 
-    /// One more look.
-    pub(crate) async fn last(&mut self) -> Result<View, Error> {
-        self.look().await
+    /// Looks until all Websites are ready.
+    ///
+    /// # Errors
+    /// If some aren't after so long: their syncs failed for good.
+    pub(crate) async fn last(&mut self, patience: Duration) -> Result<View, Error> {
+        let start = Instant::now();
+        loop {
+            let view = self.look().await?;
+            if view.is_ready() {
+                return Ok(view);
+            }
+            if start.elapsed() >= patience {
+                return Err(Error::Proof(format!("at the end, {}", self.reason(&view))));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Never anything but the example as it lies in the repository: it is part of this program.
 
-use std::path::Path;
 use std::time::Duration;
 
 /// A language of the webhook.
@@ -41,7 +40,7 @@ impl Language {
         }
     }
 
-    /// How long it may take until it listens; Go is built first.
+    /// How long it may take until it is built, and until it listens.
     pub(crate) fn start(self) -> Duration {
         match self {
             Self::Python => Duration::from_secs(20),
@@ -57,12 +56,19 @@ impl Language {
         }
     }
 
-    /// The command line that runs it from the folder of its files.
-    pub(crate) fn command(self, folder: &Path) -> String {
-        let folder = folder.display();
+    /// The command line that must have run once, in the folder of its files, before the webhook can.
+    pub(crate) fn build(self) -> Option<&'static str> {
         match self {
-            Self::Python => format!("exec python3 '{folder}/hook.py'"),
-            Self::Go => format!("cd '{folder}' && go build -o hook . && exec ./hook"),
+            Self::Python => None,
+            Self::Go => Some("go build -o hook ."),
+        }
+    }
+
+    /// The command line that runs it from the folder of its files.
+    pub(crate) fn command(self) -> &'static str {
+        match self {
+            Self::Python => "exec python3 ./hook.py",
+            Self::Go => "exec ./hook",
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Wishes {
     failed: u64,
     last_error: Option<String>,
     longest: Duration,
+    /// The same since the last [`Wishes::begin_span`].
+    longest_of_span: Duration,
 }
 
 impl Wishes {
@@ -70,7 +72,9 @@ impl Wishes {
             let Some(name) = website["metadata"]["name"].as_str() else { continue };
             let shown = website["status"]["observedGeneration"].as_u64().unwrap_or(0);
             if let Some((_, since)) = self.open.get(name).filter(|(generation, _)| shown >= *generation) {
-                self.longest = self.longest.max(now.saturating_duration_since(*since));
+                let took = now.saturating_duration_since(*since);
+                self.longest = self.longest.max(took);
+                self.longest_of_span = self.longest_of_span.max(took);
                 self.open.remove(name);
             }
         }
@@ -85,6 +89,16 @@ impl Wishes {
     /// The longest that a change had to wait until it was seen to be served.
     pub(crate) fn longest(&self) -> Duration {
         self.longest
+    }
+
+    /// From now on, what [`Wishes::span`] tells is asked about.
+    pub(crate) fn begin_span(&mut self) {
+        self.longest_of_span = Duration::ZERO;
+    }
+
+    /// The longest wait that ended, or still goes on, in the span that was begun last.
+    pub(crate) fn span(&self, now: Instant) -> Duration {
+        self.longest_of_span.max(self.waiting(now).1)
     }
 
     /// How many changes there were.
@@ -164,10 +178,13 @@ mod tests {
         assert_eq!(forgotten(&wishes.snapshot(), &seen), ["a"]);
         wishes.see(at(3), &seen);
         assert_eq!((wishes.waiting(at(3)), wishes.longest()), ((1, Duration::from_secs(3)), Duration::from_secs(2)));
+        wishes.begin_span();
+        assert_eq!(wishes.span(at(4)), Duration::from_secs(4));
         let gone = wishes.snapshot();
         assert_eq!(forgotten(&gone, &[]), ["a"]);
         wishes.see(at(5), &[website("a", 3)]);
         assert_eq!((wishes.waiting(at(9)), wishes.longest()), ((0, Duration::ZERO), Duration::from_secs(5)));
+        assert_eq!(wishes.span(at(9)), Duration::from_secs(5));
         assert_eq!((wishes.made(), wishes.titles()["a"].as_str()), (3, "A3"));
         assert!(forgotten(&gone, &[website("a", 4)]).is_empty());
     }

@@ -3,16 +3,18 @@
 //!
 //! ```text
 //!   scene      the objects and the webhook; language: what that is written in
-//!   cast       the members, which are processes
-//!   relay      between them and the webhook: it notes each call in the record, which says what must not happen
+//!   cast       the members, and replicas: those of the webhook; slices: how the API server names these. All are a process
+//!   relay      between members and a replica: it notes each call in the record, which says what must not happen
+//!   affinity   which replica serves which parent
 //!   ownership  who has which shard, by the table
 //!   load       titles change all the time; changes: what else happens to objects
-//!   story      a member more, one less, one killed
+//!   story      a member more, one less, one killed; scaling: the same with replicas
 //!   eye        who looks; view: what is shown; screen, keys: the terminal
 //! ```
 //!
 //! Never measures from within a member: it sees what anybody sees, objects, calls and processes.
 
+mod affinity;
 mod cast;
 mod changes;
 mod eye;
@@ -20,15 +22,19 @@ mod keys;
 mod language;
 mod load;
 mod ownership;
+mod process;
 mod record;
 mod relay;
+mod replicas;
+mod scaling;
 mod scene;
 mod screen;
+mod slices;
 mod story;
 mod view;
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +48,6 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::guardian::Guardian;
-use crate::hooks::{Hook, Line, Told};
 use crate::local::{self, Local, Place};
 use crate::objects::{self, Objects};
 use crate::session;
@@ -54,7 +59,8 @@ pub use language::Language;
 use load::Wishes;
 use ownership::Ownership;
 use record::Record;
-use relay::Relay;
+use replicas::Replicas;
+use scaling::{Change, Scaled};
 use story::{Act, Director, Outcome};
 use view::{View, short};
 
@@ -66,12 +72,11 @@ pub const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1).
 /// Fewest and most members that it starts with.
 pub const MEMBERS: std::ops::RangeInclusive<usize> = 1..=5;
 
+/// Fewest and most replicas of the webhook that it starts with.
+pub const WEBHOOKS: std::ops::RangeInclusive<usize> = 1..=5;
+
 /// How often everything is looked at and drawn.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often it is looked whether the webhook listens.
-const HOOK_LOOK: Duration = Duration::from_millis(20);
-/// Lines of the webhook's that are kept for a reason.
-const HOOK_LINES: usize = 5;
 /// Acts of somebody's keys that wait to be played.
 const MAX_ACTS: usize = 4;
 /// How long the last changes may take to show.
@@ -88,6 +93,8 @@ pub struct Options {
     pub websites: usize,
     /// How many members to start with: see [`MEMBERS`].
     pub members: usize,
+    /// How many replicas of the webhook to start with: see [`WEBHOOKS`].
+    pub webhooks: usize,
     /// Where the API server listens.
     pub listen: SocketAddr,
     /// Where the kubeconfig is written.
@@ -124,18 +131,21 @@ pub enum Error {
     /// A folder or a port for the webhook.
     #[error("a place for the webhook")]
     Place(#[source] std::io::Error),
-    /// The webhook doesn't listen.
-    #[error("the webhook doesn't listen after {seconds} s; its last lines:{said}")]
+    /// The webhook can't be built.
+    #[error("building the webhook: {0}")]
+    Build(String),
+    /// A replica of the webhook doesn't listen.
+    #[error("the webhook doesn't listen: {why}; its last lines:{said}")]
     Hook {
-        /// How long it had.
-        seconds: u64,
+        /// It ended, or it took too long.
+        why: String,
         /// Its last lines, each behind a line break.
         said: String,
     },
     /// A member can't be started.
     #[error("starting a member")]
     Member(#[source] std::io::Error),
-    /// A member ended that nobody asked to, or didn't leave when it was asked to.
+    /// A member or a replica ended that nobody asked to, or didn't leave when it was asked to.
     #[error("{0}")]
     Deserted(String),
     /// Not all became ready in time.
@@ -164,7 +174,8 @@ impl Options {
         if !TIMEOUTS.contains(&self.timeout) {
             return Err(format!("--timeout {}: give {shortest} to {longest} seconds", self.timeout.as_secs()));
         }
-        for (flag, value, range) in [("websites", self.websites, WEBSITES), ("members", self.members, MEMBERS)] {
+        let (websites, members) = (("websites", self.websites, WEBSITES), ("members", self.members, MEMBERS));
+        for (flag, value, range) in [websites, members, ("webhooks", self.webhooks, WEBHOOKS)] {
             if !range.contains(&value) {
                 return Err(format!("--{flag} {value}: give {} to {}", range.start(), range.end()));
             }
@@ -177,7 +188,8 @@ impl Options {
 ///
 /// # Errors
 /// If something can't start; with [`Options::once`], if not all Websites become ready in time, an object was served by two
-/// at a time, a change was forgotten, or too few were made to say so.
+/// at a time or, while the webhook's replicas stayed, at two of them, a change was forgotten, a replica's end delayed one,
+/// or too few were made to say so.
 pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
     runs(options.hook).await?;
     let folder = tempfile::Builder::new().prefix("ringmaster-demo-").tempdir().map_err(Error::Place)?;
@@ -186,7 +198,6 @@ pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
     let stage = Stage {
         objects: Objects::new(local.client()),
         folder: folder.path().to_owned(),
-        hook_lines: Arc::default(),
         record: Arc::default(),
         ownership: Arc::default(),
         wishes: Arc::default(),
@@ -218,16 +229,10 @@ async fn runs(language: Language) -> Result<(), Error> {
     Err(Error::Language { program, why, fix })
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> std::io::Result<u16> {
-    std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr().map(|address| address.port())
-}
-
 /// What the parts of a running demo share.
 struct Stage {
     objects: Objects,
     folder: PathBuf,
-    hook_lines: Arc<Mutex<VecDeque<String>>>,
     record: Arc<Mutex<Record>>,
     ownership: Arc<Mutex<Ownership>>,
     wishes: Arc<Mutex<Wishes>>,
@@ -243,33 +248,29 @@ struct Stage {
 impl Stage {
     async fn run(&self, options: &Options, local: &Local, stop: &Stop) -> Result<(), Error> {
         let guardian = Arc::new(Guardian::start().map_err(Error::Place)?);
-        let relay = tokio::select! {
-            relay = self.prepare(options.hook, &guardian) => relay?,
-            () = stop.gently.cancelled() => return Ok(()),
-        };
-        let cast = Cast::new(local.kubeconfig(), relay.address(), &guardian, &self.ownership).map_err(Error::Member)?;
+        let replicas = Replicas::new(options.hook, &self.folder, &self.record, &guardian).map_err(Error::Place)?;
+        let cast =
+            Cast::new(local.kubeconfig(), replicas.flags(), &guardian, &self.ownership).map_err(Error::Member)?;
         let shown = tokio::select! {
-            shown = self.show(options, local, &cast) => shown.map(Some),
+            shown = self.show(options, local, &cast, &replicas) => shown.map(Some),
+            never = replicas.publish(&self.objects) => match never {},
             () = stop.gently.cancelled() => Ok(None),
         };
         cast.end(stop).await;
+        replicas.end(stop).await;
         if let Some(summary) = shown? {
             self.printer.line(&summary);
         }
         Ok(())
     }
 
-    /// Everything but the members.
-    async fn prepare(&self, language: Language, guardian: &Arc<Guardian>) -> Result<Relay, Error> {
+    /// Everything but members and replicas.
+    async fn prepare(&self, language: Language) -> Result<(), Error> {
         session::crds(&self.objects).await?;
         scene::set(&self.objects).await?;
         scene::pass_themes(&self.objects, &self.folder).await?;
-        let port = free_port().map_err(Error::Place)?;
-        let command = scene::write_hook(language, &self.folder, port)?;
-        let hook = Hook::new(("hook", &command), &self.folder, self.listener(), guardian, &Arc::default());
-        self.tasks.spawn(hook.run(self.tasks_stop.clone()));
+        scene::write_hook(language, &self.folder)?;
         self.tasks.spawn(self.pass_themes());
-        self.hook_listens(language, port).await?;
         let (stop, ownership) = (self.tasks_stop.gently.clone(), Arc::clone(&self.ownership));
         let follow = ownership::follow(self.objects.clone(), ownership);
         self.tasks.spawn(async move {
@@ -278,37 +279,7 @@ impl Stage {
                 () = stop.cancelled() => {}
             }
         });
-        let webhook = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Relay::start(webhook, Arc::clone(&self.record)).await.map_err(Error::Place)
-    }
-
-    /// The webhook says so itself: something else may have taken the port.
-    async fn hook_listens(&self, language: Language, port: u16) -> Result<(), Error> {
-        let said = format!("listening on 127.0.0.1:{port}");
-        let listens = async {
-            while !self.hook_lines.lock().contains(&said) {
-                tokio::time::sleep(HOOK_LOOK).await;
-            }
-        };
-        let late = |_| Error::Hook { seconds: language.start().as_secs(), said: self.said() };
-        tokio::time::timeout(language.start(), listens).await.map_err(late)
-    }
-
-    /// The webhook's last lines, each on one of its own.
-    fn said(&self) -> String {
-        self.hook_lines.lock().iter().map(|line| format!("\n  {line}")).collect()
-    }
-
-    /// Keeps the last lines of the webhook, for a reason.
-    fn listener(&self) -> Told {
-        let lines = Arc::clone(&self.hook_lines);
-        Arc::new(move |Line { text, .. }| {
-            let mut lines = lines.lock();
-            lines.push_back(text);
-            while lines.len() > HOOK_LINES {
-                lines.pop_front();
-            }
-        })
+        Ok(())
     }
 
     /// Tells the webhook of themes that come and go, until the end.
@@ -322,13 +293,14 @@ impl Stage {
         }
     }
 
-    /// Starts the members, makes the Websites and shows what happens: until the story is over, with a summary then; or
+    /// Starts the webhook and the members, makes the Websites and shows what happens: until the story is over, with a summary then; or
     /// for ever.
-    async fn show(&self, options: &Options, local: &Local, cast: &Cast) -> Result<String, Error> {
-        let director = Director::new(self, cast);
-        let mut eye = Eye::new(self, cast, options.websites);
+    async fn show(&self, options: &Options, local: &Local, cast: &Cast, replicas: &Replicas) -> Result<String, Error> {
+        self.prepare(options.hook).await?;
+        let director = Director::new(self, cast, replicas);
+        let mut eye = Eye::new(self, cast, replicas, options.websites);
         let begun = async {
-            director.begin(options.members).await?;
+            director.begin(options.members, options.webhooks).await?;
             Ok(scene::populate(&self.objects, options.websites).await?)
         };
         if options.once {
@@ -343,7 +315,7 @@ impl Stage {
             tokio::select! {
                 () = load::run(objects, options.websites, &self.wishes) => Ok(()),
                 () = changes::run(objects, options.websites, &self.wishes, &self.changes) => Ok(()),
-                played = director.run(options.members, keys) => played,
+                played = director.run(options.members, options.webhooks, keys) => played,
             }
         };
         let seen = async {
@@ -365,14 +337,14 @@ impl Stage {
         options: &Options,
         ready: &View,
     ) -> Result<String, Error> {
-        let Options { websites, members, .. } = options;
+        let Options { websites, members, webhooks, .. } = options;
         let ready = format!("{websites} of {websites} Websites ready after {:.1} s", ready.elapsed.as_secs_f64());
-        self.printer.line(&format!("{ready}, by {members} members"));
+        self.printer.line(&format!("{ready}, by {members} members and {webhooks} webhooks"));
         let story = async {
             if director.even().await.is_none() {
                 return Err(Error::Proof(format!("{members} members don't come to share the shards evenly")));
             }
-            director.once().await
+            director.once(*webhooks).await
         };
         let busy = async {
             load::run(&self.objects, *websites, &self.wishes).await;
@@ -380,8 +352,8 @@ impl Stage {
             std::future::pending::<()>().await;
         };
         let start = Instant::now();
-        let outcomes = tokio::select! {
-            outcomes = story => outcomes?,
+        let (outcomes, scaled) = tokio::select! {
+            played = story => played?,
             seen = eye.print() => return seen.map(|()| String::new()),
             () = busy => return Ok(String::new()),
         };
@@ -391,8 +363,12 @@ impl Stage {
             return Err(Error::Proof(wrong));
         }
         director.is_complete()?;
-        let view = eye.last().await?;
-        Ok(summary(&ready, &view, &outcomes))
+        if let Some(wrong) = scaled.wrong() {
+            let strayed = self.record.lock().affinity().strayed().join("\n  ");
+            return Err(Error::Proof(format!("{wrong}\n  {strayed}").trim_end().to_owned()));
+        }
+        let view = eye.last(SHOWN).await?;
+        Ok(summary(&ready, &view, &outcomes, &scaled))
     }
 
     /// Whether nothing was served twice at a time, or forgotten.
@@ -419,7 +395,7 @@ impl Stage {
                 let act = match act {
                     Act::More => "a member that started has no even share",
                     Act::Fewer => "a member that was asked to leave is still there, or its shards are",
-                    Act::Kill => "the shards of a member that was killed are still its own",
+                    Act::Kill | Act::Webhooks(_) => "the shards of a member that was killed are still its own",
                 };
                 Err(Error::Proof(format!("{act} after {:.0} s", outcome.took.as_secs_f64())))
             }
@@ -456,7 +432,7 @@ fn page(object: &Value) -> Option<(&str, &str)> {
     Some((object["metadata"]["name"].as_str()?, object["data"]["index.html"].as_str()?))
 }
 
-fn summary(ready: &str, view: &View, outcomes: &[(Act, Outcome); 3]) -> String {
+fn summary(ready: &str, view: &View, outcomes: &[(Act, Outcome); 3], scaled: &Scaled) -> String {
     let latency = match (view.total.percentile(50), view.total.percentile(99)) {
         (Some(p50), Some(p99)) => format!("p50 {}, p99 {}", short(p50), short(p99)),
         _ => "no latency known".to_owned(),
@@ -467,29 +443,47 @@ fn summary(ready: &str, view: &View, outcomes: &[(Act, Outcome); 3]) -> String {
     let gap = |outcome: &Outcome| {
         format!("{} shards moved, each up to {} without an owner", outcome.moved, short(outcome.longest))
     };
+    let Scaled { replicas: (few, many), up, killed: dead, back, down, steady } = scaled;
+    let moved = |change: &Change| {
+        let (seen, elsewhere) = change.moved;
+        format!("{elsewhere} of {seen} Websites moved")
+    };
     let lines = [
         format!("{ready}; {made} changes since, all served, within {}", short(longest)),
         format!("hook      {calls} calls over HTTP, {latency}, {failed} failed; never two at a time for one Website"),
         format!("one more  after {}: {}", short(more.took), gap(more)),
         format!("one less  after {}: {}", short(fewer.took), gap(fewer)),
         format!("killed    after {}: {}; 0 objects forgotten", short(killed.took), gap(killed)),
+        format!("webhooks  {few} -> {many}: {}; {many} -> {few}: {}", moved(up), moved(down)),
+        format!(
+            "one killed {}, the slowest change took {} ({} before); back: {}",
+            moved(dead),
+            short(dead.slowest),
+            short(up.usual),
+            moved(back)
+        ),
+        format!(
+            "affinity  0 of {} calls between changes at another replica than before; {} times a Website was called again",
+            steady.calls, steady.again
+        ),
     ];
     lines.join("\n  ")
 }
 
 fn introduction(local: &Local, options: &Options) -> String {
-    let Options { websites, members, hook, .. } = options;
+    let Options { websites, members, webhooks, hook, .. } = options;
     let (namespace, site) = (scene::NAMESPACE, scene::name(0));
     let lines = [
         format!("kubectl get rcc,websites -n {namespace}; kubectl get shardtables"),
-        "kubectl -n ringmaster-system get leases -l ringmaster.dev/member".to_owned(),
+        "kubectl -n ringmaster-system get leases -l ringmaster.dev/member; kubectl -n website get endpointslices"
+            .to_owned(),
         format!("kubectl get configmap,service,deployment {site} -n {namespace}"),
         format!("kubectl patch website {site} -n {namespace} --type merge -p '{{\"spec\":{{\"title\":\"Mine\"}}}}'"),
         format!("kubectl delete deployment {site} -n {namespace}"),
         format!("kubectl patch theme {} --type merge -p '{{\"spec\":{{\"color\":\"gold\"}}}}'", scene::FICKLE),
     ];
     format!(
-        "{}: {websites} Websites, each with three children, by a webhook in {} and {members} members.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\nCtrl-C ends it.",
+        "{}: {websites} Websites, each with three children, by {webhooks} webhooks in {} and {members} members.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\nCtrl-C ends it.",
         style("Ringmaster demo").bold(),
         hook.name(),
         quoted(local.kubeconfig()),

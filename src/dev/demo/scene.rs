@@ -11,8 +11,8 @@ use crate::objects::{self, Objects};
 
 /// The namespace of the Websites.
 pub(crate) const NAMESPACE: &str = "demo";
-/// The host that the controller's webhook has; see the manifest.
-pub(crate) const HOOK_HOST: &str = "website-hook.website.svc:80";
+/// Namespace and name of the webhook's Service; see the manifests.
+pub(crate) const HOOK_SERVICE: (&str, &str) = ("website", "website-hook");
 /// The theme that comes and goes.
 pub(crate) const FICKLE: &str = "solarized";
 /// Every Website is looked at again this often, so that a theme's coming and going is noticed.
@@ -20,6 +20,7 @@ const RESYNC_SECONDS: u64 = 5;
 
 const CRDS: &str = include_str!("../../../webhooks-examples/python/website/manifests/crds.yaml");
 const CONTROLLER: &str = include_str!("../../../webhooks-examples/python/website/manifests/controller.yaml");
+const HOOK: &str = include_str!("../../../webhooks-examples/python/website/manifests/hook.yaml");
 const SAMPLES: &str = include_str!("../../../webhooks-examples/python/website/manifests/samples.yaml");
 const GROUP: &str = "/apis/example.ringmaster.dev/v1";
 
@@ -80,17 +81,17 @@ pub(crate) fn name(number: usize) -> String {
     format!("site-{:03}", number + 1)
 }
 
-/// The webhook, written into a folder; its command line, with `port`.
-pub(crate) fn write_hook(language: Language, folder: &Path, port: u16) -> Result<String, Error> {
+/// The webhook, written into a folder.
+pub(crate) fn write_hook(language: Language, folder: &Path) -> Result<(), Error> {
     for (name, text) in language.files() {
         let path = folder.join(name);
         std::fs::write(&path, text).map_err(|source| Error::Write { path, source })?;
     }
-    let (command, themes) = (language.command(folder), themes_file(folder));
-    Ok(format!("{command} --listen 127.0.0.1:{port} --themes '{}'", themes.display()))
+    Ok(())
 }
 
-fn themes_file(folder: &Path) -> PathBuf {
+/// The file of the themes that the webhook knows.
+pub(crate) fn themes_file(folder: &Path) -> PathBuf {
     folder.join("themes.json")
 }
 
@@ -110,11 +111,15 @@ pub(crate) async fn pass_themes(objects: &Objects, folder: &Path) -> Result<(), 
     written.map_err(|source| Error::Write { path, source })
 }
 
-/// Kinds, themes, the controller, which is sharded.
+/// Kinds, themes, the webhook's Service, the controller, which is sharded.
 pub(crate) async fn set(objects: &Objects) -> Result<(), Error> {
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     objects.apply(&namespace).await?;
     for object in documents(CRDS)?.iter().chain(&all_themes()?) {
+        objects.apply(object).await?;
+    }
+    // What runs it are processes of ours.
+    for object in documents(HOOK)?.iter().filter(|object| object["kind"] != "Deployment") {
         objects.apply(object).await?;
     }
     for mut controller in documents(CONTROLLER)? {

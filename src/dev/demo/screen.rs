@@ -25,7 +25,7 @@ impl<'a> Screen<'a> {
     /// Draws as much as there is room for: what changes is more than what doesn't.
     pub(crate) fn draw(&self, view: &View, rows: usize, columns: usize) {
         let room = rows.saturating_sub(1);
-        let lines = view.lines(columns);
+        let lines = view.lines(columns, room);
         let introduction = self.introduction.lines().map(str::to_owned).chain([String::new()]);
         let all: Vec<String> = introduction.chain(lines.iter().cloned()).collect();
         let shown = if all.len() <= room { &all } else { &lines };

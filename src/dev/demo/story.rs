@@ -1,13 +1,14 @@
-//! The story: a member more, one less, one killed and replaced; by itself, or by somebody's keys.
+//! The story: a member more, one less, one killed and replaced, then the same with the webhook's replicas; by itself, or
+//! by somebody's keys.
 //!
-//! Never ends an act before the table says what came of it, or patience is over.
+//! Never ends an act of the members before the table says what came of it, or patience is over.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
@@ -15,6 +16,8 @@ use super::cast::{Cast, MAX_MEMBERS, State};
 use super::changes::Log;
 use super::load::forgotten;
 use super::ownership::Move;
+use super::replicas::{MAX_REPLICAS, Replicas};
+use super::scaling::{Scale, Scaled, Scaling};
 use super::view::short;
 use super::{Error, Stage, scene};
 use crate::objects::Objects;
@@ -27,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SERVED: Duration = Duration::from_secs(15);
 /// Pause between two acts that come by themselves.
 const PAUSE: Duration = Duration::from_secs(8);
+/// So many replicas of the webhook the story goes up to by itself.
+const MANY: Scale = Scale::To(MAX_REPLICAS);
 /// A member that died is replaced after this: it shall be seen first how the others take over.
 const REPLACED: Duration = Duration::from_secs(8);
 
@@ -39,6 +44,8 @@ pub(crate) enum Act {
     Fewer,
     /// One is killed.
     Kill,
+    /// The same, and more, with the webhook's replicas.
+    Webhooks(Scale),
 }
 
 /// What came of it.
@@ -70,19 +77,21 @@ struct Started {
 pub(crate) struct Director<'a> {
     stage: &'a Stage,
     cast: &'a Cast,
+    scaling: Scaling<'a>,
     log: &'a Log,
 }
 
 impl<'a> Director<'a> {
-    pub(crate) fn new(stage: &'a Stage, cast: &'a Cast) -> Self {
-        Self { stage, cast, log: &stage.acts }
+    pub(crate) fn new(stage: &'a Stage, cast: &'a Cast, replicas: &'a Replicas) -> Self {
+        Self { stage, cast, scaling: Scaling::new(stage, replicas), log: &stage.acts }
     }
 
-    /// The first members.
+    /// The first replicas of the webhook, and then the first members.
     ///
     /// # Errors
     /// If one can't be started.
-    pub(crate) async fn begin(&self, members: usize) -> Result<(), Error> {
+    pub(crate) async fn begin(&self, members: usize, webhooks: usize) -> Result<(), Error> {
+        self.scaling.begin(webhooks).await?;
         for _ in 0..members {
             self.cast.start().await.map_err(Error::Member)?;
         }
@@ -96,30 +105,38 @@ impl<'a> Director<'a> {
         even.await.then(|| start.elapsed())
     }
 
-    /// All of it once: what came of a member more, one less, and one killed.
+    /// All of it once: what came of a member more, one less, and one killed; and, while that is replaced, of more and fewer
+    /// replicas of the webhook, from so many on.
     ///
     /// # Errors
-    /// If a member can't be started.
-    pub(crate) async fn once(&self) -> Result<[(Act, Outcome); 3], Error> {
+    /// If a process can't be started.
+    pub(crate) async fn once(&self, webhooks: usize) -> Result<([(Act, Outcome); 3], Scaled), Error> {
+        // While members come and go, no parent is to be called at another replica.
+        self.scaling.settle().await;
         let more = self.share(self.start("starts").await?).await;
         let fewer = self.fewer(self.anyone()).await;
         let replaced = async {
             tokio::time::sleep(REPLACED).await;
             Ok::<_, Error>(self.share(self.start("replaces it").await?).await)
         };
-        let killed = async { Ok(self.kill(self.anyone()).await) };
-        let (killed, _) = tokio::try_join!(killed, replaced)?;
-        Ok([(Act::More, more), (Act::Fewer, fewer), (Act::Kill, killed)])
+        let killed = async {
+            let killed = self.kill(self.anyone()).await;
+            Ok((killed, self.scaling.once(webhooks).await?))
+        };
+        let ((killed, scaled), _) = tokio::try_join!(killed, replaced)?;
+        Ok(([(Act::More, more), (Act::Fewer, fewer), (Act::Kill, killed)], scaled))
     }
 
     /// One act after another: those of the keys, and until the first of them, those of the story. Never ends well.
     ///
     /// # Errors
-    /// If a member can't be started.
-    pub(crate) async fn run(&self, members: usize, mut keys: Receiver<Act>) -> Result<(), Error> {
+    /// If a process can't be started.
+    pub(crate) async fn run(&self, members: usize, webhooks: usize, mut keys: Receiver<Act>) -> Result<(), Error> {
         let mut wanted = members;
-        let (mut story, mut alone, mut listens) = ([Act::More, Act::Fewer, Act::Kill].into_iter().cycle(), true, true);
-        let mut acts: FuturesUnordered<BoxFuture<'_, Outcome>> = FuturesUnordered::new();
+        let story = [Act::More, Act::Fewer, Act::Kill].into_iter();
+        let story = story.chain([MANY, Scale::Kill, Scale::To(webhooks)].map(Act::Webhooks));
+        let (mut story, mut alone, mut listens) = (story.cycle(), true, true);
+        let mut acts: FuturesUnordered<BoxFuture<'_, Result<(), Error>>> = FuturesUnordered::new();
         let mut mourned = BTreeSet::new();
         self.even().await;
         let mut next = Instant::now() + PAUSE;
@@ -130,7 +147,8 @@ impl<'a> Director<'a> {
                     alone &= key.is_none();
                     key
                 }
-                Some(_) = acts.next(), if !acts.is_empty() => {
+                Some(played) = acts.next(), if !acts.is_empty() => {
+                    played?;
                     next = Instant::now() + PAUSE;
                     None
                 }
@@ -141,32 +159,37 @@ impl<'a> Director<'a> {
             match act {
                 Some(Act::More) if wanted < MAX_MEMBERS => {
                     wanted += 1;
-                    acts.push(Box::pin(self.share(self.start("starts").await?)));
+                    acts.push(self.share(self.start("starts").await?).map(seen).boxed());
                 }
                 Some(Act::Fewer) if wanted > 1 && staying > 1 => {
                     wanted -= 1;
-                    acts.push(Box::pin(self.fewer(self.anyone())));
+                    acts.push(self.fewer(self.anyone()).map(seen).boxed());
                 }
-                Some(Act::Kill) if staying > 0 => acts.push(Box::pin(self.kill(self.anyone()))),
+                Some(Act::Kill) if staying > 0 => acts.push(self.kill(self.anyone()).map(seen).boxed()),
+                Some(Act::Webhooks(scale)) => acts.push(self.scaling.play(scale).boxed()),
                 _ => {}
+            }
+            if let Some(replica) = self.scaling.waits() {
+                acts.push(self.scaling.again(replica).map_ok(drop).boxed());
             }
             for (number, member) in self.cast.members() {
                 let State::Ended { wrong: Some(how), .. } = &member.state else { continue };
                 if mourned.insert(number) {
                     let what = format!("{} {how}", member.name);
-                    acts.push(Box::pin(self.mourn(member.name.clone(), what)));
+                    acts.push(self.mourn(member.name.clone(), what).map(seen).boxed());
                 }
             }
             let is_short = self.cast.staying().len() < wanted;
             if is_short && self.last_end().is_none_or(|end| end.elapsed() >= REPLACED) {
-                acts.push(Box::pin(self.share(self.start("replaces it").await?)));
+                acts.push(self.share(self.start("replaces it").await?).map(seen).boxed());
             }
         }
     }
 
-    /// Fails if a member ended that nobody asked to, or didn't leave when it was asked to.
+    /// Fails if a process ended that nobody asked to, or didn't leave when it was asked to.
     pub(crate) fn is_complete(&self) -> Result<(), Error> {
-        self.cast.deserter().map_or(Ok(()), |gone| Err(Error::Deserted(gone)))
+        let gone = self.cast.deserter().or_else(|| self.scaling.deserter());
+        gone.map_or(Ok(()), |gone| Err(Error::Deserted(gone)))
     }
 
     /// One that runs and stays; no name without one.
@@ -272,6 +295,11 @@ pub(crate) async fn still_forgotten(objects: &Objects, wanted: &HashMap<String, 
     };
     let _ = tokio::time::timeout(SERVED, served).await;
     left
+}
+
+/// The log has told of it.
+fn seen(_: Outcome) -> Result<(), Error> {
+    Ok(())
 }
 
 fn or_late(outcome: &Outcome, text: String) -> String {

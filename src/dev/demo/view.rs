@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width, truncate_str};
 
+use super::affinity::Steady;
 use super::ownership::SHARDS;
 use super::record::Calls;
 
@@ -61,6 +62,21 @@ pub(crate) struct Row {
     pub(crate) rss_bytes: Option<u64>,
 }
 
+/// A replica of the webhook at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReplicaRow {
+    /// Its name.
+    pub(crate) name: String,
+    /// `live` and the like.
+    pub(crate) state: &'static str,
+    /// Its process, if it runs.
+    pub(crate) pid: Option<u32>,
+    /// Parents whose last call was at it.
+    pub(crate) parents: usize,
+    /// Calls over the last seconds.
+    pub(crate) calls: u64,
+}
+
 /// Who has a shard: a member by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cell {
@@ -102,6 +118,12 @@ pub(crate) struct View {
     pub(crate) wishes: (u64, usize, Duration, Duration),
     /// In the order of their numbers.
     pub(crate) members: Vec<Row>,
+    /// In the order of their numbers.
+    pub(crate) replicas: Vec<ReplicaRow>,
+    /// Parents that were called since the replicas last changed, and those of them that were called elsewhere than before.
+    pub(crate) moved_parents: (usize, usize),
+    /// What was while they didn't change.
+    pub(crate) steady: Steady,
     /// By number; empty without a table.
     pub(crate) shards: Vec<Cell>,
     /// Handed over in order.
@@ -157,8 +179,8 @@ impl View {
         )
     }
 
-    /// The whole screen, each line at most `width` columns.
-    pub(crate) fn lines(&self, width: usize) -> Vec<String> {
+    /// The whole screen, each line at most `width` columns. The map of shards is left out where there isn't room for all.
+    pub(crate) fn lines(&self, width: usize, room: usize) -> Vec<String> {
         let (recent, over) = &self.recent;
         let bold = Style::new().bold();
         let row = |name: &str, text: String| format!("  {} {text}", bold.apply_to(format!("{name:<11}")));
@@ -184,6 +206,7 @@ impl View {
                 ),
             ),
             row("gaps", format!("shards handed over: {}, lost: {}", gaps(&self.moved), gaps(&self.taken))),
+            row("affinity", self.affinity_text()),
             row(
                 "last error",
                 match &self.last_error {
@@ -194,14 +217,27 @@ impl View {
             String::new(),
         ];
         lines.extend(self.members.iter().map(|member| member.line(*over)));
+        lines.extend(self.replicas.iter().map(|replica| replica.line(*over)));
         lines.push(self.hint.map(|hint| format!("  {}", Style::new().dim().apply_to(hint))).unwrap_or_default());
-        if !self.shards.is_empty() {
-            lines.extend(self.map());
+        let log = newest(&self.acts, SHOWN_ACTS).into_iter().chain(newest(&self.changes, SHOWN_CHANGES));
+        let (log, map) = (log.collect::<Vec<_>>(), self.map());
+        if !map.is_empty() && lines.len() + map.len() + 1 + log.len() <= room {
+            lines.extend(map);
             lines.push(String::new());
         }
-        lines.extend(newest(&self.acts, SHOWN_ACTS));
-        lines.extend(newest(&self.changes, SHOWN_CHANGES));
+        lines.extend(log);
         lines.into_iter().map(|line| truncate_str(&line, width.saturating_sub(1), "…").into_owned()).collect()
+    }
+
+    /// How many parents moved to another replica; without a change nobody is to.
+    fn affinity_text(&self) -> String {
+        let ((seen, elsewhere), Steady { calls, strayed, .. }) = (self.moved_parents, self.steady);
+        let strayed = format!("{strayed} of {calls} calls without one");
+        let strayed = match self.steady.strayed {
+            0 => strayed,
+            _ => Style::new().red().bold().apply_to(strayed).to_string(),
+        };
+        format!("{elsewhere} of {seen} moved at the last change; {strayed}")
     }
 
     /// What must not happen, if it did.
@@ -240,16 +276,33 @@ impl View {
     }
 }
 
+impl ReplicaRow {
+    fn line(&self, over: Duration) -> String {
+        let state = state_style(self.state).apply_to(format!("{:<8}", self.state));
+        let pid = self.pid.map_or_else(String::new, |pid| format!("pid {pid}"));
+        let name = Style::new().bold().apply_to(format!("{:<11}", self.name));
+        let (parents, calls) = (self.parents, rate(self.calls, over));
+        format!("  {name} {state} {parents:>3} websites {:<8} {calls:>6} calls/s {:>7} {pid}", "", "")
+            .trim_end()
+            .to_owned()
+    }
+}
+
+/// That of what a process does.
+fn state_style(state: &str) -> Style {
+    match state {
+        "live" => Style::new().green(),
+        "lost" | "dead" => Style::new().red().bold(),
+        _ => Style::new().yellow(),
+    }
+}
+
 impl Row {
     fn line(&self, over: Duration) -> String {
         let number = self.name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
         let (owned, moving) = self.shards;
         let moving = if moving > 0 { format!("{moving} moving") } else { String::new() };
-        let state = match self.state {
-            "live" => Style::new().green(),
-            "lost" => Style::new().red().bold(),
-            _ => Style::new().yellow(),
-        };
+        let state = state_style(self.state);
         let pid = self.pid.map_or_else(String::new, |pid| format!("pid {pid}"));
         let rss = self.rss_bytes.map_or_else(String::new, |bytes| format!("{} MiB", bytes >> 20));
         let line = format!(
@@ -346,6 +399,15 @@ mod tests {
             recent: (Calls::default(), Duration::from_secs(4)),
             last_error: Some(("14:00:00".to_owned(), format!("a\nb\x1b[2J{}", "x".repeat(500)))),
             members: vec![row(1, "live", (128, 64)), row(2, "lost", (0, 0))],
+            replicas: vec![ReplicaRow {
+                name: "hook-1".to_owned(),
+                state: "live",
+                pid: Some(7_654_321),
+                parents: 51,
+                calls: 18,
+            }],
+            moved_parents: (200, 37),
+            steady: Steady { calls: 900, again: 200, strayed: 0 },
             shards: (0..256).map(|n| if n < 128 { Cell::Owned(1) } else { Cell::Nobody }).collect(),
             changes: log("change"),
             acts: log("act"),
@@ -355,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_screen_is_as_wide_as_it_may_be_and_shows_the_newest() {
-        let lines = view().lines(80);
+        let lines = view().lines(80, 30);
         assert!(lines.iter().all(|line| measure_text_width(line) < 80), "{lines:#?}");
         let text = lines.join("\n");
         assert!(text.contains("Ready 150, Pending 30, Error 20"), "{text}");
@@ -366,11 +428,18 @@ mod tests {
         // The whole of a member fits, and each shard has its place.
         assert!(text.contains("128 shards 64 moving    30.8 calls/s 123 MiB pid 1234567\n"), "{text}");
         assert!(text.contains(&"1".repeat(MAP)) && text.contains(&".".repeat(MAP)), "{text}");
-        // It fits a small terminal, with four members more.
-        assert!(lines.len() + 4 <= 27, "{lines:#?}");
+        // A replica's line is in the same columns.
+        assert!(
+            text.contains("hook-1      live      51 websites             4.5 calls/s         pid 7654321\n"),
+            "{text}"
+        );
+        assert!(text.contains("37 of 200 moved at the last change; 0 of 900 calls without one"), "{text}");
+        // A small terminal has no room for the map, but for four members and six replicas more.
+        let small = view().lines(80, 21);
+        assert!(small.len() + 10 <= 27 && !small.join("\n").contains(&"1".repeat(MAP)), "{small:#?}");
         // Colours take no columns.
         console::set_colors_enabled(true);
-        let coloured = view().lines(80).join("\n");
+        let coloured = view().lines(80, 30).join("\n");
         assert!(coloured.contains('\x1b'), "{coloured:?}");
         assert_eq!(console::strip_ansi_codes(&coloured), text);
     }
