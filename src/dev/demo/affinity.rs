@@ -20,6 +20,8 @@ struct Parent {
     /// The change after which that was, and the replica of its last call before that change.
     change: u64,
     before: usize,
+    /// Of how many [`Affinity::disturb`] it was called after the last.
+    told: u64,
     /// The steady span of its last call, if that was in one, and its calls in it.
     span: Option<(u64, u32)>,
 }
@@ -40,7 +42,9 @@ pub(crate) struct Steady {
 pub(crate) struct Affinity {
     parents: HashMap<String, Parent>,
     changes: u64,
-    /// When a parent that was called since the last change was last called elsewhere, or the replicas were last changed.
+    /// How often members could know of something new.
+    told: u64,
+    /// When a parent that was called since then was last called elsewhere, or the replicas were last changed.
     restless: Option<Instant>,
     moved: usize,
     /// The steady span that runs.
@@ -59,11 +63,11 @@ impl Affinity {
         if self.parents.len() >= MAX_PARENTS && !self.parents.contains_key(name) {
             return;
         }
-        let (change, span) = (self.changes, self.spans);
-        let new = || Parent { replica, change, before: replica, span: None };
+        let (change, told, span) = (self.changes, self.told, self.spans);
+        let new = || Parent { replica, change, before: replica, told, span: None };
         let parent = self.parents.entry(name.to_owned()).or_insert_with(new);
-        let is_first = parent.change != change;
-        if is_first {
+        let is_first = std::mem::replace(&mut parent.told, told) != told;
+        if parent.change != change {
             (parent.change, parent.before) = (change, parent.replica);
         }
         let last = std::mem::replace(&mut parent.replica, replica);
@@ -95,11 +99,12 @@ impl Affinity {
         self.span = None;
         self.changes += 1;
         self.moved = 0;
-        self.restless = Some(now);
+        self.disturb(now);
     }
 
-    /// A change has come about: whoever is to know of it may know it from now on.
+    /// The change has come about: members may know of it from now on.
     pub(crate) fn disturb(&mut self, now: Instant) {
+        self.told += 1;
         self.restless = Some(now);
     }
 
@@ -199,6 +204,8 @@ mod tests {
         seen.call(at(6), "a", 1);
         assert_eq!((seen.steady(), seen.has_seen_all()), (Steady { calls: 3, again: 1, strayed: 0 }, false));
         seen.disturb(at(9));
+        // What was called before the change came about says nothing either.
+        seen.call(at(10), "a", 2);
         assert!(!seen.settle(at(10), QUIET) && seen.settle(at(11), QUIET));
     }
 

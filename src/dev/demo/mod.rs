@@ -456,7 +456,7 @@ fn summary(ready: &str, view: &View, outcomes: &[(Act, Outcome); 3], scaled: &Sc
         format!("killed    after {}: {}; 0 objects forgotten", short(killed.took), gap(killed)),
         format!("webhooks  {few} -> {many}: {}; {many} -> {few}: {}", moved(up), moved(down)),
         format!(
-            "one killed {}, the slowest change took {} ({} before); back: {}",
+            "one dies  {}, the slowest change took {} ({} before); back: {}",
             moved(dead),
             short(dead.slowest),
             short(up.usual),

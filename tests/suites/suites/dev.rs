@@ -374,7 +374,7 @@ async fn once_plays_the_story(scratch: Scratch) -> anyhow::Result<()> {
     ensure!((130..=185).contains(&moved.parse::<usize>()?), "{webhooks}");
     ensure!(webhooks.contains(" of 200 Websites moved; 8 -> 2: "), "{webhooks}");
     // Eight replicas have 25 each; who was killed has most, and what it had comes back.
-    let (dead, back) = summary("one killed")?.split_once("; back: ").with_context(|| text.clone())?;
+    let (dead, back) = summary("one dies")?.split_once("; back: ").with_context(|| text.clone())?;
     let moved = dead.split(' ').next().unwrap_or_default();
     ensure!((26..=60).contains(&moved.parse::<usize>()?), "{dead}");
     ensure!(back.starts_with(&format!("{moved} of 200 ")), "{moved} moved away, and back: {back}");
