@@ -2,6 +2,7 @@
 //!
 //! Never holds a lock across an await, and never decides what to write: `core::plan` does.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -115,6 +116,7 @@ impl Syncer {
             }
             Err(Problem::Gone) => Outcome::Dropped,
             Err(problem) if problem.is_fenced() => lapsed(permit),
+            Err(Problem::Busy(after)) => Outcome::RetryAfter(after),
             Err(Problem::Later(after)) => {
                 self.tell.postponed(hosted, &parent, after);
                 // Without a time it is a failure like any other: short at first, then longer.
@@ -134,6 +136,10 @@ impl Syncer {
 
     async fn attempt(&self, hosted: &Hosted, popped: &Popped, permit: &Permit) -> Result<Done, Problem> {
         let key = &popped.key;
+        // Nothing is read and made for a call that would only wait.
+        if let Some(after) = hosted.route.busy(hosted.id, shard(&hosted.parent, &key.parent)) {
+            return Err(Problem::Busy(after));
+        }
         let family = Family { hosted, key, permit, shard: hosted.label(&key.parent) };
         self.search(&family).await?;
         self.resolve_unknown(&family).await?;
@@ -190,7 +196,7 @@ impl Syncer {
             .collect();
         let body = sync_request(&hosted.model.json, parent, &observed, hook.version);
         let headers = self.headers(family, parent, &body, attempt);
-        family.permit.check("a hook call").map_err(Problem::Read)?;
+        family.permit.check_begin("a hook call").map_err(Problem::Read)?;
         let call = Call {
             controller: hosted.id,
             shard: shard(&hosted.parent, parent.key()),
@@ -203,9 +209,14 @@ impl Syncer {
         let reply = match answer {
             Ok(reply) => reply,
             Err(failure) => {
-                if let ringmaster_hooks::Error::Later { after } = failure.error {
-                    self.tell.hook(hosted, HookHealth::Reachable);
-                    return Err(Problem::Later(after));
+                match failure.error {
+                    ringmaster_hooks::Error::Later { after } => {
+                        self.tell.hook(hosted, HookHealth::Reachable);
+                        return Err(Problem::Later(after));
+                    }
+                    ringmaster_hooks::Error::Busy { after, .. } => return Err(Problem::Busy(after)),
+                    ringmaster_hooks::Error::Fenced => return Err(Problem::Read(family.permit.taken("a hook call"))),
+                    _ => {}
                 }
                 self.tell.hook(hosted, HookHealth::Failing(failure.error.reason().into(), failure.to_string()));
                 if failure.error.is_terminal() && hosted.model.dialect.terminal_422 {
@@ -254,7 +265,11 @@ struct SyncCall<'a> {
 
 impl Caller for SyncCall<'_> {
     fn may_send(&self) -> bool {
-        self.permit.check("a hook call").is_ok()
+        self.permit.check_begin("a hook call").is_ok()
+    }
+
+    fn withdrawn(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.permit.closing())
     }
 
     fn tried(&self, code: u16, took: Duration) {

@@ -36,6 +36,8 @@ pub(crate) enum Problem {
     Gone,
     /// The hook asks to be called later.
     Later(Option<Duration>),
+    /// Too many calls wait for the endpoint already.
+    Busy(Duration),
     /// The parent itself can't be worked with.
     Parent(String),
     /// The hook's call failed.
@@ -57,6 +59,7 @@ impl Problem {
         match self {
             Self::Gone => "the parent is gone".to_owned(),
             Self::Later(_) => "the hook asks to be called later".to_owned(),
+            Self::Busy(_) => "its hook has more calls than it takes".to_owned(),
             Self::Parent(text) | Self::Stale(text) => text.clone(),
             Self::Hook(failure) => failure.to_string(),
             Self::Terminal(failure) => format!("{failure}; not called again until the parent changes"),
@@ -101,7 +104,7 @@ impl Problem {
     fn reason(&self) -> &'static str {
         match self {
             Self::Gone | Self::Stale(_) => "Stale",
-            Self::Later(_) => "TooManyRequests",
+            Self::Later(_) | Self::Busy(_) => "TooManyRequests",
             Self::Parent(_) => "InvalidParent",
             Self::Hook(failure) | Self::Terminal(failure) => failure.error.reason(),
             Self::Reply(_) => "BadReply",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::{Mutex, RwLock};
-use ringmaster_core::endpoints::{Begun, Ended, Gate, Health, Limit};
+use ringmaster_core::endpoints::{Begun, Ended, Entered, Gate, Health, Limit};
 use ringmaster_core::key::ControllerId;
 use rustls::ClientConfig;
 use tokio::sync::{oneshot, watch};
@@ -27,9 +27,11 @@ const CALLS_PER_CONNECTION: usize = 16;
 const CONNECTIONS: usize = 4;
 /// A probe is answered within this time.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// So long before a call's deadline it is looked whether its endpoint answers anything; a quarter of the timeout, if that
-/// is shorter.
+/// So long before a call's deadline it is looked whether its endpoint answers anything; half of the timeout, if that is
+/// shorter.
 const SUSPICION: Duration = Duration::from_millis(500);
+/// It does if it answers a HEAD within this time, which is as long for a call with a short timeout: others call there too.
+const EXAMINATION: Duration = Duration::from_millis(450);
 
 /// Something changed that people, or failed parents, want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +139,7 @@ pub(crate) struct Endpoint {
     signals: watch::Sender<Signals>,
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
     is_probed: AtomicBool,
+    is_examined: AtomicBool,
     pub(crate) counts: Counts,
 }
 
@@ -194,6 +197,7 @@ impl Endpoint {
             signals: watch::Sender::new(Signals::default()),
             listeners: Mutex::default(),
             is_probed: AtomicBool::new(false),
+            is_examined: AtomicBool::new(false),
             counts: Counts::default(),
         };
         if let Some(tls) = tls {
@@ -241,6 +245,11 @@ impl Endpoint {
         self.health.lock().erring()
     }
 
+    /// Whether so many of a controller's calls wait that no more may.
+    pub(crate) fn is_full(&self, who: ControllerId) -> bool {
+        self.load.state.lock().0.is_full(&who)
+    }
+
     /// Calls that run, that wait, and that may run.
     pub(crate) fn load(&self) -> (usize, usize, usize) {
         let (gate, limit) = &*self.load.state.lock();
@@ -248,29 +257,35 @@ impl Endpoint {
     }
 
     /// Waits for a place.
-    pub(crate) async fn enter(self: &Arc<Self>, who: ControllerId) -> Place {
+    ///
+    /// # Errors
+    /// If too many of the controller's calls wait already: how many.
+    pub(crate) async fn enter(self: &Arc<Self>, who: ControllerId) -> Result<Place, usize> {
         loop {
-            let mut waiter = None;
-            let entered = self.load.state.lock().0.enter(&who, || {
-                let (ticket, wait) = oneshot::channel();
-                waiter = Some(wait);
-                ticket
-            });
-            let seat = match waiter {
-                None if entered => Some(Seat { load: Arc::clone(&self.load), who, is_taken: true }),
-                None => None,
-                Some(wait) => {
-                    if let Some(pool) = self.pool.upgrade() {
-                        pool.meter().limit_hit("endpoint_calls");
-                    }
+            let (ticket, wait) = oneshot::channel();
+            let entered = self.load.state.lock().0.enter(&who, || ticket);
+            let seat = match entered {
+                Entered::Now => Some(Seat { load: Arc::clone(&self.load), who, is_taken: true }),
+                Entered::Full(waiting) => {
+                    self.limit_hit("endpoint_waiting");
+                    return Err(waiting);
+                }
+                Entered::Waits => {
+                    self.limit_hit("endpoint_calls");
                     // Never dropped unanswered; whoever loses its ticket stands in line again.
                     wait.await.ok()
                 }
             };
             if let Some(seat) = seat {
                 let (begun, cuts) = (self.load.state.lock().1.begin(), self.signals.borrow().cuts);
-                return Place { endpoint: Arc::clone(self), seat, begun, cuts };
+                return Ok(Place { endpoint: Arc::clone(self), seat, begun, cuts });
             }
+        }
+    }
+
+    fn limit_hit(&self, limit: &'static str) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.meter().limit_hit(limit);
         }
     }
 
@@ -336,20 +351,37 @@ impl Endpoint {
         listeners.iter().for_each(|listener| listener.told(news));
     }
 
-    /// Looks, shortly before the deadline of a call that began at `began`, whether the endpoint answers anything at all.
-    async fn suspect(&self, began: Duration, timeout: Duration) -> std::convert::Infallible {
-        let before = SUSPICION.min(timeout / 4);
-        tokio::time::sleep(timeout.saturating_sub(before)).await;
-        let is_silent = || self.health.lock().is_silent_since(began);
-        // The rest is for what follows.
-        if is_silent() && !self.answers(before * 4 / 5).await && is_silent() {
-            self.eject("it accepts calls and answers none, nor a HEAD beside them", true);
+    /// Has it looked, shortly before the deadline of a call that began at `began`, whether the endpoint answers anything at
+    /// all.
+    async fn suspect(self: &Arc<Self>, began: Duration, timeout: Duration) -> std::convert::Infallible {
+        tokio::time::sleep(timeout.saturating_sub(SUSPICION.min(timeout / 2))).await;
+        // One look at a time is for all who wait.
+        if self.health.lock().is_silent_since(began)
+            && !self.is_examined.swap(true, Ordering::AcqRel)
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.suspect(Arc::clone(self), began);
         }
         std::future::pending().await
     }
 
-    /// Notes how a call ended, and when it ran.
-    fn ended(&self, answer: &Result<Reply, Error>, ran: Range<Duration>, begun: Begun, timeout: Duration) {
+    /// Leaves it out, with the calls that run, if nothing was heard of it since that moment, nor an answer to HEAD is now.
+    pub(crate) async fn examine(self: Arc<Self>, silent_since: Duration) {
+        let is_heard = self.answers(EXAMINATION).await || !self.health.lock().is_silent_since(silent_since);
+        if !is_heard {
+            self.eject("it accepts calls and answers none, nor a HEAD beside them", true);
+        }
+        self.is_examined.store(false, Ordering::Release);
+    }
+
+    /// Notes how a call of a shard ended, and when it ran.
+    fn ended(
+        &self,
+        answer: &Result<Reply, Error>,
+        (shard, ran): (u8, Range<Duration>),
+        begun: Begun,
+        timeout: Duration,
+    ) {
         // What was answered and can't be taken has no code.
         let (code, was_answered) = answer.as_ref().map_or_else(|e| (e.code(), e.was_answered()), |_| (200, true));
         let counts = &self.counts;
@@ -360,7 +392,7 @@ impl Endpoint {
         };
         count.fetch_add(1, Ordering::Relaxed);
         if was_answered {
-            self.change_health(|health| health.answered(code, ran.start, ran.end));
+            self.change_health(|health| health.answered(shard, code, ran.start, ran.end));
         }
         if let Err(error) = answer
             && error.is_unreachable()
@@ -388,13 +420,12 @@ impl Place {
     /// took.
     pub(crate) async fn call(
         self,
-        headers: HeaderMap,
-        body: Bytes,
+        (shard, headers, body): (u8, HeaderMap, Bytes),
         timeout: Duration,
         reply_limit: usize,
         has_others: bool,
     ) -> (Result<Reply, Error>, Duration) {
-        let endpoint = &*self.endpoint;
+        let endpoint = &self.endpoint;
         let (pool, lines) = (endpoint.pool.upgrade(), endpoint.clients.read().clone());
         let (Some(pool), Some(lines)) = (pool, lines) else {
             return (Err(Error::NoEndpoints("it is gone".to_owned())), Duration::ZERO);
@@ -416,7 +447,7 @@ impl Place {
             exchange.await
         };
         let took = pool.now().saturating_sub(began);
-        endpoint.ended(&answer, began..began + took, self.begun, timeout);
+        endpoint.ended(&answer, (shard, began..began + took), self.begun, timeout);
         drop(self.seat);
         (answer, took)
     }

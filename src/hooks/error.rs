@@ -47,6 +47,14 @@ pub enum Error {
     /// What is needed to connect can't be used.
     #[error("{0}")]
     Credentials(String),
+    /// Too many calls wait for their turn already.
+    #[error("{waiting} calls of this controller wait for their turn at the endpoint already")]
+    Busy {
+        /// How many.
+        waiting: usize,
+        /// When it may be tried again.
+        after: Duration,
+    },
     /// The caller may not send it any more.
     #[error("not sent: the caller lost its right to")]
     Fenced,
@@ -126,6 +134,7 @@ impl Error {
             Self::Silent => "Silent",
             Self::NoEndpoints(_) => "NoEndpoints",
             Self::Credentials(_) => "BadCredentials",
+            Self::Busy { .. } => "Busy",
             Self::Fenced => "Fenced",
             Self::NotHttp(_) => "NotHttp",
             Self::Timeout { .. } => "Timeout",

@@ -101,6 +101,8 @@ pub(crate) struct Pool {
     /// Those with the common TLS, which routes share.
     shared: Mutex<Vec<Weak<Endpoint>>>,
     loads: Mutex<HashMap<Spot, Weak<Load>>>,
+    /// Endpoints to be looked at, each once, with the moment since when nothing was heard of it.
+    suspects: Mutex<Vec<(Arc<Endpoint>, Duration)>>,
     wake: Notify,
 }
 
@@ -133,6 +135,12 @@ impl Pool {
     /// There is something to probe.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// An endpoint is to be looked at.
+    pub(crate) fn suspect(&self, endpoint: Arc<Endpoint>, silent_since: Duration) {
+        self.suspects.lock().push((endpoint, silent_since));
+        self.wake();
     }
 
     pub(crate) fn connector(&self, site: &Site) -> Connector {
@@ -216,6 +224,7 @@ impl Hooks {
             endpoints: Mutex::default(),
             shared: Mutex::default(),
             loads: Mutex::default(),
+            suspects: Mutex::default(),
             wake: Notify::new(),
         };
         Ok(Self { pool: Arc::new(pool) })
@@ -235,10 +244,14 @@ impl Hooks {
         Route::new(&self.pool, webhook, plain_http, reply_limit, listener)
     }
 
-    /// Probes what is left out, until cancelled.
+    /// Probes what is left out, and looks at what seems to hang, until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
         let mut probes = JoinSet::new();
         loop {
+            let suspects = std::mem::take(&mut *self.pool.suspects.lock());
+            for (endpoint, silent_since) in suspects {
+                probes.spawn(endpoint.examine(silent_since));
+            }
             let (now, mut next) = (self.pool.now(), MAX_SLEEP);
             for endpoint in self.pool.all() {
                 let Some(at) = endpoint.probe_at() else { continue };

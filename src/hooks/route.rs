@@ -4,6 +4,7 @@
 //! sent, or if the hook says that it may be repeated; everything else is the queue's.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::{Error, policy};
 const MAX_TRIES: usize = 3;
 /// How often one call is sent elsewhere while it waits for its turn, before it fails.
 const MAX_MOVES: usize = 16;
+/// A call that found too many waiting before it comes again after this time, and up to as much more.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
 /// A name is resolved and connected to within this time where there is only one.
 const CONNECT_ALONE: Duration = Duration::from_secs(5);
 /// The same where there are others, which are called instead.
@@ -50,6 +53,8 @@ pub struct Call<'a> {
 pub trait Caller: Sync {
     /// Whether the call may still be sent, now that its turn has come.
     fn may_send(&self) -> bool;
+    /// Resolves once the call isn't wanted any more, if it hasn't begun.
+    fn withdrawn(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
     /// A try ended: the code of the answer, 0 without one, and how long it took.
     fn tried(&self, code: u16, took: Duration);
 }
@@ -95,6 +100,8 @@ pub struct Route {
     pool: Arc<Pool>,
     tls: Mutex<Tls>,
     targets: watch::Sender<Option<Arc<Targets>>>,
+    /// Told when an endpoint that was left out is back.
+    returned: watch::Sender<()>,
     listener: Arc<dyn Listener>,
     me: Weak<Self>,
 }
@@ -146,6 +153,7 @@ impl Route {
             pool: Arc::clone(pool),
             tls: Mutex::new(if is_own { Tls::Missing } else { Tls::Common }),
             targets: watch::Sender::new(None),
+            returned: watch::Sender::new(()),
             listener,
             me: Weak::clone(me),
         });
@@ -307,8 +315,13 @@ impl Route {
                 let why = self.credentials().unwrap_or_default();
                 return Err(self.failure(None, Error::Credentials(why)));
             }
-            let has_others = targets.endpoints.len() > 1;
-            let Some(place) = self.enter(&endpoint, is_well, call.controller).await else {
+            let is_other = |other: &&Arc<Endpoint>| !other.is_ejected() && !Arc::ptr_eq(other, &endpoint);
+            let has_others = targets.endpoints.iter().any(|other| is_other(&other));
+            let place = match self.enter(&endpoint, is_well, &call).await {
+                Ok(place) => place,
+                Err(error) => return Err(self.failure(None, error)),
+            };
+            let Some(place) = place else {
                 moves += 1;
                 if moves > MAX_MOVES {
                     let text = "they come and go too fast to wait for one".to_owned();
@@ -321,7 +334,7 @@ impl Route {
                 Err(error) => error,
             };
             let again = error.was_not_sent() || (self.idempotent && error.was_lost());
-            let name = has_others.then(|| Arc::clone(endpoint.name()));
+            let name = (targets.endpoints.len() > 1).then(|| Arc::clone(endpoint.name()));
             let failure = Failure { uri: endpoint.site().uri.clone(), endpoint: name, error };
             tried.push(endpoint);
             if !again || tried.len() >= MAX_TRIES {
@@ -329,6 +342,20 @@ impl Route {
             }
             last = Some(failure);
         }
+    }
+
+    /// Whether a call would find too many waiting before it, and if so, when it may be tried again.
+    #[must_use]
+    pub fn busy(&self, controller: ControllerId, shard: u8) -> Option<Duration> {
+        let targets = self.targets.borrow().clone()?;
+        let (endpoint, _) = targets.pick(shard, &[])?;
+        endpoint.is_full(controller).then(|| self.pause())
+    }
+
+    /// Spread, so that those who come again don't come together.
+    fn pause(&self) -> Duration {
+        let spread = BUSY_PAUSE.as_micros().max(1);
+        BUSY_PAUSE + Duration::from_micros(u64::try_from(u128::from(self.pool.random()) % spread).unwrap_or(0))
     }
 
     /// The endpoints, once they are known.
@@ -341,19 +368,26 @@ impl Route {
     }
 
     /// Waits for a place at an endpoint; `None` if another one is to be asked meanwhile.
-    async fn enter(&self, endpoint: &Arc<Endpoint>, is_well: bool, controller: ControllerId) -> Option<Place> {
+    async fn enter(&self, endpoint: &Arc<Endpoint>, is_well: bool, call: &Call<'_>) -> Result<Option<Place>, Error> {
         let mut targets = self.targets.subscribe();
         let gone = targets.wait_for(|targets| {
             targets.as_ref().is_some_and(|targets| !targets.endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint)))
         });
+        let mut returned = self.returned.subscribe();
+        returned.mark_unchanged();
         tokio::select! {
             biased;
-            // First: the places of calls that were given up with it come free at the same moment. If all are left out, the
-            // call is made all the same.
-            () = endpoint.ejected(), if is_well => None,
-            _ = gone => None,
-            // It may have been left out between the two.
-            place = endpoint.enter(controller) => Some(place).filter(|_| !(is_well && endpoint.is_ejected())),
+            () = call.caller.withdrawn() => Err(Error::Fenced),
+            // Before the place: those of calls that were given up with the endpoint come free at the same moment. If all are
+            // left out, the call is made all the same, until one is back.
+            () = endpoint.ejected(), if is_well => Ok(None),
+            _ = returned.changed(), if !is_well => Ok(None),
+            _ = gone => Ok(None),
+            place = endpoint.enter(call.controller) => match place {
+                // It may have been left out between the two.
+                Ok(place) => Ok(Some(place).filter(|_| !(is_well && endpoint.is_ejected()))),
+                Err(waiting) => Err(Error::Busy { waiting, after: self.pause() }),
+            },
         }
     }
 
@@ -362,7 +396,7 @@ impl Route {
             return Err(Error::Fenced);
         }
         let (headers, body) = (call.headers.clone(), call.body.clone());
-        let (answer, took) = place.call(headers, body, self.timeout, self.reply_limit, has_others).await;
+        let (answer, took) = place.call((call.shard, headers, body), self.timeout, self.reply_limit, has_others).await;
         call.caller.tried(answer.as_ref().map_or_else(Error::code, |_| 200), took);
         answer
     }
@@ -379,6 +413,9 @@ impl Route {
 
 impl Listener for Route {
     fn told(&self, news: News<'_>) {
+        if let News::Returned { .. } = news {
+            self.returned.send_replace(());
+        }
         // With one endpoint, whether it is left out is whether the hook can be reached.
         let is_alone = self.targets.borrow().as_ref().is_some_and(|targets| targets.endpoints.len() == 1);
         match news {

@@ -186,19 +186,35 @@ fn world(webhook: &Webhook) -> World {
     World { hooks, route, told, cancel }
 }
 
-struct Anybody(AtomicBool);
+/// May send if that is set, and goes once it is told.
+struct Anybody(AtomicBool, Notify);
 
 impl Caller for Anybody {
     fn may_send(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
+    fn withdrawn(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.1.notified())
+    }
+
     fn tried(&self, _: u16, _: Duration) {}
 }
 
 async fn call(route: &Route, controller: u32, shard: u8) -> Result<Reply, Failure> {
-    let (headers, body, caller) = (HeaderMap::new(), Bytes::from_static(b"{}"), Anybody(AtomicBool::new(true)));
+    let (headers, body, caller) =
+        (HeaderMap::new(), Bytes::from_static(b"{}"), Anybody(AtomicBool::new(true), Notify::new()));
     route.call(Call { controller: ControllerId(controller), shard, headers, body, caller: &caller }).await
+}
+
+/// The same by somebody who comes again while too many wait.
+async fn call_until_there_is_room(route: &Route, controller: u32, shard: u8) -> Result<Reply, Failure> {
+    loop {
+        match call(route, controller, shard).await {
+            Err(Failure { error: Error::Busy { after, .. }, .. }) => tokio::time::sleep(after).await,
+            answer => return answer,
+        }
+    }
 }
 
 /// Waits until something holds, for as long as a slow machine may need.
@@ -320,7 +336,7 @@ async fn who_waits_for_one_that_hangs_is_served_elsewhere_once_it_is_left_out() 
     let mut calls = JoinSet::new();
     for _ in 0..200 {
         let route = Arc::clone(&world.route);
-        calls.spawn(async move { call(&route, 1, of_b).await.is_ok() });
+        calls.spawn(async move { call_until_there_is_room(&route, 1, of_b).await.is_ok() });
     }
     let mut served = 0;
     while let Some(ended) = calls.join_next().await {
@@ -406,11 +422,14 @@ async fn calls_wait_for_their_turn_and_controllers_take_turns() {
             });
         }
     };
-    begin(&mut calls, 1, 40);
+    begin(&mut calls, 1, 8);
     let waiting = || world.hooks.samples()[0].waiting;
-    until(|| waiting() == 36 && a.running() == 4).await;
+    until(|| waiting() == 4 && a.running() == 4).await;
+    let failure = call(&world.route, 1, 0).await.unwrap_err();
+    assert!(matches!(failure.error, Error::Busy { waiting: 4, .. }), "{failure}");
+    assert!(world.route.busy(ControllerId(1), 0).is_some() && world.route.busy(ControllerId(2), 0).is_none());
     begin(&mut calls, 2, 2);
-    until(|| waiting() == 38).await;
+    until(|| waiting() == 6).await;
     // What the second controller wants comes next, though the first has waited longer.
     for ended in 1..=6 {
         a.shared.open.notify_one();
@@ -433,11 +452,11 @@ async fn who_stops_waiting_gives_its_place_to_another() {
     let a = Replica::start(Does::Wait).await;
     let world = world(&webhook(Address::Url(format!("http://{}/sync", a.address).into()), 20_000));
     let mut calls = JoinSet::new();
-    for _ in 0..10 {
+    for _ in 0..8 {
         let route = Arc::clone(&world.route);
         calls.spawn(async move { call(&route, 1, 0).await.is_ok() });
     }
-    until(|| world.hooks.samples()[0].waiting == 6).await;
+    until(|| world.hooks.samples()[0].waiting == 4).await;
     // All of them, those that run and those that wait.
     calls.shutdown().await;
     let sampled = || world.hooks.samples()[0].clone();
@@ -467,14 +486,14 @@ async fn what_a_service_says_is_followed() {
     assert_eq!(world.told.0.lock().clone(), ["reachable"]);
     // More than there is room for: some wait.
     let mut calls = JoinSet::new();
-    for _ in 0..12 {
+    for _ in 0..8 {
         let route = Arc::clone(&world.route);
         calls.spawn(async move { call(&route, 1, 0).await.map_err(|failure| failure.to_string()) });
     }
-    until(|| a.running() == 4 && world.hooks.samples()[0].waiting == 8).await;
+    until(|| a.running() == 4 && world.hooks.samples()[0].waiting == 4).await;
     // Who waits goes to the one that is there; who runs is let be.
     world.route.found(&slices(&[&b]));
-    until(|| b.calls() == 8).await;
+    until(|| b.calls() == 4).await;
     a.shared.open.notify_waiters();
     while let Some(ended) = calls.join_next().await {
         ended.unwrap().unwrap();
@@ -503,10 +522,56 @@ async fn who_runs_it_has_the_last_word_on_where_a_service_is() {
 }
 
 #[tokio::test]
+async fn who_waits_goes_when_it_is_told() {
+    let a = Replica::start(Does::Wait).await;
+    let world = world(&webhook(urls(&[&a]), 20_000));
+    let mut calls = JoinSet::new();
+    for _ in 0..4 {
+        let route = Arc::clone(&world.route);
+        calls.spawn(async move { call(&route, 1, 0).await.is_ok() });
+    }
+    until(|| a.running() == 4).await;
+    let caller = Anybody(AtomicBool::new(true), Notify::new());
+    let (headers, body) = (HeaderMap::new(), Bytes::new());
+    let waiting = world.route.call(Call { controller: ControllerId(1), shard: 0, headers, body, caller: &caller });
+    let told = async {
+        until(|| world.hooks.samples()[0].waiting == 1).await;
+        caller.1.notify_one();
+    };
+    let (failure, ()) = tokio::join!(waiting, told);
+    assert_eq!((failure.unwrap_err().error.reason(), a.calls()), ("Fenced", 4));
+}
+
+#[tokio::test]
+async fn who_waits_while_all_are_left_out_goes_to_the_first_that_is_back() {
+    let (a, b) = tokio::join!(Replica::start(Does::Answer(200)), Replica::start(Does::Answer(200)));
+    let world = world(&webhook(urls(&[&a, &b]), 20_000));
+    let placed = placed(&world.route, &[&a, &b]).await;
+    let of_a = placed.iter().find(|(_, at)| **at == 0).map(|(shard, _)| *shard).unwrap();
+    let (at_a, at_b) = (a.stop().await, b.stop().await);
+    for shard in [0, 255, of_a] {
+        assert!(call(&world.route, 1, shard).await.is_err());
+    }
+    until(|| world.route.standing().ejected.len() == 2).await;
+    // It takes connections again, and answers nothing.
+    let a = Replica::at(at_a, Does::Hang).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..6 {
+        let route = Arc::clone(&world.route);
+        calls.spawn(async move { call(&route, 1, of_a).await.is_ok() });
+    }
+    until(|| world.hooks.samples().iter().any(|one| one.waiting >= 2)).await;
+    let b = Replica::at(at_b, Does::Answer(200)).await;
+    until(|| b.calls() >= 2).await;
+    calls.shutdown().await;
+    drop(a);
+}
+
+#[tokio::test]
 async fn nothing_is_sent_by_who_may_not() {
     let a = Replica::start(Does::Answer(200)).await;
     let world = world(&webhook(urls(&[&a]), 1000));
-    let caller = Anybody(AtomicBool::new(false));
+    let caller = Anybody(AtomicBool::new(false), Notify::new());
     let (headers, body) = (HeaderMap::new(), Bytes::new());
     let call = Call { controller: ControllerId(1), shard: 0, headers, body, caller: &caller };
     assert_eq!(world.route.call(call).await.unwrap_err().error.reason(), "Fenced");

@@ -1,9 +1,24 @@
 //! Who may call an endpoint next, while it takes no more calls at once: controllers take turns by what they have running.
 //!
-//! Never waits: tickets stand for those who do. What isn't let in at once waits, at most one ticket for each sync that runs.
+//! Never waits: tickets stand for those who do. Of each controller as many wait as there are places, and [`FEWEST_WAITING`]
+//! at least: what is beyond comes again later, as whoever waits holds a worker, and what it brings grows old.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
+
+/// So many of each controller may wait for a place, however few places there are.
+pub const FEWEST_WAITING: usize = 4;
+
+/// What became of a wish for a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// It is there.
+    Now,
+    /// The ticket waits.
+    Waits,
+    /// Too many wait already: so many.
+    Full(usize),
+}
 
 /// The places at one endpoint. `W` is whoever wants one: controllers; `T` is a ticket.
 #[derive(Debug)]
@@ -43,10 +58,11 @@ impl<W: Ord + Clone, T> Gate<W, T> {
         self.waiting
     }
 
-    /// Somebody wants a place; tells whether it has one now. Else `ticket` is made, and waits.
-    pub fn enter(&mut self, who: &W, ticket: impl FnOnce() -> T) -> bool {
+    /// Somebody wants a place. If it has to wait, `ticket` is made.
+    pub fn enter(&mut self, who: &W, ticket: impl FnOnce() -> T) -> Entered {
         // Between an end and the next turn, whoever comes stands behind those who wait.
         let is_free = self.running < self.places.get() && self.waiting == 0;
+        let most_waiting = self.most_waiting();
         // Whoever comes stands behind all who are there.
         self.turn += 1;
         let new = Queue { running: 0, served: self.turn, tickets: VecDeque::new() };
@@ -55,11 +71,25 @@ impl<W: Ord + Clone, T> Gate<W, T> {
             self.turn += 1;
             (queue.running, queue.served) = (queue.running + 1, self.turn);
             self.running += 1;
-        } else {
-            queue.tickets.push_back(ticket());
-            self.waiting += 1;
+            return Entered::Now;
         }
-        is_free
+        let waiting = queue.tickets.len();
+        if waiting >= most_waiting {
+            return Entered::Full(waiting);
+        }
+        queue.tickets.push_back(ticket());
+        self.waiting += 1;
+        Entered::Waits
+    }
+
+    /// Whether no more of `who` may wait.
+    #[must_use]
+    pub fn is_full(&self, who: &W) -> bool {
+        self.queues.get(who).is_some_and(|queue| queue.tickets.len() >= self.most_waiting())
+    }
+
+    fn most_waiting(&self) -> usize {
+        self.places.get().max(FEWEST_WAITING)
     }
 
     /// A call of `who` has ended.
@@ -104,7 +134,25 @@ mod tests {
     }
 
     fn enter(gate: &mut Gate<char, u32>, who: char, ticket: u32) -> bool {
-        gate.enter(&who, || ticket)
+        match gate.enter(&who, || ticket) {
+            Entered::Now => true,
+            Entered::Waits => false,
+            Entered::Full(_) => panic!("full"),
+        }
+    }
+
+    #[test]
+    fn only_so_many_of_each_wait() {
+        let mut gate = gate(5);
+        for ticket in 0..10 {
+            let entered = gate.enter(&'a', || ticket);
+            assert_eq!(entered, if ticket < 5 { Entered::Now } else { Entered::Waits });
+        }
+        assert_eq!((gate.enter(&'a', || 10), gate.waiting()), (Entered::Full(5), 5));
+        assert_eq!(gate.enter(&'b', || 11), Entered::Waits, "another one's bound is its own");
+        gate.set_places(NonZeroUsize::MIN);
+        gate.leave(&'a');
+        assert_eq!(gate.enter(&'c', || 12), Entered::Waits);
     }
 
     #[test]

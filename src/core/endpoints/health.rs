@@ -22,6 +22,9 @@ pub struct Health {
     answered: Option<Duration>,
     /// Bad answers in a row, and the last code.
     bad: (u32, u16),
+    /// The shard of the first of them, and whether others were among them: one parent's errors may be its own.
+    bad_shard: Option<u8>,
+    bad_of_several: bool,
 }
 
 impl Health {
@@ -58,15 +61,20 @@ impl Health {
         answered
     }
 
-    /// A call that began at `begun` was answered with this code. Tells whether the endpoint is back by that: it was left
+    /// A call for a parent of this shard that began at `begun` was answered with this code. Tells whether the endpoint is back by that: it was left
     /// out before. Answers to earlier calls say nothing of how it is now: it may be shutting down.
-    pub fn answered(&mut self, code: u16, begun: Duration, now: Duration) -> bool {
+    pub fn answered(&mut self, shard: u8, code: u16, begun: Duration, now: Duration) -> bool {
         self.answered = Some(now);
         self.bad = match code {
             // A request to come later, and a refusal of the parent, are answers of a hook that is well.
             200 | 422 | 429 => (0, 0),
             code => (self.bad.0.saturating_add(1), code),
         };
+        if self.bad.0 == 0 {
+            (self.bad_shard, self.bad_of_several) = (None, false);
+        } else {
+            self.bad_of_several |= *self.bad_shard.get_or_insert(shard) != shard;
+        }
         if self.ejected.is_some_and(|(since, _)| begun < since) {
             return false;
         }
@@ -83,7 +91,7 @@ impl Health {
     /// The code that it answers everything with, if that isn't a good one.
     #[must_use]
     pub fn erring(&self) -> Option<u16> {
-        (self.bad.0 >= ERRING_AFTER).then_some(self.bad.1)
+        (self.bad_of_several && self.bad.0 >= ERRING_AFTER).then_some(self.bad.1)
     }
 
     fn strike(&mut self, since: Duration, now: Duration, random: u64) {
@@ -113,9 +121,11 @@ mod tests {
         assert!(health.probed(true, secs(30), 0) && !health.is_ejected());
         assert!(health.failed(secs(40), u64::MAX));
         assert!(health.probe_at().unwrap() - secs(40) == 4 * (first - secs(10)));
-        assert!(!health.answered(200, secs(39), secs(41)) && health.is_ejected(), "an answer from before");
-        assert!(health.answered(200, secs(40), secs(41)), "a call found it well");
-        assert!(!health.is_ejected() && !health.answered(200, secs(41), secs(41)) && !health.probed(true, secs(42), 0));
+        assert!(!health.answered(0, 200, secs(39), secs(41)) && health.is_ejected(), "an answer from before");
+        assert!(health.answered(0, 200, secs(40), secs(41)), "a call found it well");
+        assert!(
+            !health.is_ejected() && !health.answered(0, 200, secs(41), secs(41)) && !health.probed(true, secs(42), 0)
+        );
         assert!(health.failed(secs(50), u64::MAX));
         assert_eq!(health.probe_at().unwrap() - secs(50), first - secs(10));
         for _ in 0..40 {
@@ -128,20 +138,20 @@ mod tests {
     fn silence_counts_from_the_last_answer() {
         let mut health = Health::default();
         assert!(health.is_silent_since(secs(1)));
-        health.answered(500, secs(1), secs(2));
+        health.answered(0, 500, secs(1), secs(2));
         assert!(health.is_silent_since(secs(3)) && !health.is_silent_since(secs(2)));
     }
 
     #[test]
     fn errors_only_is_told_and_does_not_eject() {
         let mut health = Health::default();
-        for _ in 1..ERRING_AFTER {
-            health.answered(500, secs(1), secs(1));
+        for _ in 0..ERRING_AFTER {
+            health.answered(7, 500, secs(1), secs(1));
         }
-        assert_eq!(health.erring(), None);
-        health.answered(503, secs(1), secs(1));
+        assert_eq!(health.erring(), None, "of one parent, as far as is known");
+        health.answered(8, 503, secs(1), secs(1));
         assert_eq!((health.erring(), health.is_ejected()), (Some(503), false));
-        health.answered(422, secs(1), secs(1));
+        health.answered(7, 422, secs(1), secs(1));
         assert_eq!(health.erring(), None);
     }
 }

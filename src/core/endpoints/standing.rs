@@ -76,7 +76,11 @@ impl Standing {
             Source::Declared | Source::Slices | Source::Name(_) => {}
         }
         if self.ejected.len() >= self.ready {
-            let text = format!("{counts}, and none of them could be reached: {}", some(&self.ejected));
+            let by = match &self.source {
+                Source::Name(why) => format!("; called by the Service's name: {why}"),
+                _ => String::new(),
+            };
+            let text = format!("{counts}, and none of them could be reached: {}{by}", some(&self.ejected));
             return ("False", "NoneAnswers", text);
         }
         if !self.ejected.is_empty() {
@@ -135,6 +139,12 @@ mod tests {
             "8 of 8 endpoints are ready, 7 of them left out for now: a0, a1, a2, a3, a4, ...",
         );
         says(&left(2, 2), ("False", "NoneAnswers"), "a0, a1");
+        let by_name = Standing { ejected: names(1), ..of(1, 0, Source::Name("there is no Service n/s".into())) };
+        says(
+            &by_name,
+            ("False", "NoneAnswers"),
+            "could be reached: a0; called by the Service's name: there is no Service n/s",
+        );
         let erring = Standing { erring: vec![("a".into(), 500)], ..of(2, 0, Source::Declared) };
         says(&erring, ("False", "AnswersErrors"), "there are 2 endpoints, 1 of them answer errors only: a (500)");
         let untrusted = Standing { credentials: Some("caBundle: x".into()), ..left(2, 2) };

@@ -48,6 +48,8 @@ pub(crate) enum Refused {
 pub(crate) struct Tenure {
     epoch: AtomicU64,
     cancel: CancellationToken,
+    /// It is being given away: no sync begins, and none that runs begins a hook call.
+    closing: CancellationToken,
     work: Mutex<Work>,
     ended: Notify,
     /// Whether its keys begin with a delay: it was taken by force too often.
@@ -56,7 +58,6 @@ pub(crate) struct Tenure {
 
 #[derive(Default)]
 struct Work {
-    closed: bool,
     running: usize,
     /// Writes whose outcome is unknown may happen until then, on the boot-time clock.
     unresolved: Duration,
@@ -143,6 +144,7 @@ impl Guard {
         let tenure = Tenure {
             epoch: AtomicU64::new(epoch.0),
             cancel: CancellationToken::new(),
+            closing: CancellationToken::new(),
             work: Mutex::default(),
             ended: Notify::new(),
             delayed,
@@ -160,7 +162,10 @@ impl Guard {
     /// No more syncs of the row begin; what is still to be waited for is in the tenure. `None` if it wasn't open.
     pub(crate) fn close(&self, row: &RowId) -> Option<Arc<Tenure>> {
         let tenure = self.rows.write().remove(row)?;
-        tenure.work.lock().closed = true;
+        // Under the lock that entering takes: whoever is in is counted, whoever comes later isn't let in.
+        let work = tenure.work.lock();
+        tenure.closing.cancel();
+        drop(work);
         Some(tenure)
     }
 
@@ -210,7 +215,7 @@ impl Guard {
 impl Tenure {
     fn enter(&self) -> Result<(), Refused> {
         let mut work = self.work.lock();
-        if work.closed {
+        if self.closing.is_cancelled() {
             return Err(Refused::NotOurs);
         }
         if work.cut_off > boot_time() {
@@ -298,6 +303,35 @@ impl Permit {
     /// If the right to work has ended, or the row was taken away.
     pub(crate) fn check(&self, what: &str) -> Result<(), Error> {
         self.left(what).map(drop)
+    }
+
+    /// Whether a hook call may begin: also that the row isn't being given away, which waits for what runs.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) fn check_begin(&self, what: &str) -> Result<(), Error> {
+        let is_closing =
+            self.rows.0.closing.is_cancelled() || self.rows.1.as_ref().is_some_and(|row| row.closing.is_cancelled());
+        if is_closing {
+            return Err(self.taken(what));
+        }
+        self.check(what)
+    }
+
+    /// The error of what wasn't begun, because the row is another member's soon.
+    pub(crate) fn taken(&self, what: &str) -> Error {
+        self.guard.refused(what, "another member takes over")
+    }
+
+    /// Resolves once a row is being given away.
+    pub(crate) async fn closing(&self) {
+        match &self.rows.1 {
+            Some(shard) => tokio::select! {
+                () = self.rows.0.closing.cancelled() => {}
+                () = shard.closing.cancelled() => {}
+            },
+            None => self.rows.0.closing.cancelled().await,
+        }
     }
 
     fn left(&self, what: &str) -> Result<Duration, Error> {
