@@ -296,7 +296,11 @@ impl Hosted {
 
     /// The hook's URL, or the first of several, for people.
     pub(crate) fn hook_url(&self) -> String {
-        self.route.uris().first().map(ToString::to_string).unwrap_or_default()
+        match self.route.uris() {
+            [] => String::new(),
+            [one] => one.to_string(),
+            [first, others @ ..] => format!("{first} and {} more", others.len()),
+        }
     }
 
     /// Whether changes lead to syncs.

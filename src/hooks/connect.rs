@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -29,11 +29,12 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An HTTP client of one endpoint.
-pub(crate) type HttpClient = Client<HttpsConnector<Connector>, Full<Bytes>>;
+pub(crate) type HttpClient = Client<Limited, Full<Bytes>>;
 
 /// A client that keeps up to `idle` connections that nobody uses. HTTP/2 where the other side offers it by ALPN.
 pub(crate) fn client(connector: Connector, tls: &ClientConfig, idle: usize) -> HttpClient {
-    let https = HttpsConnectorBuilder::new()
+    let within = connector.within;
+    let inner = HttpsConnectorBuilder::new()
         .with_tls_config(tls.clone())
         .https_or_http()
         .enable_http1()
@@ -48,7 +49,34 @@ pub(crate) fn client(connector: Connector, tls: &ClientConfig, idle: usize) -> H
         .http2_max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)
-        .build(https)
+        .build(Limited { inner, within })
+}
+
+/// Connections, TLS with them, within a limit: one that hangs in its handshake is no connection.
+#[derive(Clone)]
+pub(crate) struct Limited {
+    inner: HttpsConnector<Connector>,
+    within: Duration,
+}
+
+impl tower_service::Service<Uri> for Limited {
+    type Response = MaybeHttpsStream<Stream>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, within) = (self.inner.call(uri), self.within);
+        Box::pin(async move {
+            tokio::time::timeout(within, connecting).await.unwrap_or_else(|_| {
+                let problem = format!("no connection within {within:?}, TLS with it");
+                Err(ConnectError(Error::Connect { problem, refused: false }).into())
+            })
+        })
+    }
 }
 
 /// Resolves once, checks, connects to what was checked: always to the same endpoint, whatever the URL names.
@@ -59,7 +87,7 @@ pub(crate) struct Connector {
     /// Name or address, and port.
     pub(crate) host: Arc<str>,
     pub(crate) port: u16,
-    /// A connection is made within this time, or the call's deadline if that is sooner.
+    /// A connection is made within this time, TLS with it, or the call's deadline if that is sooner.
     pub(crate) within: Duration,
 }
 

@@ -53,8 +53,10 @@ impl Site {
     /// Wherever the URL's own name leads.
     pub(crate) fn of_name(uri: Uri, within: Duration) -> Self {
         let default = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
-        let (host, port) = (uri.host().unwrap_or_default().into(), uri.port_u16().unwrap_or(default));
+        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(default));
         let name = format!("{host}:{port}").into();
+        // As an address is written where it isn't part of a URL.
+        let host = host.trim_start_matches('[').trim_end_matches(']').into();
         Self { uri, host, port, within, name }
     }
 

@@ -334,7 +334,9 @@ impl Route {
                 Err(error) => error,
             };
             let again = error.was_not_sent() || (self.idempotent && error.was_lost());
-            let name = (targets.endpoints.len() > 1).then(|| Arc::clone(endpoint.name()));
+            // A URL of its own says which it is.
+            let is_named = targets.endpoints.len() > 1 && self.uris.len() == 1;
+            let name = is_named.then(|| Arc::clone(endpoint.name()));
             let failure = Failure { uri: endpoint.site().uri.clone(), endpoint: name, error };
             tried.push(endpoint);
             if !again || tried.len() >= MAX_TRIES {

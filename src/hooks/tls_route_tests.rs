@@ -277,3 +277,29 @@ async fn http2_is_used_where_it_is_offered_by_a_few_connections() {
     until(|| open() <= 4).await;
     assert!(open() > 1, "{}", open());
 }
+
+#[tokio::test]
+async fn who_hangs_in_its_handshake_is_left_out_and_no_call_fails_for_it() {
+    let ours = authority();
+    let own = signed(&ours, NAME, ExtendedKeyUsagePurpose::ServerAuth);
+    let server = server(server_config(&own, &[], &["http/1.1"]), 1, false).await;
+    // The kernel takes connections for it, and nobody says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut overrides = Overrides::default();
+    overrides.add(NAME, 443, server.address);
+    overrides.add(NAME, 8443, silent.local_addr().unwrap());
+    let policy = Policy { allow_loopback: true, api_server: Vec::new() };
+    let hooks = Hooks::new(policy, overrides, 64, Arc::new(Ignored), || 0).unwrap();
+    let urls = vec![format!("https://{NAME}").into(), format!("https://{NAME}:8443").into()];
+    let address = Address::Urls { urls, path: "/sync".into() };
+    let tls = TlsRule { ca: Some(CaBundle::Inline("".into())), client: None };
+    let timeout = Duration::from_secs(60);
+    let webhook = Webhook { address, timeout, insecure: false, strict: true, idempotent: false, tls };
+    let route = hooks.route(&webhook, false, 1 << 20, Arc::new(Ignored)).unwrap();
+    route.set_tls(Ok(trusting(&[&ours], None)));
+    for shard in 0..8 {
+        let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
+        route.call(Call { controller: ControllerId(1), shard, headers, body, caller: &Ignored }).await.unwrap();
+    }
+    assert_eq!(route.standing().ejected, [format!("{NAME}:8443")]);
+}

@@ -59,7 +59,7 @@ impl Standing {
         let all = self.ready + self.unready;
         let counts = match &self.source {
             Source::Slices | Source::Terminating => format!("{} of {all} endpoints are ready", self.ready),
-            _ if all == 1 => "there is one endpoint".to_owned(),
+            _ if all == 1 => "the only endpoint is known".to_owned(),
             _ => format!("there are {all} endpoints"),
         };
         if let Some(problem) = &self.credentials {
@@ -80,7 +80,11 @@ impl Standing {
                 Source::Name(why) => format!("; called by the Service's name: {why}"),
                 _ => String::new(),
             };
-            let text = format!("{counts}, and none of them could be reached: {}{by}", some(&self.ejected));
+            let text = if self.ready == 1 {
+                format!("the only endpoint can't be reached: {}{by}", some(&self.ejected))
+            } else {
+                format!("{counts}, and none of them can be reached: {}{by}", some(&self.ejected))
+            };
             return ("False", "NoneAnswers", text);
         }
         if !self.ejected.is_empty() {
@@ -89,7 +93,11 @@ impl Standing {
         }
         if !self.erring.is_empty() {
             let erring: Vec<String> = self.erring.iter().map(|(name, code)| format!("{name} ({code})")).collect();
-            let text = format!("{counts}, {} of them answer errors only: {}", erring.len(), some(&erring));
+            let text = if self.ready == 1 {
+                format!("the only endpoint answers errors only: {}", some(&erring))
+            } else {
+                format!("{counts}, errors only come from {} of them: {}", erring.len(), some(&erring))
+            };
             return ("False", "AnswersErrors", text);
         }
         match &self.source {
@@ -126,7 +134,7 @@ mod tests {
     fn the_worst_is_said_first_and_counts_always() {
         says(&Standing::unknown(), ("Unknown", "NotRead"), "not known");
         says(&of(3, 1, Source::Slices), ("True", "Ready"), "3 of 4");
-        says(&of(1, 0, Source::Declared), ("True", "Ready"), "one endpoint");
+        says(&of(1, 0, Source::Declared), ("True", "Ready"), "the only endpoint is known");
         says(&of(1, 0, Source::Name("no slices".into())), ("True", "ByName"), "no slices");
         says(&of(0, 2, Source::Slices), ("False", "NoEndpoints"), "0 of 2");
         says(&of(0, 0, Source::Nothing("no port 80".into())), ("False", "NoEndpoints"), "no port 80");
@@ -143,10 +151,10 @@ mod tests {
         says(
             &by_name,
             ("False", "NoneAnswers"),
-            "could be reached: a0; called by the Service's name: there is no Service n/s",
+            "can't be reached: a0; called by the Service's name: there is no Service n/s",
         );
         let erring = Standing { erring: vec![("a".into(), 500)], ..of(2, 0, Source::Declared) };
-        says(&erring, ("False", "AnswersErrors"), "there are 2 endpoints, 1 of them answer errors only: a (500)");
+        says(&erring, ("False", "AnswersErrors"), "there are 2 endpoints, errors only come from 1 of them: a (500)");
         let untrusted = Standing { credentials: Some("caBundle: x".into()), ..left(2, 2) };
         says(&untrusted, ("False", "BadCredentials"), "caBundle: x; 2 of 2");
     }
