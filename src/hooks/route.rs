@@ -99,6 +99,8 @@ pub struct Route {
     idempotent: bool,
     pool: Arc<Pool>,
     tls: Mutex<Tls>,
+    /// Told when TLS is another, or was found to be of no use.
+    tls_told: watch::Sender<()>,
     targets: watch::Sender<Option<Arc<Targets>>>,
     /// Told when an endpoint that was left out is back.
     returned: watch::Sender<()>,
@@ -152,6 +154,7 @@ impl Route {
             idempotent: webhook.idempotent,
             pool: Arc::clone(pool),
             tls: Mutex::new(if is_own { Tls::Missing } else { Tls::Common }),
+            tls_told: watch::Sender::new(()),
             targets: watch::Sender::new(None),
             returned: watch::Sender::new(()),
             listener,
@@ -219,7 +222,11 @@ impl Route {
         });
         let is_first = known.is_none();
         match made {
-            Err(text) => *tls = Tls::Own(known, Some(text)),
+            Err(text) => {
+                *tls = Tls::Own(known, Some(text));
+                drop(tls);
+                self.tls_told.send_replace(());
+            }
             Ok(usable) => {
                 let config = Arc::clone(&usable.config);
                 *tls = Tls::Own(Some(usable), None);
@@ -228,6 +235,7 @@ impl Route {
                     targets.endpoints.iter().for_each(|endpoint| endpoint.set_tls(&config));
                 }
                 drop(tls);
+                self.tls_told.send_replace(());
                 if is_first {
                     self.listener.told(News::Reachable);
                 }
@@ -238,6 +246,9 @@ impl Route {
     /// What is known of its endpoints.
     #[must_use]
     pub fn standing(&self) -> Standing {
+        if matches!(&*self.tls.lock(), Tls::Missing) {
+            return Standing::unknown();
+        }
         let credentials = self.credentials();
         let Some(targets) = self.targets.borrow().clone() else {
             return Standing { credentials, ..Standing::unknown() };
@@ -360,12 +371,17 @@ impl Route {
         BUSY_PAUSE + Duration::from_micros(u64::try_from(u128::from(self.pool.random()) % spread).unwrap_or(0))
     }
 
-    /// The endpoints, once they are known.
+    /// The endpoints, once they and what TLS needs are known.
     async fn targets(&self) -> Result<Arc<Targets>, Failure> {
         let mut targets = self.targets.subscribe();
-        let known = tokio::time::timeout(self.timeout, targets.wait_for(Option::is_some)).await;
-        // The sender is this route's.
-        let known = known.ok().and_then(|known| known.ok().and_then(|known| known.clone()));
+        let mut told = self.tls_told.subscribe();
+        let known = async {
+            // The senders are this route's.
+            let known = targets.wait_for(Option::is_some).await.ok().and_then(|known| known.clone());
+            while matches!(&*self.tls.lock(), Tls::Missing) && told.changed().await.is_ok() {}
+            known
+        };
+        let known = tokio::time::timeout(self.timeout, known).await.unwrap_or_else(|_| self.targets.borrow().clone());
         known.ok_or_else(|| self.failure(None, Error::NoEndpoints("the Service was not read yet".to_owned())))
     }
 

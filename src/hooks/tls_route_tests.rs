@@ -181,8 +181,14 @@ async fn only_whom_the_bundle_names_is_trusted() {
     let own = signed(&ours, NAME, ExtendedKeyUsagePurpose::ServerAuth);
     let server = server(server_config(&own, &[], &["http/1.1"]), 1, false).await;
     let route = route(&server);
-    let failure = call(&route).await.unwrap_err();
-    assert_eq!((failure.error.reason(), route.standing().condition().1), ("BadCredentials", "BadCredentials"));
+    assert_eq!(route.standing().condition().1, "NotRead");
+    // What is on its way is waited for.
+    let told = async {
+        tokio::task::yield_now().await;
+        route.set_tls(Err("webhook.caBundle.secretRef: there is no Secret shop/ca".to_owned()));
+    };
+    let (failure, ()) = tokio::join!(call(&route), told);
+    assert_eq!(failure.unwrap_err().error.reason(), "BadCredentials");
     route.set_tls(Err("webhook.caBundle.secretRef: there is no Secret shop/ca".to_owned()));
     let failure = call(&route).await.unwrap_err();
     assert!(failure.to_string().contains("there is no Secret shop/ca"), "{failure}");
