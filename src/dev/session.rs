@@ -25,7 +25,9 @@ use crate::{Stop, quoted};
 
 /// Most webhooks that one session runs.
 pub const MAX_HOOKS: usize = 32;
-/// How long the webhooks may take until they listen where `--hook-resolve` says; then they are called anyway.
+/// The controllers whose webhooks are waited for.
+const CONTROLLERS: &str = "/apis/ringmaster.dev/v1alpha1/compositecontrollers";
+/// How long the webhooks may take until they listen where they should; then they are called anyway.
 const LISTENING: Duration = Duration::from_secs(30);
 /// How often that is tried.
 const LOOK: Duration = Duration::from_millis(50);
@@ -166,7 +168,7 @@ impl Session {
         loop {
             self.renewed.notified().await;
             // One that doesn't listen by then is called all the same, as at the start.
-            let _ = tokio::time::timeout(LISTENING, listening(resolves)).await;
+            let _ = tokio::time::timeout(LISTENING, listening(&self.places(resolves).await)).await;
             resync.all();
         }
     }
@@ -223,14 +225,26 @@ impl Session {
 
     /// Waits until something listens at all of these addresses: a call before would only fail.
     async fn hooks_listen(&self, resolves: &[HookResolve]) {
-        let mut all = std::pin::pin!(listening(resolves));
+        let places = self.places(resolves).await;
+        let mut all = std::pin::pin!(listening(&places));
         if tokio::time::timeout(PATIENCE, &mut all).await.is_ok() {
             return;
         }
-        self.row("waiting", "until the webhooks listen where --hook-resolve says");
+        self.row("waiting", "until the webhooks listen where --hook-resolve and the controllers say");
         if tokio::time::timeout(LISTENING, all).await.is_err() {
             self.row("waiting", "no longer: they don't listen yet, and are called all the same");
         }
+    }
+
+    /// Where webhooks shall listen on this machine: as `--hook-resolve` says, and as the controllers' URLs do.
+    async fn places(&self, resolves: &[HookResolve]) -> Vec<SocketAddr> {
+        // Who can't be asked names none: it is a courtesy to those who wait.
+        let controllers = self.objects.list(CONTROLLERS).await.unwrap_or_default();
+        let webhooks = controllers.iter().map(|controller| &controller["spec"]["hooks"]["sync"]["webhook"]);
+        let urls = webhooks.flat_map(|webhook| {
+            webhook["urls"].as_array().into_iter().flatten().chain([&webhook["url"]]).filter_map(Value::as_str)
+        });
+        resolves.iter().map(|resolve| resolve.address).chain(urls.filter_map(on_loopback)).collect()
     }
 
     fn row(&self, name: &str, text: &str) {
@@ -239,12 +253,22 @@ impl Session {
 }
 
 /// Waits until something listens at all of these addresses.
-async fn listening(resolves: &[HookResolve]) {
-    for address in resolves.iter().map(|resolve| resolve.address) {
+async fn listening(places: &[SocketAddr]) {
+    for address in places {
         while TcpStream::connect(address).await.is_err() {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// The address of a URL whose host is loopback.
+fn on_loopback(url: &str) -> Option<SocketAddr> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let authority = authority.replacen("localhost", "127.0.0.1", 1);
+    let port = if scheme == "https" { 443 } else { 80 };
+    let address = authority.parse().ok().or_else(|| format!("{authority}:{port}").parse::<SocketAddr>().ok())?;
+    address.ip().is_loopback().then_some(address)
 }
 
 /// Applies Ringmaster's and Metacontroller's CRDs.
@@ -270,4 +294,20 @@ fn told(printer: &Printer) -> Told {
         let line = format!("{} {text}", style(format!("[{hook}]")).cyan());
         if ours { printer.remark(&line) } else { printer.line(&line) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_on_loopback_have_an_address() {
+        let of = |url: &str| on_loopback(url).map(|address| address.to_string());
+        assert_eq!(of("http://127.0.0.1:8080/sync").as_deref(), Some("127.0.0.1:8080"));
+        assert_eq!(of("http://localhost?a").as_deref(), Some("127.0.0.1:80"));
+        assert_eq!(of("https://[::1]").as_deref(), Some("[::1]:443"));
+        for other in ["http://hook.example:80/", "http://10.0.0.1:80", "nonsense"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
 }
