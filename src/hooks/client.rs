@@ -205,10 +205,13 @@ fn classify(error: hyper_util::client::legacy::Error) -> Error {
     }
 }
 
-/// Whether the other side says by HTTP/2 that it did nothing with the request (RFC 9113, 8.7).
+/// Whether the other side says by HTTP/2 that it did nothing with the request (RFC 9113, 8.7): by refusing its stream, or
+/// with the end of the connection, which fails those streams only that it didn't begin with (6.8).
 fn is_refused(error: &hyper::Error) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM)
+    cause.is_some_and(|cause| {
+        cause.is_remote() && (cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
 }
 
 /// What went wrong with a connection that had been made.

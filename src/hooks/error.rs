@@ -35,8 +35,8 @@ pub enum Error {
     /// A connection that was there ended before anything of the request was sent.
     #[error("the connection ended before the request was sent: {0}")]
     NotSent(String),
-    /// The other side says by HTTP/2 that it did nothing with the request: it has too many.
-    #[error("the endpoint refused the request, as it has too many at once")]
+    /// The other side says by HTTP/2 that it did nothing with the request: it has too many, or shuts down.
+    #[error("the endpoint refused the request: it has too many at once, or shuts down")]
     Refused,
     /// The endpoint was found not to answer anything, and was left out with the call under way.
     #[error("the endpoint answers nothing: neither this call nor others, nor a HEAD beside them")]

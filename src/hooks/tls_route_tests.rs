@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 use tokio::task::{JoinHandle, JoinSet};
@@ -145,9 +146,9 @@ impl Caller for Ignored {
 }
 
 /// The way to `https://hook.shop.svc/sync`, which is the server. Whom to trust is told later.
-fn route(server: &Server) -> Arc<Route> {
+fn route(address: SocketAddr) -> Arc<Route> {
     let mut overrides = Overrides::default();
-    overrides.add("hook.shop.svc", 443, server.address);
+    overrides.add("hook.shop.svc", 443, address);
     let policy = Policy { allow_loopback: true, api_server: Vec::new() };
     let hooks = Hooks::new(policy, overrides, 64, Arc::new(Ignored), || 0).unwrap();
     let ca = Some(CaBundle::Inline("".into()));
@@ -180,7 +181,7 @@ async fn only_whom_the_bundle_names_is_trusted() {
     let (ours, other) = (authority(), authority());
     let own = signed(&ours, NAME, ExtendedKeyUsagePurpose::ServerAuth);
     let server = server(server_config(&own, &[], &["http/1.1"]), 1, false).await;
-    let route = route(&server);
+    let route = route(server.address);
     assert_eq!(route.standing().condition().1, "NotRead");
     // What is on its way is waited for.
     let told = async {
@@ -212,7 +213,7 @@ async fn certificates_are_rotated_under_calls_without_one_that_fails() {
     let usage = || (ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth);
     let own = signed(&theirs, NAME, usage().0);
     let server = server(server_config(&own, &[&ours], &["http/1.1"]), 1, true).await;
-    let route = route(&server);
+    let route = route(server.address);
     route.set_tls(Ok(trusting(&[&theirs], Some(signed(&ours, "ringmaster", usage().1)))));
     let (calls, stop, failed) = (Arc::<AtomicUsize>::default(), CancellationToken::new(), CancellationToken::new());
     let mut callers = JoinSet::new();
@@ -264,7 +265,7 @@ async fn http2_is_used_where_it_is_offered_by_a_few_connections() {
     let ours = authority();
     let own = signed(&ours, NAME, ExtendedKeyUsagePurpose::ServerAuth);
     let server = server(server_config(&own, &[], &["h2", "http/1.1"]), 1, false).await;
-    let route = route(&server);
+    let route = route(server.address);
     route.set_tls(Ok(trusting(&[&ours], None)));
     // Until as many may run at once as there are.
     for _ in 0..6 {
@@ -308,4 +309,49 @@ async fn who_hangs_in_its_handshake_is_left_out_and_no_call_fails_for_it() {
         route.call(Call { controller: ControllerId(1), shard, headers, body, caller: &Ignored }).await.unwrap();
     }
     assert_eq!(route.standing().ejected, [format!("{NAME}:8443")]);
+}
+
+/// A frame of HTTP/2 on the connection's own stream (RFC 9113, 4.1).
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&size[1..], &[kind, 0, 0, 0, 0, 0], payload].concat()
+}
+
+/// Says at each connection's first request that it goes away, and how far it came: before that request, or after it.
+async fn leaving(config: Arc<ServerConfig>, with_the_request: bool) -> (SocketAddr, JoinHandle<()>) {
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(Arc::clone(&config)).accept(stream).await.unwrap();
+            stream.write_all(&frame(SETTINGS, &[])).await.unwrap();
+            let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+            while !seen.ends_with(b"{}") {
+                let count = stream.read(&mut buffer).await.unwrap();
+                assert_ne!(count, 0, "the caller went");
+                seen.extend_from_slice(&buffer[..count]);
+            }
+            let last: [u8; 8] = [0, 0, 0, u8::from(with_the_request), 0, 0, 0, 0];
+            stream.write_all(&frame(GOAWAY, &last)).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    });
+    (address, serving)
+}
+
+#[tokio::test]
+async fn a_call_that_an_ending_connection_did_not_begin_with_was_not_sent() {
+    let ours = authority();
+    let own = signed(&ours, NAME, ExtendedKeyUsagePurpose::ServerAuth);
+    for with_the_request in [false, true] {
+        let (address, serving) = leaving(server_config(&own, &[], &["h2"]), with_the_request).await;
+        let route = route(address);
+        route.set_tls(Ok(trusting(&[&ours], None)));
+        let error = call(&route).await.unwrap_err().error;
+        assert_eq!((error.was_not_sent(), error.was_lost()), (!with_the_request, with_the_request), "{error}");
+        serving.abort();
+    }
 }
