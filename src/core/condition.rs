@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::endpoints::Standing;
+use crate::endpoints::{MAX_NAMED, Standing};
 
 /// One condition, as Kubernetes API conventions define it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +109,12 @@ pub struct Part {
     /// Parents that have had no label for long.
     #[serde(skip_serializing_if = "is_zero")]
     pub unlabelled: usize,
+    /// Endpoints of the hook that are left out; at most [`MAX_NAMED`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    /// Those that answer errors only, and the last code of each; at most as many.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub erring: Vec<(String, u16)>,
 }
 
 /// Characters of a message in a [`Part`].
@@ -134,7 +140,20 @@ impl Part {
             HookHealth::Failing(..) => Some(false),
         };
         let Failing { count, parents, longest, last } = &health.failing;
-        Self { parents: *parents, failing: *count, longest: cut(longest), last: cut(last), hook, trouble, unlabelled }
+        let endpoints = health.endpoints.iter();
+        let left_out = endpoints.clone().flat_map(|known| &known.ejected).take(MAX_NAMED).map(|name| cut(name));
+        let erring = endpoints.flat_map(|known| &known.erring).take(MAX_NAMED).map(|(name, code)| (cut(name), *code));
+        Self {
+            parents: *parents,
+            failing: *count,
+            longest: cut(longest),
+            last: cut(last),
+            hook,
+            trouble,
+            unlabelled,
+            left_out: left_out.collect(),
+            erring: erring.collect(),
+        }
     }
 }
 
@@ -149,6 +168,15 @@ impl Health {
             }
             if self.failing.last.is_empty() {
                 self.failing.last.clone_from(&part.last);
+            }
+            if let Some(endpoints) = &mut self.endpoints {
+                let elsewhere = part.left_out.iter().map(|name| format!("{name} (at {member})"));
+                endpoints.elsewhere.extend(elsewhere);
+                for erring in &part.erring {
+                    if !endpoints.erring.iter().any(|(name, _)| *name == erring.0) {
+                        endpoints.erring.push(erring.clone());
+                    }
+                }
             }
             match (part.hook, &part.trouble) {
                 (Some(false), Some((reason, text))) if !matches!(self.hook, HookHealth::Failing(..)) => {
@@ -334,7 +362,7 @@ mod tests {
             last: "n/a: x".into(),
             hook,
             trouble: trouble.map(|(reason, text)| (reason.into(), text.into())),
-            unlabelled: 0,
+            ..Part::default()
         };
         let mut all = own;
         all.add(&[("m1".into(), part(1, Some(true), None)), ("m2".into(), part(2, None, None))]);
@@ -344,6 +372,12 @@ mod tests {
         assert_eq!(all.hook, HookHealth::Failing("Timeout".into(), "at m3: slow".into()));
         all.add(&[("m4".into(), part(0, None, Some(("Forbidden", "no"))))]);
         assert_eq!(all.blocked, Some(("Forbidden".into(), "at m4: no".into())));
+        all.endpoints = Some(Standing { ejected: vec!["a:1".into()], ..Standing::unknown() });
+        let of_one = Part { left_out: vec!["b:1".into()], erring: vec![("c:1".into(), 500)], ..Part::default() };
+        all.add(&[("m5".into(), of_one.clone()), ("m6".into(), of_one)]);
+        let endpoints = all.endpoints.as_ref().unwrap();
+        assert_eq!(endpoints.elsewhere, ["b:1 (at m5)", "b:1 (at m6)"]);
+        assert_eq!((&endpoints.ejected, &endpoints.erring), (&vec!["a:1".into()], &vec![("c:1".into(), 500)]));
         let text = serde_json::to_string(&Part::new(&all, 2)).unwrap();
         assert_eq!(serde_json::from_str::<Part>(&text).unwrap(), Part::new(&all, 2));
         assert_eq!(serde_json::to_string(&Part::default()).unwrap(), r#"{"parents":0}"#);

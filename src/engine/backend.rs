@@ -91,15 +91,29 @@ impl Watched {
         self.subscription.shared()
     }
 
+    fn kind(&self) -> &str {
+        &self.shared().resource().kind
+    }
+
+    /// Its state, which changes for whoever waits once it does after this moment.
+    fn later(&self) -> watch::Receiver<State> {
+        let mut state = self.state.clone();
+        state.mark_unchanged();
+        state
+    }
+
     /// Whether it was seen once, and if not, why it can't be.
     fn seen(&self) -> Result<(), Problem> {
-        if self.shared().is_synced() {
-            return Ok(());
-        }
-        match &*self.state.borrow() {
-            State::Troubled(_, text, _) => Err(Some(text.clone())),
-            State::Starting | State::Synced => Err(None),
-        }
+        if self.shared().is_synced() { Ok(()) } else { Err(self.trouble()) }
+    }
+
+    /// Why it can't be read now, and what to do.
+    fn trouble(&self) -> Problem {
+        let State::Troubled(reason, text, _) = &*self.state.borrow() else { return None };
+        let plural = &self.shared().resource().plural;
+        let namespace = self.shared().namespace();
+        let fix = format!("; grant get, list and watch on {plural} in the namespace {namespace}");
+        Some(format!("{text}{}", if *reason == "Forbidden" { &fix } else { "" }))
     }
 }
 
@@ -173,12 +187,12 @@ impl Backend {
     }
 
     /// Keeps the way informed, for as long as it is polled.
-    pub(crate) async fn keep(&mut self) -> std::convert::Infallible {
+    pub(crate) async fn keep(&self) -> std::convert::Infallible {
         loop {
+            // Before they are looked at: what changes meanwhile isn't missed.
+            let mut states: Vec<_> = self.watched().map(Watched::later).collect();
             self.inform();
-            let service = self.service.iter_mut().flat_map(|service| [&mut service.object, &mut service.slices]);
-            let watched = service.chain(self.credentials.iter_mut().flat_map(Credentials::watched));
-            let changes: Vec<_> = watched.map(|watched| Box::pin(watched.state.changed())).collect();
+            let changes: Vec<_> = states.iter_mut().map(|state| Box::pin(state.changed())).collect();
             let changed = async {
                 if changes.is_empty() {
                     std::future::pending::<()>().await;
@@ -193,7 +207,15 @@ impl Backend {
         }
     }
 
+    fn watched(&self) -> impl Iterator<Item = &Watched> {
+        let service = self.service.iter().flat_map(|service| [&service.object, &service.slices]);
+        service.chain(self.credentials.iter().flat_map(Credentials::watched))
+    }
+
     fn inform(&self) {
+        let mut known = self.watched().filter(|watched| watched.shared().is_synced());
+        let stale = known.find_map(|watched| Some((watched.kind(), watched.trouble()?)));
+        self.route.set_stale(stale.map(|(kind, text)| format!("{kind}: {text}")));
         if let Some(found) = self.service.as_ref().and_then(Service::found) {
             self.route.found(&found);
         }
@@ -207,12 +229,12 @@ impl Backend {
 }
 
 impl Credentials {
-    fn watched(&mut self) -> impl Iterator<Item = &mut Watched> {
-        let ca = self.ca.as_mut().and_then(|ca| match ca {
+    fn watched(&self) -> impl Iterator<Item = &Watched> {
+        let ca = self.ca.as_ref().and_then(|ca| match ca {
             Authorities::Inline(_) => None,
-            Authorities::In(source, _) => Some(&mut source.watched),
+            Authorities::In(source, _) => Some(&source.watched),
         });
-        ca.into_iter().chain(self.client.as_mut().map(|client| &mut client.secret.watched))
+        ca.into_iter().chain(self.client.as_ref().map(|client| &client.secret.watched))
     }
 
     fn pem(&self) -> Result<Pem, Problem> {
@@ -237,10 +259,7 @@ impl Service {
             match watched.seen() {
                 Ok(()) => {}
                 Err(None) => return None,
-                Err(Some(text)) => {
-                    let fix = "grant get, list and watch on services and endpointslices";
-                    return Some(Found::Name(format!("{what} can't be read: {text}; {fix}")));
-                }
+                Err(Some(text)) => return Some(Found::Name(format!("{what} can't be read: {text}"))),
             }
         }
         let service = object.shared().store().get(key).cloned();
@@ -267,12 +286,8 @@ impl Service {
 impl Source {
     fn data(&self) -> Result<Map<String, Value>, Problem> {
         let Self { field, kind, key, watched, .. } = self;
-        watched.seen().map_err(|problem| {
-            problem.map(|text| {
-                let kind = kind.to_lowercase();
-                format!("{field}: can't be read: {text}; grant get, list and watch on the {kind} {key}")
-            })
-        })?;
+        let told = |text| format!("{field}: the {kind} {key} can't be read: {text}");
+        watched.seen().map_err(|problem| problem.map(told))?;
         let found = watched.shared().store().get(key).cloned();
         let found = found.ok_or_else(|| Some(format!("{field}: there is no {kind} {key}")))?;
         Ok(found.section("data").unwrap_or_default())

@@ -206,7 +206,7 @@ impl Round {
         let sharded = matches!(begun, Stand::Sharded { .. });
         let slot = Arc::new(OnceLock::new());
         let Some(route) = self.route(&slot) else { return Ended::Cancelled };
-        let mut backend = Backend::new(&self.stage.watches, &self.model.sync.webhook, Arc::clone(&route));
+        let backend = Backend::new(&self.stage.watches, &self.model.sync.webhook, Arc::clone(&route));
         let (hosted, subscriptions) = self.subscribe(slot, route, parent, children, sharded);
         let states: Vec<_> = subscriptions.iter().map(|subscription| subscription.shared().state()).collect();
         let mut kinds = Kinds { subscriptions, states };

@@ -4,7 +4,6 @@
 //! rules work. Never holds a label whose values an object's author chooses, but for a controller's name, and its hook's host
 //! and endpoints, which are shown as long as it runs.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -341,23 +340,12 @@ impl ControllerMetrics {
 
 /// What is known of the endpoints of hooks.
 pub(crate) fn endpoint_samples(sampled: &[Sampled]) -> Vec<Sample> {
-    // Endpoints that differ in their TLS alone count together; they share their places.
-    let mut all: BTreeMap<(&str, &str), Sampled> = BTreeMap::new();
-    for sampled in sampled {
-        let of = all.entry((&sampled.host, &sampled.endpoint));
-        of.and_modify(|sum| {
-            sum.ejected |= sampled.ejected;
-            sum.counts.iter_mut().zip(sampled.counts).for_each(|(sum, count)| *sum += count);
-        })
-        .or_insert_with(|| sampled.clone());
-    }
-    let labels = |(host, endpoint): (&str, &str)| vec![("host", host.to_owned()), ("endpoint", endpoint.to_owned())];
-    let each =
-        |value: &dyn Fn(&Sampled) -> usize| all.iter().map(|(of, one)| (labels(*of), count(value(one)))).collect();
+    let labels = |one: &Sampled| vec![("host", one.host.clone()), ("endpoint", one.endpoint.clone())];
+    let each = |value: &dyn Fn(&Sampled) -> usize| sampled.iter().map(|one| (labels(one), count(value(one)))).collect();
     let total = |value: u64| count(usize::try_from(value).unwrap_or(usize::MAX));
-    let results = all.iter().flat_map(|(of, one)| {
+    let results = sampled.iter().flat_map(|one| {
         let result = |(result, value): (&str, u64)| {
-            let mut labels = labels(*of);
+            let mut labels = labels(one);
             labels.push(("result", result.to_owned()));
             (labels, total(value))
         };
@@ -390,7 +378,7 @@ pub(crate) fn endpoint_samples(sampled: &[Sampled]) -> Vec<Sample> {
             name: "ringmaster_hook_endpoint_ejections",
             help: "How often an endpoint was left out",
             counter: true,
-            values: all.iter().map(|(of, one)| (labels(*of), total(one.counts[3]))).collect(),
+            values: sampled.iter().map(|one| (labels(one), total(one.counts[3]))).collect(),
         },
     ]
 }

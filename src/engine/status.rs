@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringmaster_cluster::Client;
 use ringmaster_core::condition::{Condition, Failing, Health, HookHealth, Part, conditions};
-use ringmaster_core::endpoints::Standing;
+use ringmaster_core::endpoints::Damper;
 use ringmaster_core::key::{ObjectKey, Uid};
 use ringmaster_core::object::Object;
 use serde::Deserialize;
@@ -33,9 +33,6 @@ const TICKS_PER_COUNT: u64 = 5;
 /// A call that was answered, but badly, or too late, counts as the hook's failure once no call succeeded for this long:
 /// one bad parent among good ones is that parent's problem.
 const FAILING_AFTER: Duration = Duration::from_secs(10);
-/// An endpoint of several is said to be left out once it has been so for this long: most are back at once, and each of
-/// their changes would be a write.
-const LEFT_OUT_AFTER: Duration = Duration::from_secs(5);
 /// Changes of a hook's health are logged at most this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// A parent that still fails is told again after this long: an API server forgets events after an hour.
@@ -62,8 +59,7 @@ struct Noted {
     /// The parents whose last sync failed.
     failing: HashMap<ObjectKey, Trouble>,
     last_line: Option<Duration>,
-    /// Since when an endpoint of the hook is left out.
-    left_out: Option<Duration>,
+    endpoints: Damper,
     /// Neither running nor known to be blocked yet.
     starting: bool,
     teller: Teller,
@@ -277,7 +273,7 @@ impl Board {
         let hosted = noted.hosted.upgrade();
         let endpoints = hosted.as_ref().map(|hosted| {
             let standing = hosted.route.standing();
-            damped(standing, &mut noted.left_out, self.clock.now())
+            noted.endpoints.damp(standing, self.clock.now())
         });
         let failing = Failing {
             count: noted.failing.len(),
@@ -301,19 +297,6 @@ impl Board {
         let noted = self.noted.lock();
         matches!(noted.teller, Teller::Sharder) && noted.hosted.upgrade().is_some_and(|hosted| hosted.sharded.is_some())
     }
-}
-
-/// What is told of a hook's endpoints: of some that are left out only once they have been for long.
-fn damped(mut standing: Standing, left_out: &mut Option<Duration>, now: Duration) -> Standing {
-    if standing.ejected.is_empty() {
-        *left_out = None;
-        return standing;
-    }
-    let since = *left_out.get_or_insert(now);
-    if standing.ejected.len() < standing.ready && now.saturating_sub(since) < LEFT_OUT_AFTER {
-        standing.ejected.clear();
-    }
-    standing
 }
 
 /// Whether two texts differ in digits alone, such as those of a port or a time.
@@ -576,19 +559,6 @@ mod tests {
         let told = Duration::from_secs(7);
         assert!(needs_reminder(Some(told), told + REMIND_AFTER));
         assert!(!needs_reminder(Some(told), REMIND_AFTER) && !needs_reminder(None, told + REMIND_AFTER));
-    }
-
-    #[test]
-    fn an_endpoint_that_is_back_soon_is_not_told() {
-        let of = |ready, ejected: &[&str]| Standing {
-            ready,
-            ejected: ejected.iter().map(|name| (*name).to_owned()).collect(),
-            ..Standing::unknown()
-        };
-        let (mut since, at) = (None, Duration::from_secs);
-        let mut told = |ready, ejected: &[&str], now| damped(of(ready, ejected), &mut since, at(now)).ejected.len();
-        assert_eq!([told(2, &["a"], 1), told(2, &["a"], 5), told(2, &["a"], 6)], [0, 0, 1]);
-        assert_eq!([told(2, &[], 7), told(2, &["a"], 8), told(2, &["a", "b"], 9)], [0, 0, 2], "all of them at once");
     }
 
     #[test]

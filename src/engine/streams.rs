@@ -94,6 +94,11 @@ impl Shared {
         self.is_sharded
     }
 
+    /// Where its objects are, if in one namespace.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.selection.namespace
+    }
+
     pub(crate) fn hold(&self) -> Option<Arc<Hold>> {
         self.hold.upgrade()
     }

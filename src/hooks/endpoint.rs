@@ -140,7 +140,7 @@ pub(crate) struct Endpoint {
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
     is_probed: AtomicBool,
     is_examined: AtomicBool,
-    pub(crate) counts: Counts,
+    pub(crate) counts: Arc<Counts>,
 }
 
 /// One HTTP client, and how many calls it has.
@@ -187,7 +187,12 @@ pub(crate) struct Place {
 }
 
 impl Endpoint {
-    pub(crate) fn new(pool: &Arc<Pool>, site: Site, load: Arc<Load>, tls: Option<&ClientConfig>) -> Arc<Self> {
+    pub(crate) fn new(
+        pool: &Arc<Pool>,
+        site: Site,
+        (load, counts): (Arc<Load>, Arc<Counts>),
+        tls: Option<&ClientConfig>,
+    ) -> Arc<Self> {
         let endpoint = Self {
             site,
             pool: Arc::downgrade(pool),
@@ -198,7 +203,7 @@ impl Endpoint {
             listeners: Mutex::default(),
             is_probed: AtomicBool::new(false),
             is_examined: AtomicBool::new(false),
-            counts: Counts::default(),
+            counts,
         };
         if let Some(tls) = tls {
             endpoint.set_tls(tls);

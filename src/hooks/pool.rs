@@ -3,7 +3,7 @@
 //!
 //! Never knows controllers: routes ask for endpoints, and endpoints live as long as a route has them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Room;
 use crate::connect::Connector;
-use crate::endpoint::{Endpoint, Listener, Load};
+use crate::endpoint::{Counts, Endpoint, Listener, Load};
 use crate::tls::{self, Pem};
 use crate::{Error, Meter, Overrides, Policy, Route};
 
@@ -67,8 +67,17 @@ impl Site {
     }
 }
 
+impl Site {
+    /// Host and port of the URL, as it has them.
+    fn authority(&self) -> String {
+        self.uri.authority().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
 /// What is connected to: name or address, and port.
 type Spot = (Arc<str>, u16);
+/// What is measured: host and port of the URL, and the endpoint's name.
+type Name = (String, Arc<str>);
 
 /// What is known of an endpoint, for metrics.
 #[derive(Clone, Debug)]
@@ -103,6 +112,8 @@ pub(crate) struct Pool {
     /// Those with the common TLS, which routes share.
     shared: Mutex<Vec<Weak<Endpoint>>>,
     loads: Mutex<HashMap<Spot, Weak<Load>>>,
+    /// Endpoints that differ in their TLS alone count together.
+    counts: Mutex<HashMap<Name, Weak<Counts>>>,
     /// Endpoints to be looked at, each once, with the moment since when nothing was heard of it.
     suspects: Mutex<Vec<(Arc<Endpoint>, Duration)>>,
     wake: Notify,
@@ -169,8 +180,8 @@ impl Pool {
 
     /// An endpoint with a TLS of its own, which may not be there yet.
     pub(crate) fn own(self: &Arc<Self>, site: Site, tls: Option<&ClientConfig>) -> Arc<Endpoint> {
-        let load = self.load(&site);
-        let endpoint = Endpoint::new(self, site, load, tls);
+        let known = (self.load(&site), self.counts(&site));
+        let endpoint = Endpoint::new(self, site, known, tls);
         let mut endpoints = self.endpoints.lock();
         endpoints.retain(|endpoint| endpoint.strong_count() > 0);
         endpoints.push(Arc::downgrade(&endpoint));
@@ -187,6 +198,18 @@ impl Pool {
             let load = Load::new(Limit::new(self.workers.try_into().unwrap_or(std::num::NonZeroUsize::MIN)));
             loads.insert(key, Arc::downgrade(&load));
             load
+        })
+    }
+
+    fn counts(&self, site: &Site) -> Arc<Counts> {
+        let mut counts = self.counts.lock();
+        counts.retain(|_, counts| counts.strong_count() > 0);
+        let key = (site.authority(), Arc::clone(&site.name));
+        let known = counts.get(&key).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let new = Arc::<Counts>::default();
+            counts.insert(key, Arc::downgrade(&new));
+            new
         })
     }
 
@@ -226,6 +249,7 @@ impl Hooks {
             endpoints: Mutex::default(),
             shared: Mutex::default(),
             loads: Mutex::default(),
+            counts: Mutex::default(),
             suspects: Mutex::default(),
             wake: Notify::new(),
         };
@@ -276,25 +300,22 @@ impl Hooks {
         probes.shutdown().await;
     }
 
-    /// What is known of each endpoint, for metrics.
+    /// What is known of each endpoint, for metrics. Those that differ in their TLS alone are one: they share their places.
     #[must_use]
     pub fn samples(&self) -> Vec<Sampled> {
-        let sample = |endpoint: &Arc<Endpoint>| {
-            let (running, waiting, places) = endpoint.load();
-            let Site { uri, .. } = endpoint.site();
-            let host = uri.authority().map(ToString::to_string).unwrap_or_default();
-            let counts = &endpoint.counts;
-            let counts = [&counts.good, &counts.bad, &counts.lost, &counts.ejections];
-            Sampled {
-                host,
-                endpoint: endpoint.name().to_string(),
-                running,
-                waiting,
-                places,
-                ejected: endpoint.is_ejected(),
-                counts: counts.map(|count| count.load(Ordering::Relaxed)),
-            }
-        };
-        self.pool.all().iter().map(sample).collect()
+        let mut sampled = BTreeMap::<_, Sampled>::new();
+        for endpoint in self.pool.all() {
+            let (host, name) = (endpoint.site().authority(), endpoint.name().to_string());
+            let is_ejected = endpoint.is_ejected();
+            let known = sampled.entry((host, name)).or_insert_with_key(|(host, name)| {
+                let (running, waiting, places) = endpoint.load();
+                let counts = &endpoint.counts;
+                let counts = [&counts.good, &counts.bad, &counts.lost, &counts.ejections];
+                let counts = counts.map(|count| count.load(Ordering::Relaxed));
+                Sampled { host: host.clone(), endpoint: name.clone(), running, waiting, places, ejected: false, counts }
+            });
+            known.ejected |= is_ejected;
+        }
+        sampled.into_values().collect()
     }
 }

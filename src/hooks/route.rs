@@ -102,6 +102,8 @@ pub struct Route {
     /// Told when TLS is another, or was found to be of no use.
     tls_told: watch::Sender<()>,
     targets: watch::Sender<Option<Arc<Targets>>>,
+    /// Why what was told of it, of TLS too, can't be read anew.
+    stale: Mutex<Option<String>>,
     /// Told when an endpoint that was left out is back.
     returned: watch::Sender<()>,
     listener: Arc<dyn Listener>,
@@ -156,6 +158,7 @@ impl Route {
             tls: Mutex::new(if is_own { Tls::Missing } else { Tls::Common }),
             tls_told: watch::Sender::new(()),
             targets: watch::Sender::new(None),
+            stale: Mutex::default(),
             returned: watch::Sender::new(()),
             listener,
             me: Weak::clone(me),
@@ -197,6 +200,11 @@ impl Route {
             Found::Name(why) => self.set(vec![by_name], 0, Source::Name(why.clone())),
             Found::Nothing(why) => self.set(Vec::new(), 0, Source::Nothing(why.clone())),
         }
+    }
+
+    /// Why what was told last can't be read anew, if that is so: it counts all the same.
+    pub fn set_stale(&self, why: Option<String>) {
+        *self.stale.lock() = why;
     }
 
     /// What TLS is made with, from now on. What can't be used changes nothing but what is told: calls go on with the last
@@ -260,8 +268,10 @@ impl Route {
             unready: targets.unready,
             ejected: ejected.map(|endpoint| endpoint.name().to_string()).collect(),
             erring: erring.map(|(endpoint, code)| (endpoint.name().to_string(), code)).collect(),
+            elsewhere: Vec::new(),
             source: targets.source.clone(),
             credentials,
+            stale: self.stale.lock().clone(),
         }
     }
 

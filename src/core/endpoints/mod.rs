@@ -23,4 +23,4 @@ pub use gate::{Entered, FEWEST_WAITING, Gate};
 pub use health::{ERRING_AFTER, Health};
 pub use limit::{Begun, Ended, Limit};
 pub use slices::{Port, Ready, is_headless, port_name, ready};
-pub use standing::{Source, Standing};
+pub use standing::{Damper, MAX_NAMED, Source, Standing};

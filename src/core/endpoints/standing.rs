@@ -2,8 +2,15 @@
 //!
 //! Never names more than a few endpoints: a condition is for people.
 
+use std::time::Duration;
+
 /// Endpoints that a condition names at most.
-const MAX_NAMED: usize = 5;
+pub const MAX_NAMED: usize = 5;
+/// An endpoint of several is said to be left out once it has been so for this long: most are back at once, and each of
+/// their changes would be a write.
+const LEFT_OUT_AFTER: Duration = Duration::from_secs(5);
+/// What is known is said to be old once it has been for this long: watches end and begin again.
+const STALE_AFTER: Duration = Duration::from_secs(30);
 
 /// What is known of a hook's endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,12 +21,43 @@ pub struct Standing {
     pub unready: usize,
     /// Those that are left out for now.
     pub ejected: Vec<String>,
+    /// Those that other members leave out, as `endpoint (at member)`.
+    pub elsewhere: Vec<String>,
     /// Those that answer errors only, and the last code of each.
     pub erring: Vec<(String, u16)>,
     /// How they are known.
     pub source: Source,
     /// What is wrong with what TLS needs.
     pub credentials: Option<String>,
+    /// Why what is known can't be read anew, and counts as it was read last.
+    pub stale: Option<String>,
+}
+
+/// What was told of a hook's endpoints: what ends soon isn't.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Damper {
+    /// Since when one of them is left out.
+    left_out: Option<Duration>,
+    /// Since when it is old.
+    stale: Option<Duration>,
+}
+
+impl Damper {
+    /// What is told at this moment, counted from any fixed start.
+    pub fn damp(&mut self, mut standing: Standing, now: Duration) -> Standing {
+        let lasts = |since: &mut Option<Duration>, is_so: bool, after: Duration| {
+            *since = is_so.then(|| since.unwrap_or(now));
+            since.is_some_and(|since| now.saturating_sub(since) >= after)
+        };
+        let is_left_out = lasts(&mut self.left_out, !standing.ejected.is_empty(), LEFT_OUT_AFTER);
+        if !is_left_out && standing.ejected.len() < standing.ready {
+            standing.ejected.clear();
+        }
+        if !lasts(&mut self.stale, standing.stale.is_some(), STALE_AFTER) {
+            standing.stale = None;
+        }
+        standing
+    }
 }
 
 /// How endpoints are known.
@@ -47,9 +85,11 @@ impl Standing {
             ready: 0,
             unready: 0,
             ejected: Vec::new(),
+            elsewhere: Vec::new(),
             erring: Vec::new(),
             source: Source::Unknown,
             credentials: None,
+            stale: None,
         }
     }
 
@@ -62,6 +102,8 @@ impl Standing {
             _ if all == 1 => "the only endpoint is known".to_owned(),
             _ => format!("there are {all} endpoints"),
         };
+        let old = self.stale.as_ref().map(|why| format!("; as it was read last: {why}")).unwrap_or_default();
+        let counts = counts + &old;
         if let Some(problem) = &self.credentials {
             return ("False", "BadCredentials", format!("{problem}; {counts}"));
         }
@@ -70,7 +112,7 @@ impl Standing {
             Source::Nothing(why) => return ("False", "NoEndpoints", why.clone()),
             _ if self.ready == 0 => return ("False", "NoEndpoints", counts),
             Source::Terminating => {
-                let text = format!("none of {all} endpoints is ready; {} that shut down are called", self.ready);
+                let text = format!("none of {all} endpoints is ready; {} that shut down are called{old}", self.ready);
                 return ("False", "OnlyTerminating", text);
             }
             Source::Declared | Source::Slices | Source::Name(_) => {}
@@ -78,27 +120,30 @@ impl Standing {
         if self.ejected.len() >= self.ready {
             let by = match &self.source {
                 Source::Name(why) => format!("; called by the Service's name: {why}"),
-                _ => String::new(),
+                _ => old,
             };
             let text = if self.ready == 1 {
                 format!("the only endpoint can't be reached: {}{by}", some(&self.ejected))
             } else {
-                format!("{counts}, and none of them can be reached: {}{by}", some(&self.ejected))
+                format!("none of {} ready endpoints can be reached: {}{by}", self.ready, some(&self.ejected))
             };
             return ("False", "NoneAnswers", text);
         }
-        if !self.ejected.is_empty() {
-            let left = self.ejected.len();
-            return ("False", "LeftOut", format!("{counts}, {left} of them left out for now: {}", some(&self.ejected)));
+        let left: Vec<String> = self.ejected.iter().chain(&self.elsewhere).cloned().collect();
+        if !left.is_empty() {
+            return ("False", "LeftOut", format!("{counts}; left out for now: {}", some(&left)));
         }
         if !self.erring.is_empty() {
             let erring: Vec<String> = self.erring.iter().map(|(name, code)| format!("{name} ({code})")).collect();
             let text = if self.ready == 1 {
                 format!("the only endpoint answers errors only: {}", some(&erring))
             } else {
-                format!("{counts}, errors only come from {} of them: {}", erring.len(), some(&erring))
+                format!("{counts}; errors only come from {} of them: {}", erring.len(), some(&erring))
             };
             return ("False", "AnswersErrors", text);
+        }
+        if self.stale.is_some() {
+            return ("Unknown", "Stale", counts);
         }
         match &self.source {
             Source::Name(why) => ("True", "ByName", format!("called by the Service's name: {why}")),
@@ -144,8 +189,10 @@ mod tests {
         says(
             &left(8, 7),
             ("False", "LeftOut"),
-            "8 of 8 endpoints are ready, 7 of them left out for now: a0, a1, a2, a3, a4, ...",
+            "8 of 8 endpoints are ready; left out for now: a0, a1, a2, a3, a4, ...",
         );
+        let elsewhere = Standing { elsewhere: vec!["b (at m1)".into()], ..of(2, 0, Source::Slices) };
+        says(&elsewhere, ("False", "LeftOut"), "2 of 2 endpoints are ready; left out for now: b (at m1)");
         says(&left(2, 2), ("False", "NoneAnswers"), "a0, a1");
         let by_name = Standing { ejected: names(1), ..of(1, 0, Source::Name("there is no Service n/s".into())) };
         says(
@@ -154,8 +201,29 @@ mod tests {
             "can't be reached: a0; called by the Service's name: there is no Service n/s",
         );
         let erring = Standing { erring: vec![("a".into(), 500)], ..of(2, 0, Source::Declared) };
-        says(&erring, ("False", "AnswersErrors"), "there are 2 endpoints, errors only come from 1 of them: a (500)");
+        says(&erring, ("False", "AnswersErrors"), "there are 2 endpoints; errors only come from 1 of them: a (500)");
+        let old = |standing| Standing { stale: Some("forbidden".into()), ..standing };
+        let last = "; as it was read last: forbidden";
+        says(&old(of(3, 1, Source::Slices)), ("Unknown", "Stale"), &format!("3 of 4 endpoints are ready{last}"));
+        says(&old(left(2, 2)), ("False", "NoneAnswers"), &format!("reached: a0, a1{last}"));
+        says(&old(of(1, 2, Source::Terminating)), ("False", "OnlyTerminating"), last);
         let untrusted = Standing { credentials: Some("caBundle: x".into()), ..left(2, 2) };
         says(&untrusted, ("False", "BadCredentials"), "caBundle: x; 2 of 2");
+    }
+    #[test]
+    fn what_ends_soon_is_not_told() {
+        let (mut damper, at) = (Damper::default(), Duration::from_secs);
+        let mut left = |ready, ejected: &[&str], now| {
+            let ejected = ejected.iter().map(|name| (*name).to_owned()).collect();
+            damper.damp(Standing { ejected, ..of(ready, 0, Source::Slices) }, at(now)).ejected.len()
+        };
+        assert_eq!([left(2, &["a"], 1), left(2, &["a"], 5), left(2, &["a"], 6)], [0, 0, 1]);
+        assert_eq!([left(2, &[], 7), left(2, &["a"], 8), left(2, &["a", "b"], 9)], [0, 0, 2], "all of them at once");
+        let mut old = |stale: bool, now| {
+            let standing = Standing { stale: stale.then(String::new), ..of(1, 0, Source::Slices) };
+            damper.damp(standing, at(now)).stale.is_some()
+        };
+        assert_eq!([old(true, 10), old(true, 39), old(true, 40), old(false, 41)], [false, false, true, false]);
+        assert_eq!([old(true, 42), old(true, 71), old(true, 72)], [false, false, true]);
     }
 }

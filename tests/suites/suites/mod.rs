@@ -44,6 +44,7 @@ mod watchers;
 mod webhooks;
 mod webhooks_counter;
 mod webhooks_tls;
+mod webhooks_told;
 
 use crate::trial::Case;
 

@@ -41,6 +41,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case(Case::new("webhooks", "none_is_ready_and_then_one_is", none_ready)),
         case(Case::new("webhooks", "by_urls", by_urls)),
         case(Case::new("webhooks", "by_name_where_slices_cannot_be_read", by_name)),
+        case(Case::new("webhooks", "slices_that_can_be_read_no_longer_are_told", super::webhooks_told::stale)),
+        case(Case::new("webhooks", "what_another_member_leaves_out_is_told", super::webhooks_told::elsewhere)),
         case(Case::new("webhooks", "certificates_are_rotated_every_second", super::webhooks_tls::rotated)),
         case(Case::new("webhooks", "the_counter_is_right_whatever_it_keeps", super::webhooks_counter::remembers))
             .needs(super::webhooks_counter::python),
@@ -59,11 +61,16 @@ pub(super) struct Stage {
 impl Stage {
     /// Room for replicas, and a Ringmaster; no controller yet.
     pub(super) async fn new(ctx: Context, replicas: usize) -> anyhow::Result<Self> {
+        Self::with(ctx, replicas, &[]).await
+    }
+
+    /// The same with more flags for Ringmaster.
+    pub(super) async fn with(ctx: Context, replicas: usize, flags: &[String]) -> anyhow::Result<Self> {
         let things = ctx.crd("Thing", "things", Scope::Namespaced, None).await?;
         ctx.grant(&Context::rules_for(&[&things])).await?;
         let (replicas, metrics) = (Replicas::new(&ctx, replicas).await?, free_port()?);
-        let flags = replicas.flags().into_iter().chain([format!("--metrics-address=127.0.0.1:{metrics}")]);
-        let ringmaster = flags.fold(Ringmaster::build(&ctx), Build::arg).start()?;
+        let flags = flags.iter().cloned().chain([format!("--metrics-address=127.0.0.1:{metrics}")]);
+        let ringmaster = replicas.flags().into_iter().chain(flags).fold(Ringmaster::build(&ctx), Build::arg).start()?;
         Ok(Self { ringmaster, replicas, things, metrics, ctx })
     }
 

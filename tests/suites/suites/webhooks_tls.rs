@@ -117,7 +117,7 @@ pub(super) async fn rotated(ctx: Context) -> anyhow::Result<()> {
     // What is missing, and what can't be read, is told.
     stage.controller(&json!({ "resyncPeriodSeconds": 1 }), &webhook).await?;
     let text = condition(&stage.ctx, "things", ["EndpointsReady", "False", "BadCredentials"]).await?;
-    ensure!(text.contains("grant get, list and watch on the"), "{text}");
+    ensure!(text.contains("grant get, list and watch on configmaps in the namespace"), "{text}");
     stage.ctx.grant(&named_rights()).await?;
     let declared = Declared { ctx: &stage.ctx };
     declared.trust(&[&present]).await?;
