@@ -170,8 +170,9 @@ impl Health {
                 self.failing.last.clone_from(&part.last);
             }
             if let Some(endpoints) = &mut self.endpoints {
-                let elsewhere = part.left_out.iter().map(|name| format!("{name} (at {member})"));
-                endpoints.elsewhere.extend(elsewhere);
+                for name in part.left_out.iter().filter(|name| !endpoints.ejected.contains(*name)) {
+                    endpoints.elsewhere.entry(name.clone()).or_default().push(member.clone());
+                }
                 for erring in &part.erring {
                     if !endpoints.erring.iter().any(|(name, _)| *name == erring.0) {
                         endpoints.erring.push(erring.clone());
@@ -283,6 +284,8 @@ fn placed(placement: &Placement) -> [(&'static str, &'static str, &'static str, 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn summary(health: &Health) -> Vec<(String, String)> {
@@ -373,10 +376,11 @@ mod tests {
         all.add(&[("m4".into(), part(0, None, Some(("Forbidden", "no"))))]);
         assert_eq!(all.blocked, Some(("Forbidden".into(), "at m4: no".into())));
         all.endpoints = Some(Standing { ejected: vec!["a:1".into()], ..Standing::unknown() });
-        let of_one = Part { left_out: vec!["b:1".into()], erring: vec![("c:1".into(), 500)], ..Part::default() };
+        let of_one =
+            Part { left_out: vec!["a:1".into(), "b:1".into()], erring: vec![("c:1".into(), 500)], ..Part::default() };
         all.add(&[("m5".into(), of_one.clone()), ("m6".into(), of_one)]);
         let endpoints = all.endpoints.as_ref().unwrap();
-        assert_eq!(endpoints.elsewhere, ["b:1 (at m5)", "b:1 (at m6)"]);
+        assert_eq!(endpoints.elsewhere, BTreeMap::from([("b:1".into(), vec!["m5".into(), "m6".into()])]));
         assert_eq!((&endpoints.ejected, &endpoints.erring), (&vec!["a:1".into()], &vec![("c:1".into(), 500)]));
         let text = serde_json::to_string(&Part::new(&all, 2)).unwrap();
         assert_eq!(serde_json::from_str::<Part>(&text).unwrap(), Part::new(&all, 2));

@@ -12,6 +12,7 @@ use ringmaster_cluster::Subject;
 use ringmaster_core::cache::Change;
 use ringmaster_core::controller::{Address, CaBundle, Entry, Webhook};
 use ringmaster_core::endpoints::{Port, is_headless, port_name, ready};
+use ringmaster_core::hash::shard;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::queue::Priority;
@@ -329,11 +330,19 @@ impl ringmaster_hooks::Listener for Watcher {
                 self.tell.event(self.subject.clone(), false, "EndpointBack", note);
             }
             News::Reachable => info!(%controller, "the hook can be reached again"),
+            News::Changed => {}
         }
-        if !matches!(news, News::Ejected { .. }) {
-            // What failed for want of an endpoint waits for up to a minute.
-            let failing = hosted.board.failing_by(crate::status::Cause::Hook);
-            let keys: Vec<_> = failing.iter().map(|parent| hosted.key(parent)).collect();
+        // What had no room at one endpoint may be another's now.
+        self.dispatch.open_all(hosted.id);
+        // What failed for want of an endpoint waits for up to a minute.
+        let is_back = |parent: &ObjectKey| match news {
+            News::Ejected { .. } | News::Changed => false,
+            News::Reachable => true,
+            News::Returned { endpoint } => hosted.route.leads_to(shard(&hosted.parent, parent), endpoint),
+        };
+        let failing = hosted.board.failing_by(crate::status::Cause::Hook);
+        let keys: Vec<_> = failing.iter().filter(|parent| is_back(parent)).map(|parent| hosted.key(parent)).collect();
+        if !keys.is_empty() {
             self.dispatch.add_all(keys.into_iter(), Priority::Child);
         }
     }

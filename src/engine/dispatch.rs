@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use ringmaster_core::key::{ControllerId, SyncKey};
-use ringmaster_core::queue::{Bound, Depth, Outcome, Popped, Priority, Queue};
+use ringmaster_core::queue::{Depth, Gate, Lanes, Outcome, Popped, Priority, Queue};
+use ringmaster_hooks::{Coming, Doorman};
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -22,8 +23,16 @@ use crate::metrics::{ControllerMetrics, Sample, count};
 /// Nothing is waited for longer than this, timer or not: whoever waits for work says that it is alive.
 const MAX_SLEEP: Duration = BEAT;
 
-/// Runs one sync of one key.
-pub(crate) type Work = Box<dyn Fn(Popped) -> BoxFuture<'static, Outcome> + Send + Sync>;
+/// What is kept at its endpoint for the hook call of one sync; nothing while that isn't known.
+pub(crate) type Pass = Option<Coming>;
+
+/// What syncs are.
+pub(crate) struct Work {
+    /// Whether a parent of a controller, in a shard, may be synced now; asked while the queue waits.
+    pub(crate) admit: Box<dyn Fn(ControllerId, u8) -> Result<Pass, Gate> + Send + Sync>,
+    /// Runs one sync of one key.
+    pub(crate) sync: Box<dyn Fn(Popped, Pass) -> BoxFuture<'static, Outcome> + Send + Sync>,
+}
 
 /// Where keys are handed in; shared by all that see changes.
 pub(crate) struct Dispatch {
@@ -39,6 +48,13 @@ pub(crate) struct Dispatch {
     ended: Notify,
 }
 
+impl Doorman for Dispatch {
+    fn room(&self, controller: ControllerId, endpoint: u64) {
+        self.queue.lock().open(controller, Gate(endpoint));
+        self.wake.notify_one();
+    }
+}
+
 impl Dispatch {
     pub(crate) fn new(workers: usize, clock: Clock) -> Self {
         Self {
@@ -52,9 +68,9 @@ impl Dispatch {
         }
     }
 
-    pub(crate) fn register(&self, controller: ControllerId, bound: Option<Bound>, metrics: Arc<ControllerMetrics>) {
+    pub(crate) fn register(&self, controller: ControllerId, lanes: Lanes, metrics: Arc<ControllerMetrics>) {
         self.metrics.write().insert(controller, metrics);
-        self.queue.lock().register(controller, bound);
+        self.queue.lock().register(controller, lanes);
     }
 
     /// Drops a controller's keys, and waits until its running syncs have ended.
@@ -106,6 +122,12 @@ impl Dispatch {
         self.queue.lock().remove(key);
     }
 
+    /// Parents whose shards have other endpoints now, or may have, wait for those.
+    pub(crate) fn open_all(&self, controller: ControllerId) {
+        self.queue.lock().open_all(controller);
+        self.wake.notify_one();
+    }
+
     /// Runs syncs until `stop`; then starts no more and waits for those that run, until `abort` ends them.
     pub(crate) async fn run(
         self: Arc<Self>,
@@ -148,12 +170,12 @@ impl Dispatch {
 
     fn start_all(&self, work: &Work, running: &mut JoinSet<Outcome>, keys: &mut HashMap<Id, SyncKey>) {
         loop {
-            let popped = self.queue.lock().pop(self.clock.now());
-            let Some(popped) = popped else { return };
+            let popped = self.queue.lock().pop(self.clock.now(), &work.admit);
+            let Some((popped, pass)) = popped else { return };
             let key = popped.key.clone();
             self.counted(key.controller, |metrics| metrics.started(popped.waited, popped.attempt));
             self.began.lock().insert(key.clone(), self.clock.now());
-            let task = running.spawn(work(popped));
+            let task = running.spawn((work.sync)(popped, pass));
             keys.insert(task.id(), key);
         }
     }
@@ -230,7 +252,7 @@ impl Dispatch {
             ),
             Sample::gauge(
                 "ringmaster_queue_held",
-                "Parents that wait because concurrencyPerShard allows no more syncs of their shard",
+                "Parents that wait because concurrencyPerShard allows no more syncs of their shard, or their endpoint no more calls",
                 each(false, &|id| count(depth(id).held)),
             ),
             Sample::gauge(

@@ -15,7 +15,7 @@ use ringmaster_core::controller::Controller;
 use ringmaster_core::hash::shard;
 use ringmaster_core::hook::Limits;
 use ringmaster_core::key::{ApiVersion, ControllerId, ObjectKey, Resource, SyncKey};
-use ringmaster_core::queue::{Bound, Priority};
+use ringmaster_core::queue::{Lanes, Priority};
 use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL, SHARDS, Shards};
 use ringmaster_core::table::RowId;
 use ringmaster_core::table::duty::Done;
@@ -424,8 +424,8 @@ impl Round {
     /// Changes lead to syncs from now on.
     pub(crate) fn start(&self, hosted: &Arc<Hosted>) {
         self.stage.hosted.write().insert(hosted.id, Arc::clone(hosted));
-        let bound = |syncs| Bound { parents: Arc::clone(&hosted.parent), syncs };
-        self.stage.dispatch.register(hosted.id, self.model.syncs_per_shard.map(bound), Arc::clone(&hosted.metrics));
+        let lanes = Lanes { parents: Arc::clone(&hosted.parent), bound: self.model.syncs_per_shard };
+        self.stage.dispatch.register(hosted.id, lanes, Arc::clone(&hosted.metrics));
         hosted.active.store(true, Ordering::Release);
         self.board.run(Arc::downgrade(hosted));
         self.stage.tell.event(self.subject.clone(), false, "Started", format!("syncing {}", hosted.parent));

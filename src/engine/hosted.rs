@@ -314,8 +314,8 @@ impl Hosted {
     }
 
     /// Notes what the hook's last call showed.
-    pub(crate) fn hook_health(&self, health: HookHealth) -> bool {
-        self.board.set_hook(health)
+    pub(crate) fn hook_health(&self, health: HookHealth, is_of_one_call: bool) -> bool {
+        self.board.set_hook(health, is_of_one_call)
     }
 
     /// Notes that an object must be read before the next sync.

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use ringmaster_cluster::{Client, Connection, Discovery, Events, Meter, connect};
 use ringmaster_core::dialect::{Dialect, METACONTROLLER, RINGMASTER};
 use ringmaster_core::hook::Limits;
-use ringmaster_core::queue::Outcome;
+use ringmaster_core::queue::{Gate, Outcome};
 use ringmaster_hooks::{Hooks, Overrides, Policy};
 use ringmaster_server::{Health, Metrics as MetricsText, Server};
 use tokio::sync::Notify;
@@ -186,7 +186,9 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         overrides.add(&resolve.host, resolve.port, resolve.address);
     }
     let policy = Policy { allow_loopback: settings.hook_allow_loopback, api_server: connection.addresses().await };
-    let hooks = Hooks::new(policy, overrides, settings.workers, metrics.clone(), random)?;
+    let clock = Clock::start();
+    let dispatch = Arc::new(Dispatch::new(settings.workers, clock));
+    let hooks = Hooks::new(policy, overrides, settings.workers, metrics.clone(), dispatch.clone(), random)?;
 
     let tasks = TaskTracker::new();
     let (leave, stop, rest) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -203,8 +205,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     let events_limit = (settings.events_qps, settings.events_burst);
     let (events, posting) = Events::new(&client, meter, events_limit, rest.clone());
     tasks.spawn(posting);
-    let (clock, limits, tell) = (Clock::start(), Limits::default(), Tell::new(events));
-    let dispatch = Arc::new(Dispatch::new(settings.workers, clock));
+    let (limits, tell) = (Limits::default(), Tell::new(events));
     let selector = settings.target_label_selector.as_ref().map(ToString::to_string).unwrap_or_default();
     let identity = Arc::new(Identity::new(&settings.membership, &selector));
     let (guard, pulse, posts) = (Guard::new(), Pulse::new(), Posts::new());
@@ -355,17 +356,24 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
 }
 
 fn work(stage: Arc<Stage>, syncer: Arc<Syncer>) -> Work {
-    Box::new(move |popped| {
-        let hosted = stage.hosted.read().get(&popped.key.controller).cloned();
-        let syncer = Arc::clone(&syncer);
-        async move {
-            match hosted {
-                Some(hosted) => syncer.sync(&hosted, &popped).await,
-                None => Outcome::Dropped,
+    let hosts = Arc::clone(&stage);
+    Work {
+        admit: Box::new(move |controller, shard| {
+            let hosted = hosts.hosted.read().get(&controller).cloned();
+            hosted.map_or(Ok(None), |hosted| hosted.route.admit(controller, shard).map_err(Gate))
+        }),
+        sync: Box::new(move |popped, pass| {
+            let hosted = stage.hosted.read().get(&popped.key.controller).cloned();
+            let syncer = Arc::clone(&syncer);
+            async move {
+                match hosted {
+                    Some(hosted) => syncer.sync(&hosted, &popped, pass).await,
+                    None => Outcome::Dropped,
+                }
             }
-        }
-        .boxed()
-    })
+            .boxed()
+        }),
+    }
 }
 
 /// Ready once the table gives everything to somebody, and what it gives to this member runs or is known not to.

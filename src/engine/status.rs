@@ -178,8 +178,8 @@ impl Board {
         noted.blocked.take().map(|(reason, _)| reason)
     }
 
-    /// What a hook call showed. Tells whether that is a change that deserves a line.
-    pub(crate) fn set_hook(&self, health: HookHealth) -> bool {
+    /// What a hook call showed, which may say of that one call only. Tells whether that is a change that deserves a line.
+    pub(crate) fn set_hook(&self, health: HookHealth, is_of_one_call: bool) -> bool {
         let now = self.clock.now();
         let mut noted = self.noted.lock();
         let health = match health {
@@ -189,12 +189,7 @@ impl Board {
             }
             HookHealth::Failing(reason, message) => {
                 let recent = noted.last_success.is_some_and(|at| now.saturating_sub(at) < FAILING_AFTER);
-                if recent
-                    && matches!(
-                        &*reason,
-                        "BadCode" | "BadReply" | "Timeout" | "Silent" | "ConnectionBroken" | "NotHttp" | "NoRoom"
-                    )
-                {
+                if recent && is_of_one_call {
                     return false;
                 }
                 HookHealth::Failing(reason, message)
@@ -520,13 +515,13 @@ mod tests {
     #[test]
     fn one_bad_reply_among_good_ones_is_not_the_hook_s_failure() {
         let board = Board::new(Clock::start());
-        board.set_hook(HookHealth::Reachable);
-        board.set_hook(failing("BadCode"));
+        board.set_hook(HookHealth::Reachable, false);
+        board.set_hook(failing("BadCode"), true);
         assert_eq!(board.health().1.hook, HookHealth::Reachable);
-        board.set_hook(failing("ConnectionRefused"));
+        board.set_hook(failing("ConnectionRefused"), false);
         assert_eq!(board.health().1.hook, failing("ConnectionRefused"));
         let never_answered = Board::new(Clock::start());
-        never_answered.set_hook(failing("BadCode"));
+        never_answered.set_hook(failing("BadCode"), true);
         assert_eq!(never_answered.health().1.hook, failing("BadCode"));
     }
 
@@ -565,7 +560,7 @@ mod tests {
     fn a_flapping_hook_is_not_a_line_each_time() {
         let board = Board::new(Clock::start());
         let lines = (0..100).filter(|round| {
-            board.set_hook(if round % 2 == 0 { failing("ConnectionRefused") } else { HookHealth::Reachable })
+            board.set_hook(if round % 2 == 0 { failing("ConnectionRefused") } else { HookHealth::Reachable }, false)
         });
         assert_eq!(lines.count(), 1);
     }

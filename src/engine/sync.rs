@@ -20,6 +20,7 @@ use ringmaster_core::shards::SHARDS;
 use ringmaster_hooks::{Call, Caller};
 
 use crate::children::Family;
+use crate::dispatch::Pass;
 use crate::execute::Executor;
 use crate::fault::Fault;
 use crate::hosted::Hosted;
@@ -51,7 +52,7 @@ struct Done {
 
 impl Syncer {
     /// Syncs one parent, tells of what went wrong, counts it, and says what the queue should do.
-    pub(crate) async fn sync(&self, hosted: &Hosted, popped: &Popped) -> Outcome {
+    pub(crate) async fn sync(&self, hosted: &Hosted, popped: &Popped, pass: Pass) -> Outcome {
         let start = Instant::now();
         let permit = match self.guard.enter(&hosted.model.uid, hosted.shard(&popped.key.parent)) {
             Ok(permit) => permit,
@@ -59,7 +60,7 @@ impl Syncer {
             Err(Refused::Lapsed) => return Outcome::RetryAfter(LAPSED_RETRY),
         };
         let outcome = tokio::select! {
-            outcome = self.sync_uncounted(hosted, popped, &permit) => outcome,
+            outcome = self.sync_uncounted(hosted, popped, pass, &permit) => outcome,
             () = permit.cancelled() => lapsed(&permit),
         };
         // What was noted of it by being cut off is nobody's once it is another member's.
@@ -77,7 +78,7 @@ impl Syncer {
         outcome
     }
 
-    async fn sync_uncounted(&self, hosted: &Hosted, popped: &Popped, permit: &Permit) -> Outcome {
+    async fn sync_uncounted(&self, hosted: &Hosted, popped: &Popped, pass: Pass, permit: &Permit) -> Outcome {
         let key = &popped.key;
         if !hosted.holds(&key.parent) {
             return Outcome::Dropped;
@@ -99,7 +100,7 @@ impl Syncer {
         if hosted.is_terminal(&parent) {
             return Outcome::Success { resync_after: None, again: None };
         }
-        let outcome = self.told(hosted, popped, parent, permit).await;
+        let outcome = self.told((hosted, popped, pass), parent, permit).await;
         if !hosted.has(&key.parent) {
             // It went while its sync ran: what was noted of it since has nobody who would take it away.
             hosted.forget_notes(&key.parent);
@@ -108,8 +109,13 @@ impl Syncer {
         outcome
     }
 
-    async fn told(&self, hosted: &Hosted, popped: &Popped, parent: Arc<Object>, permit: &Permit) -> Outcome {
-        match self.attempt(hosted, popped, permit).await {
+    async fn told(
+        &self,
+        (hosted, popped, pass): (&Hosted, &Popped, Pass),
+        parent: Arc<Object>,
+        permit: &Permit,
+    ) -> Outcome {
+        match self.attempt(hosted, popped, pass, permit).await {
             Ok(done) => {
                 self.tell.well(hosted, &parent);
                 Outcome::Success { resync_after: done.resync_after, again: done.again.then_some(Priority::Child) }
@@ -134,12 +140,8 @@ impl Syncer {
         }
     }
 
-    async fn attempt(&self, hosted: &Hosted, popped: &Popped, permit: &Permit) -> Result<Done, Problem> {
+    async fn attempt(&self, hosted: &Hosted, popped: &Popped, pass: Pass, permit: &Permit) -> Result<Done, Problem> {
         let key = &popped.key;
-        // Nothing is read and made for a call that would only wait.
-        if let Some(after) = hosted.route.busy(hosted.id, shard(&hosted.parent, &key.parent)) {
-            return Err(Problem::Busy(after));
-        }
         let family = Family { hosted, key, permit, shard: hosted.label(&key.parent) };
         self.search(&family).await?;
         self.resolve_unknown(&family).await?;
@@ -147,7 +149,7 @@ impl Syncer {
         self.fault.strike(&parent);
         let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
         let kinds = self.claimed(&family, &parent, &selector).await?;
-        let reply = self.call(&family, &parent, &kinds, popped.attempt).await?;
+        let reply = self.call((&family, pass), &parent, &kinds, popped.attempt).await?;
         hosted.answered(&key.parent);
         for remark in &reply.remarks {
             self.tell.remark(hosted, &parent, remark);
@@ -183,7 +185,7 @@ impl Syncer {
 
     async fn call(
         &self,
-        family: &Family<'_>,
+        (family, pass): (&Family<'_>, Pass),
         parent: &Object,
         kinds: &[Kind],
         attempt: u32,
@@ -204,21 +206,22 @@ impl Syncer {
             body: Bytes::from(body),
             caller: &SyncCall { hosted, permit: family.permit },
         };
-        let answer = hosted.route.call(call).await;
+        let answer = hosted.route.call(call, pass).await;
         family.permit.check("what follows from a hook's reply").map_err(Problem::Read)?;
         let reply = match answer {
             Ok(reply) => reply,
             Err(failure) => {
                 match failure.error {
                     ringmaster_hooks::Error::Later { after } => {
-                        self.tell.hook(hosted, HookHealth::Reachable);
+                        self.tell.hook(hosted, HookHealth::Reachable, false);
                         return Err(Problem::Later(after));
                     }
                     ringmaster_hooks::Error::Busy { after, .. } => return Err(Problem::Busy(after)),
                     ringmaster_hooks::Error::Fenced => return Err(Problem::Read(family.permit.taken("a hook call"))),
                     _ => {}
                 }
-                self.tell.hook(hosted, HookHealth::Failing(failure.error.reason().into(), failure.to_string()));
+                let health = HookHealth::Failing(failure.error.reason().into(), failure.to_string());
+                self.tell.hook(hosted, health, failure.error.is_of_one_call());
                 if failure.error.is_terminal() && hosted.model.dialect.terminal_422 {
                     return Err(Problem::Terminal(failure));
                 }
@@ -227,12 +230,13 @@ impl Syncer {
         };
         match SyncReply::parse(&reply.body, self.limits, hook.webhook.strict) {
             Ok(reply) => {
-                self.tell.hook(hosted, HookHealth::Reachable);
+                self.tell.hook(hosted, HookHealth::Reachable, false);
                 Ok(reply)
             }
             Err(error) => {
                 let url = hosted.hook_url();
-                self.tell.hook(hosted, HookHealth::Failing("BadReply".into(), format!("POST {url}: {error}")));
+                let health = HookHealth::Failing("BadReply".into(), format!("POST {url}: {error}"));
+                self.tell.hook(hosted, health, true);
                 self.tell.bad_reply(hosted, parent, &reply.body);
                 Err(Problem::Reply(error.to_string()))
             }

@@ -227,13 +227,13 @@ impl Tell {
         debug!(controller = %hosted.model.name, parent = %parent.key(), "hook reply: {remark}");
     }
 
-    /// The hook's health as the last call showed it; a change is a line in the log.
-    pub(crate) fn hook(&self, hosted: &Hosted, health: HookHealth) {
+    /// The hook's health as the last call showed it, which may say of that one call only; a change is a line in the log.
+    pub(crate) fn hook(&self, hosted: &Hosted, health: HookHealth, is_of_one_call: bool) {
         let line = match &health {
             HookHealth::Failing(reason, message) => Some((reason.clone(), message.clone())),
             _ => None,
         };
-        if !hosted.hook_health(health) {
+        if !hosted.hook_health(health, is_of_one_call) {
             return;
         }
         let controller = &hosted.model.name;

@@ -197,7 +197,10 @@ fn classify(error: hyper_util::client::legacy::Error) -> Error {
         return Error::Tls(chain(&error));
     }
     match std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<hyper::Error>()) {
-        Some(cause) if is_refused(cause) => Error::Refused,
+        // What the other side says by HTTP/2 that it did nothing with (RFC 9113, 8.7): a stream that it refused, and those
+        // that it didn't begin with when it ended the connection (6.8). Others end in another way.
+        Some(cause) if says(cause, |cause| cause.reason() == Some(h2::Reason::REFUSED_STREAM)) => Error::Refused,
+        Some(cause) if says(cause, h2::Error::is_go_away) => Error::Leaving,
         // The connection ended before the request was handed to it.
         Some(cause) if cause.is_canceled() => Error::NotSent(chain(&error)),
         Some(cause) => broken(cause),
@@ -205,13 +208,10 @@ fn classify(error: hyper_util::client::legacy::Error) -> Error {
     }
 }
 
-/// Whether the other side says by HTTP/2 that it did nothing with the request (RFC 9113, 8.7): by refusing its stream, or
-/// with the end of the connection, which fails those streams only that it didn't begin with (6.8).
-fn is_refused(error: &hyper::Error) -> bool {
+/// Whether the other side says this by HTTP/2.
+fn says(error: &hyper::Error, what: impl Fn(&h2::Error) -> bool) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
-        cause.is_remote() && (cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
-    })
+    cause.is_some_and(|cause| cause.is_remote() && what(cause))
 }
 
 /// What went wrong with a connection that had been made.

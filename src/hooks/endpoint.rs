@@ -16,10 +16,10 @@ use ringmaster_core::key::ControllerId;
 use rustls::ClientConfig;
 use tokio::sync::{oneshot, watch};
 
-use crate::Error;
 use crate::client::{Post, Reply, answers};
 use crate::connect::{HttpClient, client};
 use crate::pool::{Pool, Site};
+use crate::{Doorman, Error};
 
 /// By HTTP/2, calls at once on one connection before another one is made.
 const CALLS_PER_CONNECTION: usize = 16;
@@ -50,6 +50,8 @@ pub enum News<'a> {
     },
     /// There are endpoints, and there were none before.
     Reachable,
+    /// The endpoints are others than before.
+    Changed,
 }
 
 /// Who is told. Calls must not block.
@@ -60,6 +62,9 @@ pub trait Listener: Send + Sync {
 
 /// The calls at one address: their places, and who waits for one.
 pub(crate) struct Load {
+    /// By which the queue knows it.
+    number: u64,
+    doorman: Arc<dyn Doorman>,
     state: Mutex<(Gates, Limit)>,
 }
 
@@ -72,21 +77,38 @@ pub(crate) struct Seat {
     is_taken: bool,
 }
 
+/// A call that is to come: it finds a place, or room to wait for one.
+pub struct Coming {
+    load: Arc<Load>,
+    who: ControllerId,
+    is_here: bool,
+}
+
+/// A wish for a place; withdrawn when it is dropped.
+struct Ticket<'a> {
+    load: &'a Arc<Load>,
+    who: ControllerId,
+    number: u64,
+}
+
 impl Load {
-    pub(crate) fn new(limit: Limit) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new((Gate::new(limit.places()), limit)) })
+    pub(crate) fn new(number: u64, limit: Limit, doorman: Arc<dyn Doorman>) -> Arc<Self> {
+        Arc::new(Self { number, doorman, state: Mutex::new((Gate::new(limit.places()), limit)) })
     }
 
-    /// Gives free places to those who wait. Those who have gone give theirs on.
+    /// Gives free places to those who wait, and tells those who were refused if there is room. Those who have gone give
+    /// theirs on.
     fn grant(self: &Arc<Self>) {
         loop {
             let next = self.state.lock().0.admit();
-            let Some((who, ticket)) = next else { return };
+            let Some((who, ticket)) = next else { break };
             if let Err(mut seat) = ticket.send(Seat { load: Arc::clone(self), who, is_taken: true }) {
                 seat.is_taken = false;
                 self.state.lock().0.leave(&who);
             }
         }
+        let room = self.state.lock().0.has_room();
+        room.into_iter().for_each(|who| self.doorman.room(who, self.number));
     }
 
     fn change(self: &Arc<Self>, change: impl FnOnce(&Gates, &mut Limit)) {
@@ -108,12 +130,30 @@ impl Drop for Seat {
     }
 }
 
+impl Drop for Coming {
+    fn drop(&mut self) {
+        if !self.is_here {
+            self.load.state.lock().0.arrive(&self.who);
+            self.load.grant();
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.load.state.lock().0.withdraw(&self.who, self.number);
+        self.load.grant();
+    }
+}
+
 /// What calls and those who wait are told.
 #[derive(Clone, Copy, Default)]
 struct Signals {
     ejected: bool,
     /// How often the calls that ran were given up.
     cuts: u32,
+    /// The last time those with no more than this timeout: others have waited less long than is theirs.
+    cut: Duration,
 }
 
 /// What is counted of an endpoint since it is known.
@@ -174,6 +214,15 @@ impl OnLine {
 impl Drop for OnLine {
     fn drop(&mut self) {
         self.lines[self.at].calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Ends the time in which others needn't look.
+struct Examined<'a>(&'a AtomicBool);
+
+impl Drop for Examined<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -250,9 +299,17 @@ impl Endpoint {
         self.health.lock().erring()
     }
 
-    /// Whether so many of a controller's calls wait that no more may.
-    pub(crate) fn is_full(&self, who: ControllerId) -> bool {
-        self.load.state.lock().0.is_full(&who)
+    /// Announces a call of a controller, of which at most so many may be here at once.
+    ///
+    /// # Errors
+    /// If there is no room: the number by which [`Doorman::room`] tells when there is.
+    pub(crate) fn admit(&self, who: ControllerId, most: usize) -> Result<Coming, u64> {
+        if self.load.state.lock().0.announce(&who, most) {
+            Ok(Coming { load: Arc::clone(&self.load), who, is_here: false })
+        } else {
+            self.limit_hit("endpoint_waiting");
+            Err(self.load.number)
+        }
     }
 
     /// Calls that run, that wait, and that may run.
@@ -265,18 +322,28 @@ impl Endpoint {
     ///
     /// # Errors
     /// If too many of the controller's calls wait already: how many.
-    pub(crate) async fn enter(self: &Arc<Self>, who: ControllerId) -> Result<Place, usize> {
+    pub(crate) async fn enter(self: &Arc<Self>, who: ControllerId, coming: Option<Coming>) -> Result<Place, usize> {
+        let mut coming = coming.filter(|coming| Arc::ptr_eq(&coming.load, &self.load));
         loop {
             let (ticket, wait) = oneshot::channel();
-            let entered = self.load.state.lock().0.enter(&who, || ticket);
+            let entered = {
+                let mut state = self.load.state.lock();
+                // Both at once: nobody else gets the room that was kept for it.
+                if let Some(coming) = coming.as_mut().filter(|coming| !coming.is_here) {
+                    coming.is_here = true;
+                    state.0.arrive(&who);
+                }
+                state.0.enter(&who, || ticket)
+            };
             let seat = match entered {
                 Entered::Now => Some(Seat { load: Arc::clone(&self.load), who, is_taken: true }),
                 Entered::Full(waiting) => {
                     self.limit_hit("endpoint_waiting");
                     return Err(waiting);
                 }
-                Entered::Waits => {
+                Entered::Waits(number) => {
                     self.limit_hit("endpoint_calls");
+                    let _ticket = Ticket { load: &self.load, who, number };
                     // Never dropped unanswered; whoever loses its ticket stands in line again.
                     wait.await.ok()
                 }
@@ -307,11 +374,11 @@ impl Endpoint {
 
     /// Probes it while it is left out; it is back if it answers.
     pub(crate) async fn probe(self: Arc<Self>) {
+        let _done = Examined(&self.is_probed);
         let answered = self.answers(PROBE_TIMEOUT).await;
         if let Some(pool) = self.pool.upgrade() {
             self.change_health(|health| health.probed(answered, pool.now(), pool.random()));
         }
-        self.is_probed.store(false, Ordering::Release);
     }
 
     async fn answers(&self, within: Duration) -> bool {
@@ -334,14 +401,16 @@ impl Endpoint {
         self.tell(News::Returned { endpoint: &self.site.name });
     }
 
-    /// It is left out, if it isn't already; and with it, if `cut` is set, the calls that run.
-    fn eject(&self, why: &str, cut: bool) {
+    /// It is left out, if it isn't already; and with it, if `cut` is given, the calls that run and have no longer a timeout.
+    fn eject(&self, why: &str, cut: Option<Duration>) {
         let Some(pool) = self.pool.upgrade() else { return };
         let mut health = self.health.lock();
         let is_news = health.failed(pool.now(), pool.random());
         self.signals.send_modify(|signals| {
             signals.ejected = true;
-            signals.cuts = signals.cuts.wrapping_add(u32::from(cut));
+            if let Some(timeout) = cut {
+                (signals.cuts, signals.cut) = (signals.cuts.wrapping_add(1), timeout);
+            }
         });
         drop(health);
         if is_news {
@@ -356,36 +425,43 @@ impl Endpoint {
         listeners.iter().for_each(|listener| listener.told(news));
     }
 
-    /// Has it looked, shortly before the deadline of a call that began at `began`, whether the endpoint answers anything at
-    /// all.
-    async fn suspect(self: &Arc<Self>, began: Duration, timeout: Duration) -> std::convert::Infallible {
+    /// Has it looked, shortly before the deadline of a call that begins now, whether the endpoint answers anything at all.
+    async fn suspect(self: &Arc<Self>, timeout: Duration) -> std::convert::Infallible {
         tokio::time::sleep(timeout.saturating_sub(SUSPICION.min(timeout / 2))).await;
-        // One look at a time is for all who wait.
-        if self.health.lock().is_silent_since(began)
-            && !self.is_examined.swap(true, Ordering::AcqRel)
-            && let Some(pool) = self.pool.upgrade()
-        {
-            pool.suspect(Arc::clone(self), began);
-        }
+        self.have_examined(timeout);
         std::future::pending().await
     }
 
-    /// Leaves it out, with the calls that run, if nothing was heard of it since that moment, nor an answer to HEAD is now.
-    pub(crate) async fn examine(self: Arc<Self>, silent_since: Duration) {
-        let is_heard = self.answers(EXAMINATION).await || !self.health.lock().is_silent_since(silent_since);
-        if !is_heard {
-            self.eject("it accepts calls and answers none, nor a HEAD beside them", true);
+    /// Has it looked, for a call with this timeout. One look at a time is for all who wait.
+    fn have_examined(self: &Arc<Self>, timeout: Duration) {
+        if !self.is_examined.swap(true, Ordering::AcqRel) {
+            match self.pool.upgrade() {
+                Some(pool) => pool.suspect(Arc::clone(self), timeout),
+                None => self.is_examined.store(false, Ordering::Release),
+            }
         }
-        self.is_examined.store(false, Ordering::Release);
+    }
+
+    /// Once nothing was heard of it for half of this timeout: leaves it out, with the calls that run, unless it answers a
+    /// HEAD or anything else meanwhile.
+    pub(crate) async fn examine(self: Arc<Self>, timeout: Duration) {
+        let _done = Examined(&self.is_examined);
+        let Some(now) = self.pool.upgrade().map(|pool| pool.now()) else { return };
+        let heard = self.health.lock().heard();
+        tokio::time::sleep((heard.unwrap_or_default() + timeout / 2).saturating_sub(now)).await;
+        let is_silent = || self.health.lock().heard() == heard;
+        if is_silent() && !self.answers(EXAMINATION).await && is_silent() {
+            self.eject("it accepts calls and answers none, nor a HEAD beside them", Some(timeout));
+        }
     }
 
     /// Notes how a call of a shard ended, and when it ran.
     fn ended(
-        &self,
+        self: &Arc<Self>,
         answer: &Result<Reply, Error>,
         (shard, ran): (u8, Range<Duration>),
         begun: Begun,
-        timeout: Duration,
+        (timeout, has_others): (Duration, bool),
     ) {
         // What was answered and can't be taken has no code.
         let (code, was_answered) = answer.as_ref().map_or_else(|e| (e.code(), e.was_answered()), |_| (200, true));
@@ -397,12 +473,18 @@ impl Endpoint {
         };
         count.fetch_add(1, Ordering::Relaxed);
         if was_answered {
+            // That there was no room here for a reply says nothing of the endpoint.
+            let code = if matches!(answer, Err(Error::NoRoom { .. })) { 200 } else { code };
             self.change_health(|health| health.answered(shard, code, ran.start, ran.end));
         }
         if let Err(error) = answer
             && error.is_unreachable()
         {
-            self.eject(&error.to_string(), false);
+            self.eject(&error.to_string(), None);
+        }
+        if has_others && matches!(answer, Err(Error::Timeout { .. })) {
+            // It was heard of not long ago: it may have come to hang since.
+            self.have_examined(timeout);
         }
         let shown = match (code, answer) {
             (429 | 503, _) | (_, Err(Error::Refused)) => Some(Ended::Refused),
@@ -445,14 +527,14 @@ impl Place {
             tokio::select! {
                 biased;
                 answer = exchange => answer,
-                _ = signals.wait_for(|signals| signals.cuts != cuts) => Err(Error::Silent),
-                never = endpoint.suspect(began, timeout) => match never {},
+                _ = signals.wait_for(|signals| signals.cuts != cuts && timeout <= signals.cut) => Err(Error::Silent),
+                never = endpoint.suspect(timeout) => match never {},
             }
         } else {
             exchange.await
         };
         let took = pool.now().saturating_sub(began);
-        endpoint.ended(&answer, (shard, began..began + took), self.begun, timeout);
+        endpoint.ended(&answer, (shard, began..began + took), self.begun, (timeout, has_others));
         drop(self.seat);
         (answer, took)
     }

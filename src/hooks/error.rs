@@ -35,9 +35,12 @@ pub enum Error {
     /// A connection that was there ended before anything of the request was sent.
     #[error("the connection ended before the request was sent: {0}")]
     NotSent(String),
-    /// The other side says by HTTP/2 that it did nothing with the request: it has too many, or shuts down.
-    #[error("the endpoint refused the request: it has too many at once, or shuts down")]
+    /// The other side says by HTTP/2 that it did nothing with the request: it has too many.
+    #[error("the endpoint refused the request, as it has too many at once")]
     Refused,
+    /// The other side ended the connection, and says by HTTP/2 that it did nothing with the request.
+    #[error("the endpoint ended the connection before it began with the request")]
+    Leaving,
     /// The endpoint was found not to answer anything, and was left out with the call under way.
     #[error("the endpoint answers nothing: neither this call nor others, nor a HEAD beside them")]
     Silent,
@@ -130,7 +133,7 @@ impl Error {
             Self::Connect { refused: true, .. } => "ConnectionRefused",
             Self::Connect { .. } => "ConnectionFailed",
             Self::Tls(_) => "TlsFailed",
-            Self::NotSent(_) | Self::Broken(_) => "ConnectionBroken",
+            Self::NotSent(_) | Self::Leaving | Self::Broken(_) => "ConnectionBroken",
             Self::Silent => "Silent",
             Self::NoEndpoints(_) => "NoEndpoints",
             Self::Credentials(_) => "BadCredentials",
@@ -180,7 +183,23 @@ impl Error {
     /// Whether nothing of the request was sent: another endpoint may be asked at once.
     #[must_use]
     pub fn was_not_sent(&self) -> bool {
-        self.is_unreachable() || matches!(self, Self::NotSent(_) | Self::Refused)
+        self.is_unreachable() || matches!(self, Self::NotSent(_) | Self::Refused | Self::Leaving)
+    }
+
+    /// Whether it may say more of this one call, or of the object that it was about, than of the webhook.
+    #[must_use]
+    pub fn is_of_one_call(&self) -> bool {
+        self.was_answered()
+            || matches!(
+                self,
+                Self::NotSent(_)
+                    | Self::Refused
+                    | Self::Leaving
+                    | Self::Silent
+                    | Self::Broken(_)
+                    | Self::NotHttp(_)
+                    | Self::Timeout { .. }
+            )
     }
 
     /// Whether no connection could be made.

@@ -12,6 +12,8 @@
 //! endpoint only if it may have had no effect there, or if the hook says that this doesn't matter: the queue knows when to
 //! try again.
 
+use ringmaster_core::key::ControllerId;
+
 mod client;
 mod connect;
 mod endpoint;
@@ -23,13 +25,19 @@ mod route;
 mod tls;
 
 pub use client::Reply;
-pub use endpoint::{Listener, News};
+pub use endpoint::{Coming, Listener, News};
 pub use error::Error;
 pub use policy::Policy;
 pub use pool::{Hooks, Sampled};
 pub use resolve::Overrides;
 pub use route::{Call, Caller, Failure, Found, Route};
 pub use tls::Pem;
+
+/// Told when an endpoint has room again.
+pub trait Doorman: Send + Sync {
+    /// An endpoint for which [`Route::admit`] refused a call of this controller takes more now. Must not block.
+    fn room(&self, controller: ControllerId, endpoint: u64);
+}
 
 /// Counts what a client's bounds hold back.
 pub trait Meter: Send + Sync {

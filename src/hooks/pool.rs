@@ -4,7 +4,7 @@
 //! Never knows controllers: routes ask for endpoints, and endpoints live as long as a route has them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -18,12 +18,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use crate::client::Room;
 use crate::connect::Connector;
 use crate::endpoint::{Counts, Endpoint, Listener, Load};
 use crate::tls::{self, Pem};
-use crate::{Error, Meter, Overrides, Policy, Route};
+use crate::{Doorman, Error, Meter, Overrides, Policy, Route};
 
 /// Endpoints that are probed at once; others wait.
 const PROBES_AT_ONCE: usize = 32;
@@ -105,6 +106,9 @@ pub(crate) struct Pool {
     workers: usize,
     room: Room,
     meter: Arc<dyn Meter>,
+    doorman: Arc<dyn Doorman>,
+    /// As many loads as there were.
+    numbers: AtomicU64,
     random: fn() -> u64,
     start: Instant,
     tls: Arc<ClientConfig>,
@@ -114,7 +118,7 @@ pub(crate) struct Pool {
     loads: Mutex<HashMap<Spot, Weak<Load>>>,
     /// Endpoints that differ in their TLS alone count together.
     counts: Mutex<HashMap<Name, Weak<Counts>>>,
-    /// Endpoints to be looked at, each once, with the moment since when nothing was heard of it.
+    /// Endpoints to be looked at, each once, with the timeout of a call that had no answer.
     suspects: Mutex<Vec<(Arc<Endpoint>, Duration)>>,
     wake: Notify,
 }
@@ -151,8 +155,8 @@ impl Pool {
     }
 
     /// An endpoint is to be looked at.
-    pub(crate) fn suspect(&self, endpoint: Arc<Endpoint>, silent_since: Duration) {
-        self.suspects.lock().push((endpoint, silent_since));
+    pub(crate) fn suspect(&self, endpoint: Arc<Endpoint>, timeout: Duration) {
+        self.suspects.lock().push((endpoint, timeout));
         self.wake();
     }
 
@@ -195,7 +199,9 @@ impl Pool {
         let key = (Arc::clone(&site.host), site.port);
         let known = loads.get(&key).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
-            let load = Load::new(Limit::new(self.workers.try_into().unwrap_or(std::num::NonZeroUsize::MIN)));
+            let limit = Limit::new(self.workers.try_into().unwrap_or(std::num::NonZeroUsize::MIN));
+            let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+            let load = Load::new(number, limit, Arc::clone(&self.doorman));
             loads.insert(key, Arc::downgrade(&load));
             load
         })
@@ -235,6 +241,7 @@ impl Hooks {
         overrides: Overrides,
         workers: usize,
         meter: Arc<dyn Meter>,
+        doorman: Arc<dyn Doorman>,
         random: fn() -> u64,
     ) -> Result<Self, Error> {
         let pool = Pool {
@@ -243,6 +250,8 @@ impl Hooks {
             workers,
             room: Room::new(Arc::clone(&meter)),
             meter,
+            doorman,
+            numbers: AtomicU64::new(0),
             random,
             start: Instant::now(),
             tls: tls::configure(&Pem::default())?,
@@ -275,10 +284,10 @@ impl Hooks {
         let mut probes = JoinSet::new();
         loop {
             let suspects = std::mem::take(&mut *self.pool.suspects.lock());
-            for (endpoint, silent_since) in suspects {
-                probes.spawn(endpoint.examine(silent_since));
+            for (endpoint, timeout) in suspects {
+                probes.spawn(endpoint.examine(timeout));
             }
-            let (now, mut next) = (self.pool.now(), MAX_SLEEP);
+            let (now, mut next, mut is_full) = (self.pool.now(), MAX_SLEEP, false);
             for endpoint in self.pool.all() {
                 let Some(at) = endpoint.probe_at() else { continue };
                 if at > now {
@@ -287,14 +296,21 @@ impl Hooks {
                     endpoint.begin_probe();
                     probes.spawn(endpoint.probe());
                 } else {
-                    self.pool.meter.limit_hit("probes");
+                    is_full = true;
                 }
+            }
+            if is_full {
+                self.pool.meter.limit_hit("probes");
             }
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = self.pool.wake.notified() => {}
                 () = tokio::time::sleep(next) => {}
-                Some(_) = probes.join_next() => {}
+                Some(ended) = probes.join_next() => {
+                    if let Err(panic) = ended {
+                        error!("a probe panicked, which is a bug: {panic}");
+                    }
+                }
             }
         }
         probes.shutdown().await;

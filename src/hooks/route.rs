@@ -3,6 +3,7 @@
 //! Never decides what is sent or what a reply means. A call goes to another endpoint at once only if nothing of it was
 //! sent, or if the hook says that it may be repeated; everything else is the queue's.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -17,7 +18,7 @@ use ringmaster_core::key::ControllerId;
 use tokio::sync::watch;
 
 use crate::client::Reply;
-use crate::endpoint::{Endpoint, Listener, News, Place};
+use crate::endpoint::{Coming, Endpoint, Listener, News, Place};
 use crate::pool::{Pool, Site};
 use crate::tls::{self, Pem};
 use crate::{Error, policy};
@@ -123,6 +124,16 @@ enum Tls {
 struct Usable {
     pem: Pem,
     config: Arc<rustls::ClientConfig>,
+}
+
+/// How a call waits for its place.
+struct Wait {
+    /// The endpoint isn't left out; otherwise all are.
+    is_well: bool,
+    /// Whether one that was left out is back since it was chosen.
+    returned: watch::Receiver<()>,
+    /// The room that was kept for it.
+    coming: Option<Coming>,
 }
 
 /// The endpoints at one moment.
@@ -268,7 +279,7 @@ impl Route {
             unready: targets.unready,
             ejected: ejected.map(|endpoint| endpoint.name().to_string()).collect(),
             erring: erring.map(|(endpoint, code)| (endpoint.name().to_string(), code)).collect(),
-            elsewhere: Vec::new(),
+            elsewhere: BTreeMap::new(),
             source: targets.source.clone(),
             credentials,
             stale: self.stale.lock().clone(),
@@ -315,20 +326,25 @@ impl Route {
         let is_new = before.is_some_and(|before| !any_well(&before.endpoints)) && any_well(&endpoints);
         self.targets.send_replace(Some(Arc::new(Targets { endpoints, unready, source, chosen: Mutex::default() })));
         drop(tls);
-        if is_new {
-            self.listener.told(News::Reachable);
-        }
+        self.listener.told(if is_new { News::Reachable } else { News::Changed });
     }
 
-    /// Makes a call.
+    /// Makes a call. `coming` is what [`Self::admit`] gave for it, if it was asked.
     ///
     /// # Errors
     /// If there is no whole reply with code 200 within the limits.
-    pub async fn call(&self, call: Call<'_>) -> Result<Reply, Failure> {
-        let (mut tried, mut moves) = (Vec::new(), 0);
+    pub async fn call(&self, call: Call<'_>, mut coming: Option<Coming>) -> Result<Reply, Failure> {
+        let (mut tried, mut moves, mut has_left) = (Vec::new(), 0, false);
         let mut last: Option<Failure> = None;
         loop {
-            let targets = self.targets().await?;
+            let targets = tokio::select! {
+                biased;
+                () = call.caller.withdrawn() => return Err(self.failure(None, Error::Fenced)),
+                targets = self.targets() => targets?,
+            };
+            // Before it is chosen: one that comes back meanwhile is another choice.
+            let mut returned = self.returned.subscribe();
+            returned.mark_unchanged();
             let Some((endpoint, is_well)) = targets.pick(call.shard, &tried) else {
                 return Err(last.unwrap_or_else(|| self.nothing()));
             };
@@ -336,9 +352,8 @@ impl Route {
                 let why = self.credentials().unwrap_or_default();
                 return Err(self.failure(None, Error::Credentials(why)));
             }
-            let is_other = |other: &&Arc<Endpoint>| !other.is_ejected() && !Arc::ptr_eq(other, &endpoint);
-            let has_others = targets.endpoints.iter().any(|other| is_other(&other));
-            let place = match self.enter(&endpoint, is_well, &call).await {
+            let waits = Wait { is_well, returned, coming: coming.take() };
+            let place = match self.enter(&endpoint, waits, &call).await {
                 Ok(place) => place,
                 Err(error) => return Err(self.failure(None, error)),
             };
@@ -350,6 +365,10 @@ impl Route {
                 }
                 continue;
             };
+            // As it is now: others may have come and gone meanwhile.
+            let present = self.targets.borrow().clone();
+            let is_other = |other: &Arc<Endpoint>| !other.is_ejected() && !Arc::ptr_eq(other, &endpoint);
+            let has_others = present.is_some_and(|present| present.endpoints.iter().any(is_other));
             let error = match self.try_at(place, &call, has_others).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
@@ -359,6 +378,11 @@ impl Route {
             let is_named = targets.endpoints.len() > 1 && self.uris.len() == 1;
             let name = is_named.then(|| Arc::clone(endpoint.name()));
             let failure = Failure { uri: endpoint.site().uri.clone(), endpoint: name, error };
+            // Whoever ended a connection takes another one (RFC 9113, 6.8).
+            if matches!(failure.error, Error::Leaving) && !std::mem::replace(&mut has_left, true) {
+                last = Some(failure);
+                continue;
+            }
             tried.push(endpoint);
             if !again || tried.len() >= MAX_TRIES {
                 return Err(failure);
@@ -367,12 +391,25 @@ impl Route {
         }
     }
 
-    /// Whether a call would find too many waiting before it, and if so, when it may be tried again.
+    /// Announces a call of a parent in this shard; `None` while the endpoints aren't known. Of several endpoints none gets
+    /// more than half of the workers.
+    ///
+    /// # Errors
+    /// If there is no room for it at its endpoint: the number by which [`crate::Doorman`] tells when there is.
+    pub fn admit(&self, controller: ControllerId, shard: u8) -> Result<Option<Coming>, u64> {
+        let Some(targets) = self.targets.borrow().clone() else { return Ok(None) };
+        let Some((endpoint, _)) = targets.pick(shard, &[]) else { return Ok(None) };
+        let half = (self.pool.workers() / 2).max(1);
+        let most = if targets.endpoints.len() > 1 { half } else { usize::MAX };
+        endpoint.admit(controller, most).map(Some)
+    }
+
+    /// Whether the endpoint of a shard has this name.
     #[must_use]
-    pub fn busy(&self, controller: ControllerId, shard: u8) -> Option<Duration> {
-        let targets = self.targets.borrow().clone()?;
-        let (endpoint, _) = targets.pick(shard, &[])?;
-        endpoint.is_full(controller).then(|| self.pause())
+    pub fn leads_to(&self, shard: u8, endpoint: &str) -> bool {
+        let targets = self.targets.borrow().clone();
+        let found = targets.and_then(|targets| targets.pick(shard, &[]));
+        found.is_some_and(|(found, _)| **found.name() == *endpoint)
     }
 
     /// Spread, so that those who come again don't come together.
@@ -396,13 +433,12 @@ impl Route {
     }
 
     /// Waits for a place at an endpoint; `None` if another one is to be asked meanwhile.
-    async fn enter(&self, endpoint: &Arc<Endpoint>, is_well: bool, call: &Call<'_>) -> Result<Option<Place>, Error> {
+    async fn enter(&self, endpoint: &Arc<Endpoint>, wait: Wait, call: &Call<'_>) -> Result<Option<Place>, Error> {
+        let Wait { is_well, mut returned, coming } = wait;
         let mut targets = self.targets.subscribe();
         let gone = targets.wait_for(|targets| {
             targets.as_ref().is_some_and(|targets| !targets.endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint)))
         });
-        let mut returned = self.returned.subscribe();
-        returned.mark_unchanged();
         tokio::select! {
             biased;
             () = call.caller.withdrawn() => Err(Error::Fenced),
@@ -411,7 +447,7 @@ impl Route {
             () = endpoint.ejected(), if is_well => Ok(None),
             _ = returned.changed(), if !is_well => Ok(None),
             _ = gone => Ok(None),
-            place = endpoint.enter(call.controller) => match place {
+            place = endpoint.enter(call.controller, coming) => match place {
                 // It may have been left out between the two.
                 Ok(place) => Ok(Some(place).filter(|_| !(is_well && endpoint.is_ejected()))),
                 Err(waiting) => Err(Error::Busy { waiting, after: self.pause() }),

@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{Hooks, Meter, Overrides, Policy};
+use crate::{Doorman, Hooks, Meter, Overrides, Policy};
 
 /// What a replica does with a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -139,15 +139,20 @@ struct Told(Mutex<Vec<String>>);
 
 impl Listener for Told {
     fn told(&self, news: News<'_>) {
-        self.0.lock().push(match news {
-            News::Ejected { endpoint, .. } => format!("ejected {endpoint}"),
-            News::Returned { endpoint } => format!("returned {endpoint}"),
-            News::Reachable => "reachable".to_owned(),
+        self.0.lock().extend(match news {
+            News::Ejected { endpoint, .. } => Some(format!("ejected {endpoint}")),
+            News::Returned { endpoint } => Some(format!("returned {endpoint}")),
+            News::Reachable => Some("reachable".to_owned()),
+            News::Changed => None,
         });
     }
 }
 
 struct Ignored;
+
+impl Doorman for Ignored {
+    fn room(&self, _: ControllerId, _: u64) {}
+}
 
 impl Meter for Ignored {
     fn limit_hit(&self, _: &'static str) {}
@@ -179,7 +184,8 @@ fn urls(replicas: &[&Replica]) -> Address {
 
 fn world(webhook: &Webhook) -> World {
     let policy = Policy { allow_loopback: true, api_server: Vec::new() };
-    let hooks = Hooks::new(policy, Overrides::default(), 64, Arc::new(Ignored), || u64::MAX / 2).unwrap();
+    let hooks =
+        Hooks::new(policy, Overrides::default(), 64, Arc::new(Ignored), Arc::new(Ignored), || u64::MAX / 2).unwrap();
     let (told, cancel) = (Arc::<Told>::default(), CancellationToken::new());
     let route = hooks.route(webhook, false, 1 << 20, Arc::clone(&told) as Arc<dyn Listener>).unwrap();
     tokio::spawn(hooks.clone().run(cancel.clone()));
@@ -204,7 +210,7 @@ impl Caller for Anybody {
 async fn call(route: &Route, controller: u32, shard: u8) -> Result<Reply, Failure> {
     let (headers, body, caller) =
         (HeaderMap::new(), Bytes::from_static(b"{}"), Anybody(AtomicBool::new(true), Notify::new()));
-    route.call(Call { controller: ControllerId(controller), shard, headers, body, caller: &caller }).await
+    route.call(Call { controller: ControllerId(controller), shard, headers, body, caller: &caller }, None).await
 }
 
 /// The same by somebody who comes again while too many wait.
@@ -427,9 +433,14 @@ async fn calls_wait_for_their_turn_and_controllers_take_turns() {
     until(|| waiting() == 4 && a.running() == 4).await;
     let failure = call(&world.route, 1, 0).await.unwrap_err();
     assert!(matches!(failure.error, Error::Busy { waiting: 4, .. }), "{failure}");
-    assert!(world.route.busy(ControllerId(1), 0).is_some() && world.route.busy(ControllerId(2), 0).is_none());
+    let admit = |who| world.route.admit(ControllerId(who), 0);
+    assert!(admit(1).is_err());
+    let coming: Vec<_> = std::iter::from_fn(|| admit(2).ok()).take(100).collect();
+    assert_eq!(coming.len(), 8, "as many as may run and wait");
+    drop(coming);
     begin(&mut calls, 2, 2);
-    until(|| waiting() == 6).await;
+    // One call of each has a place.
+    until(|| waiting() == 5 && a.running() == 5).await;
     // What the second controller wants comes next, though the first has waited longer.
     for ended in 1..=6 {
         a.shared.open.notify_one();
@@ -510,7 +521,7 @@ async fn who_runs_it_has_the_last_word_on_where_a_service_is() {
     let policy = Policy { allow_loopback: true, api_server: Vec::new() };
     let mut overrides = Overrides::default();
     overrides.add("s.n.svc", 80, a.address);
-    let hooks = Hooks::new(policy, overrides, 4, Arc::new(Ignored), || 0).unwrap();
+    let hooks = Hooks::new(policy, overrides, 4, Arc::new(Ignored), Arc::new(Ignored), || 0).unwrap();
     let address =
         Address::Service { name: "s".into(), namespace: "n".into(), port: 80, tls: false, path: "/sync".into() };
     let route = hooks.route(&webhook(address, 1000), false, 1 << 20, Arc::new(Told::default())).unwrap();
@@ -533,7 +544,8 @@ async fn who_waits_goes_when_it_is_told() {
     until(|| a.running() == 4).await;
     let caller = Anybody(AtomicBool::new(true), Notify::new());
     let (headers, body) = (HeaderMap::new(), Bytes::new());
-    let waiting = world.route.call(Call { controller: ControllerId(1), shard: 0, headers, body, caller: &caller });
+    let waiting =
+        world.route.call(Call { controller: ControllerId(1), shard: 0, headers, body, caller: &caller }, None);
     let told = async {
         until(|| world.hooks.samples()[0].waiting == 1).await;
         caller.1.notify_one();
@@ -574,6 +586,56 @@ async fn nothing_is_sent_by_who_may_not() {
     let caller = Anybody(AtomicBool::new(false), Notify::new());
     let (headers, body) = (HeaderMap::new(), Bytes::new());
     let call = Call { controller: ControllerId(1), shard: 0, headers, body, caller: &caller };
-    assert_eq!(world.route.call(call).await.unwrap_err().error.reason(), "Fenced");
+    assert_eq!(world.route.call(call, None).await.unwrap_err().error.reason(), "Fenced");
     assert_eq!(a.calls(), 0);
+}
+
+/// A shard whose parents are called at a replica.
+async fn shard_at(route: &Route, replica: &Replica) -> u8 {
+    for shard in 0..=u8::MAX {
+        let before = replica.calls();
+        call(route, 1, shard).await.unwrap();
+        if replica.calls() > before {
+            return shard;
+        }
+    }
+    panic!("it has none");
+}
+
+#[tokio::test]
+async fn who_hangs_after_an_answer_is_found_out_by_whoever_waits() {
+    const TIMEOUT: u64 = 2000;
+    let (a, b) = tokio::join!(Replica::start(Does::Answer(200)), Replica::start(Does::Answer(200)));
+    let world = world(&webhook(urls(&[&a, &b]), TIMEOUT));
+    let shard = shard_at(&world.route, &a).await;
+    a.does(Does::HangCalls);
+    let (start, before) = (Instant::now(), a.calls());
+    let (waiting, ()) = tokio::join!(call(&world.route, 1, shard), async {
+        until(|| a.calls() > before).await;
+        // It is well while another call is made, and nobody calls there afterwards.
+        a.does(Does::Answer(200));
+        call(&world.route, 1, shard).await.unwrap();
+        a.does(Does::Hang);
+    });
+    assert_eq!(waiting.unwrap_err().error.reason(), "Silent");
+    assert!(start.elapsed() < Duration::from_millis(TIMEOUT + 100), "{:?}", start.elapsed());
+    call(&world.route, 1, shard).await.unwrap();
+    assert_eq!(world.route.standing().ejected, [a.name()]);
+}
+
+#[tokio::test]
+async fn who_has_more_time_is_not_cut_off_by_who_has_less() {
+    let (a, b) = tokio::join!(Replica::start(Does::Answer(200)), Replica::start(Does::Answer(200)));
+    let world = world(&webhook(urls(&[&a, &b]), 1000));
+    let patient = webhook(urls(&[&a, &b]), 20_000);
+    let patient = world.hooks.route(&patient, false, 1 << 20, Arc::clone(&world.told) as Arc<dyn Listener>).unwrap();
+    let shard = shard_at(&world.route, &a).await;
+    a.does(Does::Wait);
+    let (answer, ()) = tokio::join!(call(&patient, 2, shard), async {
+        until(|| a.running() == 1).await;
+        a.does(Does::Hang);
+        assert_eq!(call(&world.route, 1, shard).await.unwrap_err().error.reason(), "Silent");
+        a.shared.open.notify_waiters();
+    });
+    answer.unwrap();
 }

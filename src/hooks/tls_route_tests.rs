@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tests::until;
 use super::*;
-use crate::{Hooks, Meter, Overrides, Policy};
+use crate::{Doorman, Hooks, Meter, Overrides, Policy};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -129,6 +129,10 @@ impl Meter for Ignored {
     fn limit_hit(&self, _: &'static str) {}
 }
 
+impl Doorman for Ignored {
+    fn room(&self, _: ControllerId, _: u64) {}
+}
+
 impl Listener for Ignored {
     fn told(&self, _: News<'_>) {}
 }
@@ -150,7 +154,7 @@ fn route(address: SocketAddr) -> Arc<Route> {
     let mut overrides = Overrides::default();
     overrides.add("hook.shop.svc", 443, address);
     let policy = Policy { allow_loopback: true, api_server: Vec::new() };
-    let hooks = Hooks::new(policy, overrides, 64, Arc::new(Ignored), || 0).unwrap();
+    let hooks = Hooks::new(policy, overrides, 64, Arc::new(Ignored), Arc::new(Ignored), || 0).unwrap();
     let ca = Some(CaBundle::Inline("".into()));
     let address = Address::Url("https://hook.shop.svc/sync".into());
     let (timeout, tls) = (Duration::from_secs(20), TlsRule { ca, client: None });
@@ -162,7 +166,7 @@ async fn call(route: &Route) -> Result<Reply, Failure> {
     loop {
         let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
         let call = Call { controller: ControllerId(1), shard: 0, headers, body, caller: &Ignored };
-        match route.call(call).await {
+        match route.call(call, None).await {
             Err(Failure { error: Error::Busy { after, .. }, .. }) => tokio::time::sleep(after).await,
             answer => return answer,
         }
@@ -296,7 +300,7 @@ async fn who_hangs_in_its_handshake_is_left_out_and_no_call_fails_for_it() {
     overrides.add(NAME, 443, server.address);
     overrides.add(NAME, 8443, silent.local_addr().unwrap());
     let policy = Policy { allow_loopback: true, api_server: Vec::new() };
-    let hooks = Hooks::new(policy, overrides, 64, Arc::new(Ignored), || 0).unwrap();
+    let hooks = Hooks::new(policy, overrides, 64, Arc::new(Ignored), Arc::new(Ignored), || 0).unwrap();
     let urls = vec![format!("https://{NAME}").into(), format!("https://{NAME}:8443").into()];
     let address = Address::Urls { urls, path: "/sync".into() };
     let tls = TlsRule { ca: Some(CaBundle::Inline("".into())), client: None };
@@ -306,7 +310,7 @@ async fn who_hangs_in_its_handshake_is_left_out_and_no_call_fails_for_it() {
     route.set_tls(Ok(trusting(&[&ours], None)));
     for shard in 0..8 {
         let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
-        route.call(Call { controller: ControllerId(1), shard, headers, body, caller: &Ignored }).await.unwrap();
+        route.call(Call { controller: ControllerId(1), shard, headers, body, caller: &Ignored }, None).await.unwrap();
     }
     assert_eq!(route.standing().ejected, [format!("{NAME}:8443")]);
 }
@@ -318,7 +322,11 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Says at each connection's first request that it goes away, and how far it came: before that request, or after it.
-async fn leaving(config: Arc<ServerConfig>, with_the_request: bool) -> (SocketAddr, JoinHandle<()>) {
+async fn leaving(
+    config: Arc<ServerConfig>,
+    with_the_request: bool,
+    connections: Arc<AtomicUsize>,
+) -> (SocketAddr, JoinHandle<()>) {
     const SETTINGS: u8 = 4;
     const GOAWAY: u8 = 7;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -327,6 +335,7 @@ async fn leaving(config: Arc<ServerConfig>, with_the_request: bool) -> (SocketAd
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let mut stream = TlsAcceptor::from(Arc::clone(&config)).accept(stream).await.unwrap();
+            connections.fetch_add(1, Ordering::Relaxed);
             stream.write_all(&frame(SETTINGS, &[])).await.unwrap();
             let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
             while !seen.ends_with(b"{}") {
@@ -347,11 +356,15 @@ async fn a_call_that_an_ending_connection_did_not_begin_with_was_not_sent() {
     let ours = authority();
     let own = signed(&ours, NAME, ExtendedKeyUsagePurpose::ServerAuth);
     for with_the_request in [false, true] {
-        let (address, serving) = leaving(server_config(&own, &[], &["h2"]), with_the_request).await;
+        let connections = Arc::<AtomicUsize>::default();
+        let config = server_config(&own, &[], &["h2"]);
+        let (address, serving) = leaving(config, with_the_request, Arc::clone(&connections)).await;
         let route = route(address);
         route.set_tls(Ok(trusting(&[&ours], None)));
         let error = call(&route).await.unwrap_err().error;
         assert_eq!((error.was_not_sent(), error.was_lost()), (!with_the_request, with_the_request), "{error}");
+        let tries = connections.load(Ordering::Relaxed);
+        assert_eq!(tries, if with_the_request { 1 } else { 2 }, "a new connection, once");
         serving.abort();
     }
 }

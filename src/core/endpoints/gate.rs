@@ -1,7 +1,10 @@
 //! Who may call an endpoint next, while it takes no more calls at once: controllers take turns by what they have running.
 //!
 //! Never waits: tickets stand for those who do. Of each controller as many wait as there are places, and [`FEWEST_WAITING`]
-//! at least: what is beyond comes again later, as whoever waits holds a worker, and what it brings grows old.
+//! at least. Whoever is to call announces itself first: what is beyond stays in the queue, where it costs nothing.
+//!
+//! One call of each controller has a place, up to [`MOST_EXTRA`] beyond the others: who isn't answered for long holds no
+//! other controller up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -9,13 +12,16 @@ use std::num::NonZeroUsize;
 /// So many of each controller may wait for a place, however few places there are.
 pub const FEWEST_WAITING: usize = 4;
 
+/// So many calls at most run beyond the places, each the only one of its controller.
+pub const MOST_EXTRA: usize = 4;
+
 /// What became of a wish for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entered {
     /// It is there.
     Now,
-    /// The ticket waits.
-    Waits,
+    /// The ticket of this number waits.
+    Waits(u64),
     /// Too many wait already: so many.
     Full(usize),
 }
@@ -34,9 +40,24 @@ pub struct Gate<W, T> {
 #[derive(Debug)]
 struct Queue<T> {
     running: usize,
+    /// Those who announced themselves and aren't here yet.
+    coming: usize,
     /// When it was served last, in turns.
     served: u64,
-    tickets: VecDeque<T>,
+    /// By their numbers, which are turns.
+    tickets: VecDeque<(u64, T)>,
+    /// Somebody was told that there is no room, of so much.
+    refused: Option<usize>,
+}
+
+impl<T> Queue<T> {
+    fn all(&self) -> usize {
+        self.running + self.coming + self.tickets.len()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.all() == 0 && self.refused.is_none()
+    }
 }
 
 impl<W: Ord + Clone, T> Gate<W, T> {
@@ -52,24 +73,59 @@ impl<W: Ord + Clone, T> Gate<W, T> {
         self.running
     }
 
-    /// How many tickets wait; some of their holders may have gone.
+    /// How many tickets wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Somebody is to come, if there is room: of `who` no more than `most` run, wait or come at once, and no more than
+    /// can run and wait. After a refusal [`Self::has_room`] tells when to ask again.
+    pub fn announce(&mut self, who: &W, most: usize) -> bool {
+        let room = self.room(most);
+        let queue = self.queue(who);
+        let is_free = queue.all() < room;
+        if is_free {
+            queue.coming += 1;
+        } else {
+            queue.refused = Some(most);
+        }
+        is_free
+    }
+
+    /// Somebody who had announced itself is here, or isn't coming.
+    pub fn arrive(&mut self, who: &W) {
+        if let Some(queue) = self.queues.get_mut(who) {
+            queue.coming = queue.coming.saturating_sub(1);
+            self.tidy(who);
+        }
+    }
+
+    /// Those who were refused, and for whom there is room now; each is named once.
+    pub fn has_room(&mut self) -> Vec<W> {
+        let (room, mut found) = (self.room(usize::MAX), Vec::new());
+        for (who, queue) in &mut self.queues {
+            if queue.refused.is_some_and(|most| queue.all() < room.min(most)) {
+                queue.refused = None;
+                found.push(who.clone());
+            }
+        }
+        found.iter().for_each(|who| self.tidy(who));
+        found
     }
 
     /// Somebody wants a place. If it has to wait, `ticket` is made.
     pub fn enter(&mut self, who: &W, ticket: impl FnOnce() -> T) -> Entered {
         // Between an end and the next turn, whoever comes stands behind those who wait.
         let is_free = self.running < self.places.get() && self.waiting == 0;
+        let has_extra = self.has_extra();
         let most_waiting = self.most_waiting();
         // Whoever comes stands behind all who are there.
         self.turn += 1;
-        let new = Queue { running: 0, served: self.turn, tickets: VecDeque::new() };
-        let queue = self.queues.entry(who.clone()).or_insert(new);
-        if is_free {
-            self.turn += 1;
-            (queue.running, queue.served) = (queue.running + 1, self.turn);
+        let turn = self.turn;
+        let queue = self.queue(who);
+        if is_free || (has_extra && queue.running == 0 && queue.tickets.is_empty()) {
+            (queue.running, queue.served) = (queue.running + 1, turn);
             self.running += 1;
             return Entered::Now;
         }
@@ -77,15 +133,39 @@ impl<W: Ord + Clone, T> Gate<W, T> {
         if waiting >= most_waiting {
             return Entered::Full(waiting);
         }
-        queue.tickets.push_back(ticket());
+        queue.tickets.push_back((turn, ticket()));
         self.waiting += 1;
-        Entered::Waits
+        Entered::Waits(turn)
     }
 
-    /// Whether no more of `who` may wait.
-    #[must_use]
-    pub fn is_full(&self, who: &W) -> bool {
-        self.queues.get(who).is_some_and(|queue| queue.tickets.len() >= self.most_waiting())
+    /// Whoever has this ticket doesn't want it any more. Without effect if its turn has come.
+    pub fn withdraw(&mut self, who: &W, number: u64) {
+        let Some(queue) = self.queues.get_mut(who) else { return };
+        let before = queue.tickets.len();
+        queue.tickets.retain(|(of, _)| *of != number);
+        self.waiting -= before - queue.tickets.len();
+        self.tidy(who);
+    }
+
+    fn queue(&mut self, who: &W) -> &mut Queue<T> {
+        let served = self.turn;
+        let new = || Queue { running: 0, coming: 0, served, tickets: VecDeque::new(), refused: None };
+        self.queues.entry(who.clone()).or_insert_with(new)
+    }
+
+    fn tidy(&mut self, who: &W) {
+        if self.queues.get(who).is_some_and(Queue::is_idle) {
+            self.queues.remove(who);
+        }
+    }
+
+    /// Whether a controller without a running call may have one all the same.
+    fn has_extra(&self) -> bool {
+        self.running < self.places.get() + MOST_EXTRA
+    }
+
+    fn room(&self, most: usize) -> usize {
+        (self.places.get() + self.most_waiting()).min(most)
     }
 
     fn most_waiting(&self) -> usize {
@@ -97,9 +177,7 @@ impl<W: Ord + Clone, T> Gate<W, T> {
         if let Some(queue) = self.queues.get_mut(who) {
             queue.running = queue.running.saturating_sub(1);
             self.running = self.running.saturating_sub(1);
-            if queue.running == 0 && queue.tickets.is_empty() {
-                self.queues.remove(who);
-            }
+            self.tidy(who);
         }
     }
 
@@ -111,12 +189,11 @@ impl<W: Ord + Clone, T> Gate<W, T> {
     /// The next that gets a place, if one is free: of whoever has fewest calls running, and was served longest ago. It
     /// has the place; whoever doesn't want it any more leaves.
     pub fn admit(&mut self) -> Option<(W, T)> {
-        if self.running >= self.places.get() {
-            return None;
-        }
-        let waiting = self.queues.iter_mut().filter(|(_, queue)| !queue.tickets.is_empty());
+        let (is_free, has_extra) = (self.running < self.places.get(), self.has_extra());
+        let may = |queue: &Queue<T>| is_free || (has_extra && queue.running == 0);
+        let waiting = self.queues.iter_mut().filter(|(_, queue)| !queue.tickets.is_empty() && may(queue));
         let (who, queue) = waiting.min_by_key(|(_, queue)| (queue.running, queue.served))?;
-        let ticket = queue.tickets.pop_front()?;
+        let (_, ticket) = queue.tickets.pop_front()?;
         self.turn += 1;
         (queue.running, queue.served) = (queue.running + 1, self.turn);
         self.running += 1;
@@ -136,7 +213,7 @@ mod tests {
     fn enter(gate: &mut Gate<char, u32>, who: char, ticket: u32) -> bool {
         match gate.enter(&who, || ticket) {
             Entered::Now => true,
-            Entered::Waits => false,
+            Entered::Waits(_) => false,
             Entered::Full(_) => panic!("full"),
         }
     }
@@ -145,14 +222,13 @@ mod tests {
     fn only_so_many_of_each_wait() {
         let mut gate = gate(5);
         for ticket in 0..10 {
-            let entered = gate.enter(&'a', || ticket);
-            assert_eq!(entered, if ticket < 5 { Entered::Now } else { Entered::Waits });
+            assert_eq!(enter(&mut gate, 'a', ticket), ticket < 5);
         }
         assert_eq!((gate.enter(&'a', || 10), gate.waiting()), (Entered::Full(5), 5));
-        assert_eq!(gate.enter(&'b', || 11), Entered::Waits, "another one's bound is its own");
+        assert!(enter(&mut gate, 'b', 11) && !enter(&mut gate, 'b', 12), "another one's bound is its own");
         gate.set_places(NonZeroUsize::MIN);
         gate.leave(&'a');
-        assert_eq!(gate.enter(&'c', || 12), Entered::Waits);
+        assert!(!enter(&mut gate, 'c', 13));
     }
 
     #[test]
@@ -162,34 +238,49 @@ mod tests {
         for ticket in 4..=6 {
             assert!(!enter(&mut gate, 'a', ticket));
         }
-        assert!(!enter(&mut gate, 'b', 10) && !enter(&mut gate, 'b', 11) && !enter(&mut gate, 'c', 20));
-        assert_eq!((gate.running(), gate.waiting(), gate.admit()), (3, 6, None));
+        assert!(enter(&mut gate, 'b', 10) && !enter(&mut gate, 'b', 11));
+        assert!(enter(&mut gate, 'c', 20) && !enter(&mut gate, 'c', 21));
+        assert_eq!((gate.running(), gate.waiting(), gate.admit()), (5, 5, None));
+        gate.leave(&'a');
+        gate.leave(&'a');
+        assert_eq!(gate.admit(), None, "three run");
         let mut order = Vec::new();
-        for _ in 0..3 {
-            gate.leave(&'a');
+        for who in ['c', 'b', 'a', 'b', 'c'] {
+            gate.leave(&who);
             order.extend(gate.admit());
         }
-        assert_eq!(order, [('b', 10), ('c', 20), ('a', 4)], "whoever has none, before another has two");
-        gate.leave(&'c');
-        assert_eq!(gate.admit(), Some(('b', 11)), "served longest ago");
+        assert_eq!(order, [('c', 21), ('b', 11), ('a', 4), ('a', 5), ('a', 6)], "whoever has none");
+    }
+
+    #[test]
+    fn who_is_not_answered_holds_nobody_else_up() {
+        let mut gate = gate(2);
+        for ticket in 0..6 {
+            assert_eq!(enter(&mut gate, 'a', ticket), ticket < 2);
+        }
+        for who in ['b', 'c', 'd', 'e'] {
+            assert!(enter(&mut gate, who, 10) && !enter(&mut gate, who, 11), "{who}");
+        }
+        assert!(!enter(&mut gate, 'f', 10), "not without a bound");
         gate.leave(&'b');
+        assert_eq!(gate.admit(), Some(('b', 11)), "served before f came");
         gate.leave(&'b');
-        gate.leave(&'a');
-        assert_eq!((gate.admit(), gate.admit(), gate.admit()), (Some(('a', 5)), Some(('a', 6)), None));
+        assert_eq!(gate.admit(), Some(('f', 10)), "b is done");
+        assert_eq!((gate.admit(), gate.running()), (None, 2 + MOST_EXTRA));
     }
 
     #[test]
     fn nobody_overtakes_who_waits() {
         let mut gate = gate(1);
-        assert!(enter(&mut gate, 'a', 1) && !enter(&mut gate, 'b', 2));
+        assert!(enter(&mut gate, 'a', 1) && !enter(&mut gate, 'a', 2));
         gate.leave(&'a');
-        assert!(!enter(&mut gate, 'a', 3), "b waits");
+        assert!(!enter(&mut gate, 'a', 3), "another waits");
         let order: Vec<_> = std::iter::from_fn(|| {
             let next = gate.admit();
             next.inspect(|(who, _)| gate.leave(who))
         })
         .collect();
-        assert_eq!(order, [('b', 2), ('a', 3)]);
+        assert_eq!(order, [('a', 2), ('a', 3)]);
     }
 
     #[test]
@@ -206,5 +297,44 @@ mod tests {
         gate.leave(&'a');
         gate.leave(&'a');
         assert_eq!((gate.running(), gate.queues.len()), (0, 0), "an idle controller costs nothing");
+    }
+
+    #[test]
+    fn who_announces_itself_finds_room() {
+        let mut gate = gate(2);
+        let most = |gate: &mut Gate<char, u32>, who, most| (0..100).take_while(|_| gate.announce(&who, most)).count();
+        assert_eq!(most(&mut gate, 'a', 100), 6, "2 run, 4 wait");
+        assert_eq!((most(&mut gate, 'b', 3), gate.has_room()), (3, vec![]));
+        for ticket in 0..6 {
+            gate.arrive(&'a');
+            assert_eq!(enter(&mut gate, 'a', ticket), ticket < 2);
+        }
+        assert!(!gate.announce(&'a', 100));
+        gate.leave(&'a');
+        assert_eq!((gate.admit(), gate.has_room(), gate.has_room()), (Some(('a', 2)), vec!['a'], vec![]), "told once");
+        assert!(gate.announce(&'a', 100) && !gate.announce(&'a', 100));
+        gate.arrive(&'a');
+        assert_eq!(gate.has_room(), ['a'], "it didn't come");
+        gate.arrive(&'b');
+        assert_eq!(gate.has_room(), ['b'], "by its own bound");
+        assert!(!gate.announce(&'a', 5));
+        gate.set_places(NonZeroUsize::new(9).unwrap());
+        assert_eq!(gate.has_room(), [], "as before: not more than 5 of it");
+    }
+
+    #[test]
+    fn whoever_gives_its_ticket_up_leaves_no_trace() {
+        let mut gate = gate(1);
+        assert!(enter(&mut gate, 'a', 1));
+        let waits = [2, 3].map(|ticket| match gate.enter(&'a', || ticket) {
+            Entered::Waits(number) => number,
+            other => panic!("{other:?}"),
+        });
+        gate.withdraw(&'a', waits[0]);
+        gate.leave(&'a');
+        assert_eq!((gate.waiting(), gate.admit(), gate.waiting()), (1, Some(('a', 3)), 0));
+        gate.withdraw(&'a', waits[1]);
+        gate.leave(&'a');
+        assert_eq!((gate.running(), gate.queues.len()), (0, 0));
     }
 }

@@ -91,9 +91,11 @@ struct Shown {
 impl Shown {
     /// Whether it is no better than what was before with more calls at once.
     fn is_no_better_than(&self, before: &Self) -> bool {
+        let lost = self.late + self.refused;
         // A third fewer is more than chance.
-        let no_fewer = self.late + self.refused >= (before.late + before.refused) * 0.67;
-        self.mean > before.mean * 0.9 && no_fewer
+        let no_fewer = lost >= (before.late + before.refused) * 0.67;
+        // Without one answer there is nothing to compare.
+        self.mean > before.mean * 0.9 && no_fewer && lost < 1.0
     }
 }
 
@@ -357,6 +359,14 @@ mod tests {
             let seen = world.calls(3000, |_| work);
             assert_eq!((seen.late, seen.places.last()), (0, Some(&64)), "{work} ms, anew: {:?}", seen.places);
         }
+    }
+
+    #[test]
+    fn who_answers_nothing_any_more_gets_few() {
+        let mut world = World::new(64);
+        assert_eq!(world.calls(400, |_| 5).places.last(), Some(&64));
+        let stuck = world.calls(600, |_| 3_600_000);
+        assert_eq!(stuck.places.last(), Some(&1), "{:?}", stuck.places);
     }
 
     #[test]

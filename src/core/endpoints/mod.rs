@@ -19,7 +19,7 @@ mod slices;
 mod standing;
 
 pub use choice::{Choice, MAX_ENDPOINTS};
-pub use gate::{Entered, FEWEST_WAITING, Gate};
+pub use gate::{Entered, FEWEST_WAITING, Gate, MOST_EXTRA};
 pub use health::{ERRING_AFTER, Health};
 pub use limit::{Begun, Ended, Limit};
 pub use slices::{Port, Ready, is_headless, port_name, ready};

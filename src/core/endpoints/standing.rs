@@ -2,6 +2,7 @@
 //!
 //! Never names more than a few endpoints: a condition is for people.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Endpoints that a condition names at most.
@@ -21,8 +22,8 @@ pub struct Standing {
     pub unready: usize,
     /// Those that are left out for now.
     pub ejected: Vec<String>,
-    /// Those that other members leave out, as `endpoint (at member)`.
-    pub elsewhere: Vec<String>,
+    /// Others that are left out at other members only, and at which.
+    pub elsewhere: BTreeMap<String, Vec<String>>,
     /// Those that answer errors only, and the last code of each.
     pub erring: Vec<(String, u16)>,
     /// How they are known.
@@ -85,7 +86,7 @@ impl Standing {
             ready: 0,
             unready: 0,
             ejected: Vec::new(),
-            elsewhere: Vec::new(),
+            elsewhere: BTreeMap::new(),
             erring: Vec::new(),
             source: Source::Unknown,
             credentials: None,
@@ -129,12 +130,20 @@ impl Standing {
             };
             return ("False", "NoneAnswers", text);
         }
-        let left: Vec<String> = self.ejected.iter().chain(&self.elsewhere).cloned().collect();
+        let elsewhere = self.elsewhere.iter().map(|(name, members)| match &members[..] {
+            [member] => format!("{name} (at {member})"),
+            members => format!("{name} (at {} members)", members.len()),
+        });
+        let left: Vec<String> = self.ejected.iter().cloned().chain(elsewhere).collect();
         if !left.is_empty() {
             return ("False", "LeftOut", format!("{counts}; left out for now: {}", some(&left)));
         }
         if !self.erring.is_empty() {
-            let erring: Vec<String> = self.erring.iter().map(|(name, code)| format!("{name} ({code})")).collect();
+            let erring = self.erring.iter().map(|(name, code)| match code {
+                0 => format!("{name} (replies that can't be taken)"),
+                code => format!("{name} ({code})"),
+            });
+            let erring: Vec<String> = erring.collect();
             let text = if self.ready == 1 {
                 format!("the only endpoint answers errors only: {}", some(&erring))
             } else {
@@ -191,8 +200,11 @@ mod tests {
             ("False", "LeftOut"),
             "8 of 8 endpoints are ready; left out for now: a0, a1, a2, a3, a4, ...",
         );
-        let elsewhere = Standing { elsewhere: vec!["b (at m1)".into()], ..of(2, 0, Source::Slices) };
-        says(&elsewhere, ("False", "LeftOut"), "2 of 2 endpoints are ready; left out for now: b (at m1)");
+        let at = |members: &[&str]| members.iter().map(|member| (*member).to_owned()).collect::<Vec<_>>();
+        let elsewhere = BTreeMap::from([("b".to_owned(), at(&["m1"])), ("c".to_owned(), at(&["m1", "m2"]))]);
+        let elsewhere = Standing { elsewhere, ..left(2, 1) };
+        let told = "2 of 2 endpoints are ready; left out for now: a0, b (at m1), c (at 2 members)";
+        says(&elsewhere, ("False", "LeftOut"), told);
         says(&left(2, 2), ("False", "NoneAnswers"), "a0, a1");
         let by_name = Standing { ejected: names(1), ..of(1, 0, Source::Name("there is no Service n/s".into())) };
         says(

@@ -13,29 +13,20 @@
 //!   others, also for those that have nothing to do yet (with at least two workers);
 //! - who has borrowed above its share gives back as its syncs end: it can't start another while the reserve is in use.
 //!
-//! # Bounds
-//!
-//! A controller may bound its syncs at once per shard. Each shard is a lane of its lines then; one that runs as many as the
-//! bound allows is closed until one of them ends. Its keys keep their places, and nobody waits behind them.
-//!
-//! A level's own count of the turns that passed it by says nothing of such a lane: while the lane is closed its line may
-//! have no turn, and the level serves others. So each lane counts for itself. If a level of it is due, the lane's next key
-//! is taken from that level, whichever line's turn it is. What is urgent waits for that one sync then, and never until
-//! the lower level has its turn, which may come after many keys of other lanes.
+//! A controller whose keys are all held back by gates (see `seat.rs`) counts as one that has none.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
 use super::line::Line;
-use crate::hash::shard;
-use crate::key::{ControllerId, ObjectKey, Resource};
+use super::seat::{Gate, Lanes, Place, Seat};
+use crate::key::{ControllerId, ObjectKey};
 
 /// A level that has keys gets at least one turn in so many, as long as one of its controllers may start a sync. So does
-/// each level of a shard among the turns of that shard, if its controller has a [`Bound`].
+/// each level of a shard among the turns of that shard, if its controller bounds them, and each level of all shards behind
+/// a [`Gate`] among the turns of these.
 ///
 /// Of two levels that are due at once the lowest is first. Without this a steady stream of changes would starve resyncs
 /// for ever.
@@ -47,7 +38,7 @@ pub const RESERVE_PART: usize = 4;
 /// No controller takes the last workers: this part of them, rounded down, so none of less than 16.
 pub const SPARE_PART: usize = 16;
 
-const LEVELS: usize = 3;
+pub(super) const LEVELS: usize = 3;
 
 /// How urgent a key is. The order is the order of service: the smallest is served first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,23 +49,6 @@ pub enum Priority {
     Child = 1,
     /// Nothing is known to have changed: resyncs and start-up.
     Background = 2,
-}
-
-/// How many syncs a controller runs at once for the parents of one shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// The parents' kind.
-    pub parents: Arc<Resource>,
-    /// At most so many.
-    pub syncs: NonZeroUsize,
-}
-
-/// Where a ready key stands: its level, its lane, and its number in the line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) priority: Priority,
-    lane: u8,
-    number: u64,
 }
 
 /// A key whose turn has come.
@@ -91,29 +65,11 @@ pub(super) struct Turn {
 pub(super) struct Turns {
     workers: usize,
     running: usize,
-    /// Seats that have a key ready or running.
+    /// Seats that run a key or have one that can be taken.
     active: usize,
     next_number: u64,
     seats: HashMap<ControllerId, Seat, FixedState>,
     levels: [Level; LEVELS],
-}
-
-/// One controller. It stays after it was forgotten until its last sync ends.
-#[derive(Debug, Default)]
-struct Seat {
-    running: usize,
-    lines: [Line; LEVELS],
-    bound: Option<Bound>,
-    /// The lanes that run syncs or have passed over a level; empty without a bound.
-    lanes: HashMap<u8, Lane, FixedState>,
-}
-
-/// One shard of a controller that has a bound.
-#[derive(Debug, Default)]
-struct Lane {
-    running: usize,
-    /// How many pops of this lane in a row went to other levels while it had keys in this one.
-    passed: [u32; LEVELS],
 }
 
 #[derive(Debug, Default)]
@@ -148,64 +104,13 @@ impl Level {
 }
 
 /// Whether a level that was passed over so often is next.
-fn is_due(passed: u32) -> bool {
+pub(super) fn is_due(passed: u32) -> bool {
     passed + 1 >= BACKGROUND_SHARE
 }
 
-fn count(passed: &mut u32, is_passed_over: bool) {
+/// One more turn, which passed a level over or didn't.
+pub(super) fn count(passed: &mut u32, is_passed_over: bool) {
     *passed = if is_passed_over { (*passed + 1).min(BACKGROUND_SHARE) } else { 0 };
-}
-
-impl Seat {
-    fn ready(&self) -> usize {
-        self.lines.iter().map(Line::len).sum()
-    }
-
-    fn is_active(&self) -> bool {
-        self.running > 0 || self.ready() > 0
-    }
-
-    /// The lane of a parent: its shard, or the only one.
-    fn lane(&self, parent: &ObjectKey) -> u8 {
-        self.bound.as_ref().map_or(0, |bound| shard(&bound.parents, parent))
-    }
-
-    fn is_full(&self, lane: u8) -> bool {
-        let running = || self.lanes.get(&lane).map_or(0, |lane| lane.running);
-        self.bound.as_ref().is_some_and(|bound| running() >= bound.syncs.get())
-    }
-
-    /// The lowest level that a lane has passed over too often.
-    fn due(&self, lane: u8) -> Option<Priority> {
-        let passed = self.lanes.get(&lane)?.passed;
-        let levels = [Priority::Background, Priority::Child, Priority::Fresh];
-        levels.into_iter().find(|level| is_due(passed[*level as usize]))
-    }
-
-    /// Counts the sync of a key that was taken at `served`.
-    fn count_start(&mut self, lane: u8, served: Priority) {
-        if self.bound.is_none() {
-            return;
-        }
-        let counts = self.lanes.entry(lane).or_default();
-        counts.running += 1;
-        for (index, (line, passed)) in self.lines.iter().zip(&mut counts.passed).enumerate() {
-            count(passed, index != served as usize && line.has(lane));
-        }
-    }
-
-    /// Keeps of a lane what still counts. A level without keys isn't passed over.
-    fn tidy(&mut self, lane: u8) {
-        let Some(counts) = self.lanes.get_mut(&lane) else { return };
-        for (line, passed) in self.lines.iter().zip(&mut counts.passed) {
-            if !line.has(lane) {
-                *passed = 0;
-            }
-        }
-        if counts.running == 0 && counts.passed == [0; LEVELS] {
-            self.lanes.remove(&lane);
-        }
-    }
 }
 
 impl Turns {
@@ -220,127 +125,106 @@ impl Turns {
         }
     }
 
-    /// Makes a controller known. One whose syncs still run, from before it was forgotten, keeps its bound.
-    pub(super) fn register(&mut self, controller: ControllerId, bound: Option<Bound>) {
-        let seat = self.seats.entry(controller).or_default();
-        if !seat.is_active() {
-            seat.bound = bound;
-        }
+    /// Makes a controller known. One whose syncs still run, from before it was forgotten, keeps its lanes.
+    pub(super) fn register(&mut self, controller: ControllerId, lanes: Lanes) {
+        self.seats.entry(controller).or_default().set_lanes(lanes);
     }
 
-    /// Drops all ready keys of `controller`, and its seat once it runs nothing.
+    /// Drops all ready keys of `controller` and what is remembered of its gates, and its seat once it runs nothing.
     pub(super) fn forget(&mut self, controller: ControllerId) {
-        let Some(seat) = self.seats.get_mut(&controller) else { return };
-        let was_active = seat.is_active();
-        for (level, line) in self.levels.iter_mut().zip(&mut seat.lines) {
-            let turn = line.turn;
-            level.len -= line.len();
-            line.clear();
-            line.turn = turn;
-            level.settle(line, controller, &mut self.next_number);
-        }
-        seat.lanes.retain(|_, lane| {
-            lane.passed = [0; LEVELS];
-            lane.running > 0
-        });
-        if seat.running == 0 {
+        self.change(controller, Seat::clear);
+        if self.seats.get(&controller).is_some_and(|seat| seat.running == 0) {
             self.seats.remove(&controller);
-            self.active -= usize::from(was_active);
         }
     }
 
-    /// Puts a key at the end of its controller's line. The controller must be registered.
+    /// Puts a key at the end of its controller's line; None if the controller isn't registered.
     pub(super) fn push(
         &mut self,
         controller: ControllerId,
         parent: ObjectKey,
         priority: Priority,
         since: Duration,
-    ) -> Place {
+    ) -> Option<Place> {
         let number = self.next_number;
         self.next_number += 1;
-        let seat = self.seats.entry(controller).or_default();
-        self.active += usize::from(!seat.is_active());
-        let lane = seat.lane(&parent);
-        let is_open = !seat.is_full(lane);
-        let (level, line) = (&mut self.levels[priority as usize], &mut seat.lines[priority as usize]);
-        line.push((lane, is_open), number, parent, since);
-        level.len += 1;
-        level.settle(line, controller, &mut self.next_number);
-        Place { priority, lane, number }
+        self.change(controller, |seat| seat.push(parent, priority, number, since))
     }
 
     /// Takes a ready key out of its line and tells since when it was ready.
     pub(super) fn withdraw(&mut self, controller: ControllerId, place: Place) -> Option<Duration> {
-        let seat = self.seats.get_mut(&controller)?;
-        let (level, line) = (&mut self.levels[place.priority as usize], &mut seat.lines[place.priority as usize]);
-        let (_, since) = line.remove(place.lane, place.number)?;
-        level.len -= 1;
-        level.settle(line, controller, &mut self.next_number);
-        seat.tidy(place.lane);
-        self.active -= usize::from(!seat.is_active());
-        Some(since)
+        self.change(controller, |seat| seat.withdraw(place))?
     }
 
-    /// Takes the key whose turn it is, or the first of its lane in a level that is due there, and counts it as running.
+    /// Takes the key whose turn it is, or the first of its lane or gate in a level that is due there, and counts it as
+    /// running. A key that `admit` refuses is held with its lane, and the next one has its turn.
     ///
-    /// None if nothing is ready, all workers are busy, or every controller with a key that can be taken has its share. Looks at no
-    /// more controllers than there are workers in a level, because each one that it skips runs a sync.
-    pub(super) fn start(&mut self) -> Option<Turn> {
+    /// None if nothing is ready, all workers are busy, or every controller with a key that can be taken has its share.
+    /// For each key that is refused, and for the one that isn't, it looks at no more controllers than there are workers
+    /// in a level, because each one that it skips runs a sync. Each refusal closes a lane, so there are no more of them
+    /// than lanes.
+    pub(super) fn start<P>(
+        &mut self,
+        admit: &mut impl FnMut(ControllerId, u8) -> Result<P, Gate>,
+    ) -> Option<(Turn, P)> {
         if self.running >= self.workers {
             return None;
         }
-        let (priority, controller) = self.order().into_iter().find_map(|priority| {
-            let mut turns = self.levels[priority as usize].turns.values();
-            turns.find(|controller| self.may_start(**controller)).map(|controller| (priority, *controller))
-        })?;
-        let seat = self.seats.get_mut(&controller)?;
-        let lane = seat.lines[priority as usize].next_lane()?;
-        let served = seat.due(lane).unwrap_or(priority);
-        let (parent, since) = seat.lines[served as usize].take(lane)?;
-        seat.running += 1;
-        self.running += 1;
-        self.levels[served as usize].len -= 1;
-        // The next turn of this line is the last.
-        if let Some(turn) = seat.lines[priority as usize].turn.take() {
-            self.levels[priority as usize].turns.remove(&turn);
+        loop {
+            let (level, controller) = self.order().into_iter().find_map(|level| {
+                let mut turns = self.levels[level as usize].turns.values();
+                turns.find(|controller| self.may_start(**controller)).map(|controller| (level, *controller))
+            })?;
+            let seat = self.seats.get_mut(&controller)?;
+            let (lane, priority) = seat.next(level)?;
+            match admit(controller, lane) {
+                Err(gate) => self.change(controller, |seat| seat.hold(lane, gate))?,
+                Ok(pass) => {
+                    // The next turn of this line is the last.
+                    if let Some(turn) = seat.lines[level as usize].turn.take() {
+                        self.levels[level as usize].turns.remove(&turn);
+                    }
+                    let (parent, since) = self.change(controller, |seat| seat.start(lane, priority))??;
+                    self.running += 1;
+                    // The turn counts, not the level that was served in it: other controllers wait for a turn of that.
+                    self.count_passed(level);
+                    return Some((Turn { controller, parent, priority, since }, pass));
+                }
+            }
         }
-        for index in [priority as usize, served as usize] {
-            self.levels[index].settle(&mut seat.lines[index], controller, &mut self.next_number);
-        }
-        seat.count_start(lane, served);
-        if seat.is_full(lane) {
-            self.set_open(controller, lane, false);
-        }
-        // The turn counts, not the level that was served in it: other controllers wait for a turn of that one.
-        self.count_passed(priority);
-        Some(Turn { controller, parent, priority: served, since })
     }
 
     /// A sync of a parent of `controller` ended.
     pub(super) fn finished(&mut self, controller: ControllerId, parent: &ObjectKey) {
-        let Some(seat) = self.seats.get_mut(&controller) else { return };
-        seat.running = seat.running.saturating_sub(1);
-        self.running = self.running.saturating_sub(1);
-        self.active -= usize::from(!seat.is_active());
-        let lane = seat.lane(parent);
-        let was_full = seat.is_full(lane);
-        if let Some(counts) = seat.lanes.get_mut(&lane) {
-            counts.running = counts.running.saturating_sub(1);
-        }
-        seat.tidy(lane);
-        if was_full {
-            self.set_open(controller, lane, true);
+        if self.change(controller, |seat| seat.finished(parent)).is_some() {
+            self.running = self.running.saturating_sub(1);
         }
     }
 
-    /// Opens or closes a lane in all lines of a controller.
-    fn set_open(&mut self, controller: ControllerId, lane: u8, is_open: bool) {
-        let Some(seat) = self.seats.get_mut(&controller) else { return };
+    /// Opens the lanes behind a gate.
+    pub(super) fn open(&mut self, controller: ControllerId, gate: Gate) {
+        self.change(controller, |seat| seat.set_open(gate, true));
+    }
+
+    /// Opens all lanes that gates keep back, and forgets which.
+    pub(super) fn open_all(&mut self, controller: ControllerId) {
+        self.change(controller, Seat::open_all);
+    }
+
+    /// Changes a seat, and what follows from it for the levels and the shares.
+    fn change<R>(&mut self, controller: ControllerId, change: impl FnOnce(&mut Seat) -> R) -> Option<R> {
+        let seat = self.seats.get_mut(&controller)?;
+        self.active -= usize::from(seat.is_active());
+        for (level, line) in self.levels.iter_mut().zip(&seat.lines) {
+            level.len -= line.len();
+        }
+        let changed = change(seat);
+        self.active += usize::from(seat.is_active());
         for (level, line) in self.levels.iter_mut().zip(&mut seat.lines) {
-            line.set_open(lane, is_open);
+            level.len += line.len();
             level.settle(line, controller, &mut self.next_number);
         }
+        Some(changed)
     }
 
     pub(super) fn running(&self) -> usize {
@@ -351,14 +235,14 @@ impl Turns {
         [self.levels[0].len, self.levels[1].len, self.levels[2].len]
     }
 
-    /// The ready and the running keys of one controller, and those of the ready ones that wait for their shard. Takes
-    /// O(shards).
+    /// The ready and the running keys of one controller, and those of the ready ones that are in closed lanes. Takes
+    /// O(lanes).
     pub(super) fn depth(&self, controller: ControllerId) -> (usize, usize, usize) {
         let held = |seat: &Seat| seat.lines.iter().map(Line::held).sum();
         self.seats.get(&controller).map_or((0, 0, 0), |seat| (seat.ready(), seat.running, held(seat)))
     }
 
-    /// The earliest moment at which a key that is now first of its line became ready.
+    /// The earliest moment at which a key that is now first of its line became ready. Takes O(lanes of all controllers).
     pub(super) fn oldest(&self) -> Option<Duration> {
         let lines = self.seats.values().flat_map(|seat| &seat.lines);
         lines.filter_map(Line::oldest).min()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::tests::{bound, of_two_shards};
+use super::tests::{lanes, of_shards};
 use super::*;
 use crate::key::{ControllerId, ObjectKey, SyncKey};
 
@@ -30,11 +30,15 @@ struct Model {
     rotation: [Vec<ControllerId>; 3],
     /// For each level, the pops since it was last served or empty.
     passed: [u32; 3],
-    /// Controllers that may run so many syncs of one shard.
-    bounds: Vec<(ControllerId, Bound)>,
-    /// Keys of such controllers that were popped, each with a level that has keys of its shard and hasn't been served
-    /// for this shard since.
+    /// Keys of controllers with a bound that were popped, each with a level that has keys of its shard and hasn't been
+    /// served for this shard since.
     passed_over: Vec<(SyncKey, Priority)>,
+    /// The shards that were refused, and by which gate last.
+    behind: Vec<(ControllerId, u8, Gate)>,
+    /// The gates that are closed.
+    closed: Vec<(ControllerId, Gate)>,
+    /// A pop of a shard behind a gate, with a level that has keys there (of shards with room) and hasn't been served since.
+    passed_at: Vec<((ControllerId, Gate), Priority)>,
 }
 
 impl Model {
@@ -86,21 +90,59 @@ impl Model {
         self.running.iter().filter(|(key, _)| key.controller == controller).count()
     }
 
-    fn bound_of(&self, key: &SyncKey) -> Option<&Bound> {
-        self.bounds.iter().find(|(id, _)| *id == key.controller).map(|(_, bound)| bound)
-    }
-
     /// Whether both are of one shard of one controller that has a bound.
     fn share_a_shard(&self, key: &SyncKey, other: &SyncKey) -> bool {
-        let shard = |bound: &Bound, key: &SyncKey| crate::hash::shard(&bound.parents, &key.parent);
-        let same_shard = |bound| shard(bound, key) == shard(bound, other);
-        key.controller == other.controller && self.bound_of(key).is_some_and(same_shard)
+        let controller = key.controller;
+        controller == other.controller && bound_of(controller).is_some() && shard_of(key) == shard_of(other)
     }
 
     /// Whether its shard may run one more.
     fn has_room(&self, key: &SyncKey) -> bool {
-        let Some(bound) = self.bound_of(key) else { return true };
-        self.running.iter().filter(|(other, _)| self.share_a_shard(key, other)).count() < bound.syncs.get()
+        let Some(bound) = bound_of(key.controller) else { return true };
+        self.running.iter().filter(|(other, _)| self.share_a_shard(key, other)).count() < bound
+    }
+
+    /// The gate that its shard is behind, open or not.
+    fn gate_of(&self, key: &SyncKey) -> Option<(ControllerId, Gate)> {
+        let behind = self.behind.iter().find(|(id, shard, _)| (*id, *shard) == (key.controller, shard_of(key)));
+        behind.map(|(id, _, gate)| (*id, *gate))
+    }
+
+    /// Whether nothing but the workers keeps it.
+    fn can_go(&self, key: &SyncKey) -> bool {
+        self.has_room(key) && self.gate_of(key).is_none_or(|gate| !self.closed.contains(&gate))
+    }
+
+    /// The lowest level of the key's gate that has been passed over so often that it is next.
+    fn due_at(&self, key: &SyncKey) -> Option<Priority> {
+        let gate = self.gate_of(key)?;
+        let passed = |level| self.passed_at.iter().filter(|passed| **passed == (gate, level)).count();
+        [Background, Child, Fresh].into_iter().find(|level| passed(*level) >= 15)
+    }
+
+    fn hold(&mut self, key: &SyncKey, gate: Gate) {
+        let id = key.controller;
+        self.behind.retain(|(of, shard, _)| (*of, *shard) != (id, shard_of(key)));
+        self.behind.push((id, shard_of(key), gate));
+        self.closed.push((id, gate));
+        self.rotate();
+    }
+
+    fn open(&mut self, id: ControllerId, gate: Gate) {
+        self.closed.retain(|closed| *closed != (id, gate));
+        self.rotate();
+    }
+
+    fn open_all(&mut self, id: ControllerId) {
+        self.behind.retain(|(of, _, _)| *of != id);
+        self.closed.retain(|(of, _)| *of != id);
+        self.rotate();
+    }
+
+    fn forget(&mut self, id: ControllerId) {
+        self.registered.retain(|known| *known != id);
+        self.open_all(id);
+        self.drop_where(|key| key.controller == id);
     }
 
     /// The lowest level of the key's shard that has been passed over so often that it is next.
@@ -113,7 +155,8 @@ impl Model {
     }
 
     fn may_start(&self, controller: ControllerId) -> bool {
-        let keys = self.ready.iter().map(|(key, _, _)| key).chain(self.running.iter().map(|(key, _)| key));
+        let ready = self.ready.iter().map(|(key, _, _)| key).filter(|key| self.can_go(key));
+        let keys = ready.chain(self.running.iter().map(|(key, _)| key));
         let mut active: Vec<_> = keys.map(|key| key.controller).collect();
         active.sort_unstable();
         active.dedup();
@@ -126,11 +169,8 @@ impl Model {
         (fair && spares_some) || self.workers - self.running.len() > reserve
     }
 
-    fn pop(&mut self, now: Duration) -> Option<Popped> {
-        self.tick(now);
-        if self.running.len() == self.workers {
-            return None;
-        }
+    /// The key whose turn it is, by its place among the ready ones, and the level and the controller that have the turn.
+    fn next(&self) -> Option<(usize, Priority, ControllerId)> {
         let mut order: Vec<Priority> =
             [Background, Child, Fresh].into_iter().filter(|level| self.passed[*level as usize] >= 15).collect();
         order.extend([Fresh, Child, Background]);
@@ -138,22 +178,44 @@ impl Model {
             let next = self.rotation[level as usize].iter().find(|id| self.may_start(**id))?;
             Some((level, *next))
         })?;
-        let mut at = self
-            .ready
-            .iter()
-            .position(|(key, at, _)| key.controller == controller && *at == level && self.has_room(key))?;
+        let first = |level: Priority, of: &dyn Fn(&SyncKey) -> bool| {
+            self.ready.iter().position(|(key, at, _)| *at == level && of(key) && self.can_go(key))
+        };
+        let at = first(level, &|key| key.controller == controller)?;
         let turn = &self.ready[at].0;
-        if let Some(due) = self.due(turn) {
-            at = self.ready.iter().position(|(key, at, _)| *at == due && self.share_a_shard(key, turn))?;
+        let at = match (self.due(turn), self.due_at(turn)) {
+            (Some(due), _) => first(due, &|key| self.share_a_shard(key, turn))?,
+            (None, Some(due)) => first(due, &|key| self.gate_of(key) == self.gate_of(turn))?,
+            (None, None) => at,
+        };
+        Some((at, level, controller))
+    }
+
+    fn pop(&mut self, now: Duration, mut admit: impl FnMut(ControllerId, u8) -> Result<(), Gate>) -> Option<Popped> {
+        self.tick(now);
+        if self.running.len() == self.workers {
+            return None;
         }
+        let (at, level, controller) = loop {
+            let next = self.next()?;
+            let key = self.ready[next.0].0.clone();
+            match admit(key.controller, shard_of(&key)) {
+                Ok(()) => break next,
+                Err(gate) => self.hold(&key, gate),
+            }
+        };
         for other in [Fresh, Child, Background] {
             let passed = &mut self.passed[other as usize];
             *passed = if other == level { 0 } else { *passed + 1 };
         }
         let (key, priority, since) = self.ready.remove(at);
         self.timers.retain(|(timer, _, _)| *timer != key);
-        if self.bound_of(&key).is_some() {
+        if bound_of(key.controller).is_some() {
             self.passed_over.extend([Fresh, Child, Background].map(|level| (key.clone(), level)));
+        }
+        if let Some(gate) = self.gate_of(&key) {
+            self.passed_at.extend([Fresh, Child, Background].map(|level| (gate, level)));
+            self.passed_at.retain(|passed| *passed != (gate, priority));
         }
         self.keep_passed_over(|model, popped, level| level != priority || !model.share_a_shard(popped, &key));
         self.running.push((key.clone(), None));
@@ -230,7 +292,7 @@ impl Model {
             let here: Vec<_> = self
                 .ready
                 .iter()
-                .filter(|(key, at, _)| *at == level && self.has_room(key))
+                .filter(|(key, at, _)| *at == level && self.can_go(key))
                 .map(|(key, _, _)| key.controller)
                 .collect();
             let rotation = &mut self.rotation[level as usize];
@@ -244,6 +306,12 @@ impl Model {
         self.keep_passed_over(|model, popped, level| {
             model.ready.iter().any(|(key, at, _)| *at == level && model.share_a_shard(popped, key))
         });
+        let mut passed_at = std::mem::take(&mut self.passed_at);
+        passed_at.retain(|(gate, level)| {
+            let mut at_level = self.ready.iter().filter(|(_, at, _)| at == level).map(|(key, _, _)| key);
+            at_level.any(|key| self.gate_of(key) == Some(*gate) && self.has_room(key))
+        });
+        self.passed_at = passed_at;
         self.passed_while_empty();
     }
 
@@ -291,11 +359,23 @@ impl Model {
     }
 }
 
-static BOUND: LazyLock<Bound> = LazyLock::new(|| bound(2));
+/// Four in each of [`SHARDS`] shards.
+static PARENTS: LazyLock<Vec<ObjectKey>> = LazyLock::new(|| {
+    let keys: [_; SHARDS] = of_shards(&lanes(None), "", 4);
+    keys.into_iter().flatten().map(|key| key.parent).collect()
+});
 
-/// Of two shards.
-static PARENTS: LazyLock<Vec<ObjectKey>> =
-    LazyLock::new(|| of_two_shards(&BOUND, "", 4).into_iter().flatten().map(|key| key.parent).collect());
+const SHARDS: usize = 3;
+
+fn shard_of(key: &SyncKey) -> u8 {
+    let at = PARENTS.iter().position(|parent| *parent == key.parent).unwrap();
+    u8::try_from(at / 4).unwrap()
+}
+
+/// Every other controller may run two syncs of one shard.
+fn bound_of(controller: ControllerId) -> Option<usize> {
+    (controller.0 % 2 == 1).then_some(2)
+}
 
 #[derive(Clone, Debug)]
 enum Call {
@@ -309,6 +389,14 @@ enum Call {
     /// A call about a key that may not be running.
     DoneWrong(SyncKey, Outcome),
     Remove(SyncKey),
+    /// From now on a gate lets so many keys in.
+    Places(usize, usize),
+    /// From now on shards lead to other gates.
+    Turn(usize),
+    Open(ControllerId, usize),
+    OpenAll(ControllerId),
+    /// A gate lets one more in and tells a controller.
+    OpenForOne(ControllerId, usize),
     Tick,
     Advance(Duration),
 }
@@ -318,8 +406,12 @@ fn any_controller() -> impl Strategy<Value = ControllerId> {
 }
 
 fn any_key() -> impl Strategy<Value = SyncKey> {
-    (any_controller(), 0usize..8).prop_map(|(controller, n)| SyncKey { controller, parent: PARENTS[n].clone() })
+    (any_controller(), 0usize..4 * SHARDS)
+        .prop_map(|(controller, n)| SyncKey { controller, parent: PARENTS[n].clone() })
 }
+
+/// Two gates are fewer than there are shards.
+const GATES: usize = 2;
 
 fn any_priority() -> impl Strategy<Value = Priority> {
     prop_oneof![3 => Just(Fresh), 2 => Just(Child), 2 => Just(Background)]
@@ -359,6 +451,23 @@ fn busy_call() -> impl Strategy<Value = Call> {
     ]
 }
 
+/// Calls that keep urgent keys waiting at gates that are full, so that others there are passed over.
+fn full_call() -> impl Strategy<Value = Call> {
+    let success = Outcome::Success { resync_after: None, again: None };
+    prop_oneof![
+        300 => (any_controller(), 0usize..4).prop_map(|(controller, n)| {
+            Call::Add(SyncKey { controller, parent: PARENTS[n * 3].clone() }, Fresh)
+        }),
+        300 => Just(Call::Pop),
+        200 => (any_controller(), 0..GATES).prop_map(|(id, gate)| Call::OpenForOne(id, gate)),
+        300 => (0usize..20).prop_map(move |at| Call::Done(at, success, 0)),
+        60 => (any_key(), any_priority()).prop_map(|(key, level)| Call::Add(key, level)),
+        4 => any_key().prop_map(Call::Remove),
+        1 => any_controller().prop_map(Call::OpenAll),
+        1 => (0..GATES).prop_map(Call::Turn),
+    ]
+}
+
 fn any_call() -> impl Strategy<Value = Call> {
     prop_oneof![
         2 => any_controller().prop_map(Call::Register),
@@ -369,33 +478,52 @@ fn any_call() -> impl Strategy<Value = Call> {
         16 => (any::<usize>(), any_outcome(), any::<u64>()).prop_map(|(at, outcome, random)| Call::Done(at, outcome, random)),
         1 => (any_key(), any_outcome()).prop_map(|(key, outcome)| Call::DoneWrong(key, outcome)),
         2 => any_key().prop_map(Call::Remove),
+        4 => (0..GATES, prop_oneof![Just(0), Just(2), Just(usize::MAX)]).prop_map(|(gate, n)| Call::Places(gate, n)),
+        1 => (0..GATES).prop_map(Call::Turn),
+        6 => (any_controller(), 0..GATES).prop_map(|(id, gate)| Call::Open(id, gate)),
+        1 => any_controller().prop_map(Call::OpenAll),
         2 => Just(Call::Tick),
         6 => any_delay().prop_map(Call::Advance),
     ]
 }
 
-/// Both queues, and the caller's clock.
+/// Where keys go: shards lead to gates, and these let so many more in.
+#[derive(Clone, Debug, PartialEq)]
+struct Places {
+    turn: usize,
+    left: [usize; GATES],
+    /// All that were asked about.
+    asked: Vec<(ControllerId, u8)>,
+}
+
+impl Places {
+    fn admit(&mut self, controller: ControllerId, shard: u8) -> Result<(), Gate> {
+        self.asked.push((controller, shard));
+        let gate = (usize::from(shard) + self.turn) % GATES;
+        self.left[gate] = self.left[gate].checked_sub(1).ok_or(Gate(gate as u64))?;
+        Ok(())
+    }
+}
+
+/// Both queues, the caller's clock, and what the gates do.
 struct Pair {
     queue: Queue,
     model: Model,
     now: Duration,
+    places: Places,
 }
 
 impl Pair {
     fn new(workers: usize, controllers: u32) -> Self {
         let model = Model { workers, ..Model::default() };
-        let mut pair = Self { queue: Queue::new(workers), model, now: Duration::from_secs(5) };
+        let places = Places { turn: 0, left: [usize::MAX; GATES], asked: Vec::new() };
+        let mut pair = Self { queue: Queue::new(workers), model, now: Duration::from_secs(5), places };
         (0..controllers).for_each(|id| pair.register(ControllerId(id)));
         pair
     }
 
     fn register(&mut self, id: ControllerId) {
-        // Every other controller has a bound.
-        let bound = (id.0 % 2 == 1).then(|| BOUND.clone());
-        if let Some(bound) = bound.clone().filter(|_| self.model.bounds.iter().all(|(known, _)| *known != id)) {
-            self.model.bounds.push((id, bound));
-        }
-        self.queue.register(id, bound);
+        self.queue.register(id, lanes(bound_of(id)));
         if !self.model.registered.contains(&id) {
             self.model.registered.push(id);
         }
@@ -406,9 +534,17 @@ impl Pair {
         self.model.done(key, outcome, self.now, random);
     }
 
+    fn open(&mut self, id: ControllerId, gate: usize) {
+        self.queue.open(id, Gate(gate as u64));
+        self.model.open(id, Gate(gate as u64));
+    }
+
     fn pop(&mut self) -> Result<Option<Popped>, TestCaseError> {
-        let popped = self.queue.pop(self.now);
-        prop_assert_eq!(&popped, &self.model.pop(self.now));
+        let (mut places, mut expected) = (self.places.clone(), self.places.clone());
+        let popped = self.queue.pop(self.now, |id, shard| places.admit(id, shard)).map(|(popped, ())| popped);
+        prop_assert_eq!(&popped, &self.model.pop(self.now, |id, shard| expected.admit(id, shard)));
+        prop_assert_eq!(&places, &expected);
+        self.places = Places { asked: Vec::new(), ..places };
         Ok(popped)
     }
 
@@ -418,8 +554,7 @@ impl Pair {
             Call::Register(id) => self.register(id),
             Call::Forget(id) => {
                 self.queue.forget(id);
-                self.model.registered.retain(|known| *known != id);
-                self.model.drop_where(|key| key.controller == id);
+                self.model.forget(id);
             }
             Call::Add(key, priority) => {
                 self.model.add(&key, priority, now);
@@ -443,6 +578,17 @@ impl Pair {
                 self.queue.remove(&key);
                 self.model.drop_where(|gone| *gone == key);
             }
+            Call::Places(gate, left) => self.places.left[gate] = left,
+            Call::Turn(turn) => self.places.turn = turn,
+            Call::Open(id, gate) => self.open(id, gate),
+            Call::OpenAll(id) => {
+                self.queue.open_all(id);
+                self.model.open_all(id);
+            }
+            Call::OpenForOne(id, gate) => {
+                self.places.left[gate] = 1;
+                self.open(id, gate);
+            }
             Call::Tick => prop_assert_eq!(self.queue.tick(now), self.model.tick(now)),
             Call::Advance(delay) => self.now += delay,
         }
@@ -458,7 +604,7 @@ impl Pair {
                 ready: self.model.ready.iter().filter(|(key, _, _)| key.controller == id).count(),
                 held: {
                     let of_it = self.model.ready.iter().map(|(key, _, _)| key).filter(|key| key.controller == id);
-                    of_it.filter(|key| !self.model.has_room(key)).count()
+                    of_it.filter(|key| !self.model.can_go(key)).count()
                 },
                 waiting: self.model.timers.iter().filter(|(key, _, _)| key.controller == id).count(),
                 running: self.model.running_of(id),
@@ -470,6 +616,10 @@ impl Pair {
 
     /// Ends all that runs and pops all that waits, with success, until nothing is left.
     fn drain(&mut self) -> Result<(), TestCaseError> {
+        self.places.left = [usize::MAX; GATES];
+        for id in (0..4).map(ControllerId) {
+            (0..GATES).for_each(|gate| self.open(id, gate));
+        }
         loop {
             while let Some((key, _)) = self.model.running.first().cloned() {
                 self.done(&key, Outcome::Success { resync_after: None, again: None }, 0);
@@ -512,6 +662,23 @@ proptest! {
         calls in proptest::collection::vec(busy_call(), 300..600),
     ) {
         let mut pair = Pair::new(workers, 4);
+        for call in calls {
+            pair.call(call)?;
+        }
+        pair.drain()?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn looks_the_same_while_gates_are_nearly_always_full(
+        workers in 1usize..10,
+        calls in proptest::collection::vec(full_call(), 300..600),
+    ) {
+        let mut pair = Pair::new(workers, 4);
+        pair.places.left = [0; GATES];
         for call in calls {
             pair.call(call)?;
         }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 
 use super::backoff::{BACKOFF_BASE, backoff};
-use super::fairness::{Bound, Place, Priority, Turns};
+use super::fairness::{Priority, Turns};
+use super::seat::{Gate, Lanes, Place};
 use super::timers::{TimerId, Timers};
 use crate::key::{ControllerId, ObjectKey, SyncKey};
 
@@ -84,7 +85,7 @@ pub struct Stats {
 pub struct Depth {
     /// Keys that wait for a worker.
     pub ready: usize,
-    /// Those of them whose shard runs as many syncs as its bound allows.
+    /// Those of them that are held: their shard runs as many syncs as its bound allows, or is behind a closed [`Gate`].
     pub held: usize,
     /// Timers, also those of keys that are ready or running.
     pub waiting: usize,
@@ -94,8 +95,9 @@ pub struct Depth {
 
 /// The work queue of one process. See the module's documentation for the rules.
 ///
-/// Each operation takes O(log n) of the keys, and [`Queue::pop`] also looks at no more controllers than there are
-/// workers. [`Queue::forget`] and [`Queue::stats`] say what they cost.
+/// Each operation takes O(log n) of the keys and looks at the gates that are remembered of one controller, and
+/// [`Queue::pop`] also looks at no more controllers than there are workers for each key that is refused or popped. Others
+/// say what they cost.
 #[derive(Debug)]
 pub struct Queue {
     controllers: HashMap<ControllerId, Controller, FixedState>,
@@ -155,10 +157,10 @@ impl Queue {
         Self { controllers: HashMap::default(), turns: Turns::new(workers), timers: Timers::default() }
     }
 
-    /// Makes a controller known, with its bound if it has one. Only keys of known controllers are taken.
-    pub fn register(&mut self, controller: ControllerId, bound: Option<Bound>) {
+    /// Makes a controller known. Only keys of known controllers are taken. One that has keys keeps its lanes.
+    pub fn register(&mut self, controller: ControllerId, lanes: Lanes) {
         self.controllers.entry(controller).or_default().registered = true;
-        self.turns.register(controller, bound);
+        self.turns.register(controller, lanes);
     }
 
     /// Drops a controller with all its ready keys and timers. Its running keys hold their workers until they are done,
@@ -216,20 +218,41 @@ impl Queue {
 
     /// Takes the next key to sync, if there is one, a worker is free, and its controller may start another sync.
     ///
-    /// Due timers are moved first. After a None nothing can be popped before the next `add`, `done`, `forget` or due timer.
-    pub fn pop(&mut self, now: Duration) -> Option<Popped> {
+    /// `admit` is asked only about a key that would be popped now, by its controller and shard. Its pass comes with the
+    /// key. If it refuses, the shard is held behind the gate that it names (and behind no other any more), and so are all
+    /// shards that it was refused for by that gate before, until [`Queue::open`] or [`Queue::open_all`]. Held keys keep
+    /// their places, take no worker and no turn, and the next key is looked for: at most one refusal for each shard.
+    ///
+    /// Due timers are moved first. After a None nothing can be popped before the next `add`, `done`, `forget`, `open`,
+    /// `open_all` or due timer.
+    pub fn pop<P>(
+        &mut self,
+        now: Duration,
+        mut admit: impl FnMut(ControllerId, u8) -> Result<P, Gate>,
+    ) -> Option<(Popped, P)> {
         loop {
             let moved = self.tick(now);
-            if let Some(turn) = self.turns.start() {
+            if let Some((turn, pass)) = self.turns.start(&mut admit) {
                 let key = SyncKey { controller: turn.controller, parent: turn.parent };
                 let (attempt, repeats) = self.started(&key);
                 let waited = now.saturating_sub(turn.since);
-                return Some(Popped { key, priority: turn.priority, attempt, repeats, waited });
+                return Some((Popped { key, priority: turn.priority, attempt, repeats, waited }, pass));
             }
             if moved < TIMERS_AT_ONCE {
                 return None;
             }
         }
+    }
+
+    /// The gate takes calls again: the shards behind it are open, and remembered for its next refusal. Without effect if
+    /// it is open or nothing is behind it.
+    pub fn open(&mut self, controller: ControllerId, gate: Gate) {
+        self.turns.open(controller, gate);
+    }
+
+    /// Opens all gates of a controller and forgets what was behind them: its shards lead elsewhere now. Takes O(shards).
+    pub fn open_all(&mut self, controller: ControllerId) {
+        self.turns.open_all(controller);
     }
 
     /// Tells how the sync of a popped key ended, and frees its worker. `random` spreads the backoff.
@@ -328,7 +351,7 @@ impl Queue {
         self.timers.next_due()
     }
 
-    /// How full the queue is. Takes O(controllers).
+    /// How full the queue is. Takes O(shards of all controllers).
     #[must_use]
     pub fn stats(&self) -> Stats {
         let ready_by_priority = self.turns.ready();
@@ -341,7 +364,7 @@ impl Queue {
         }
     }
 
-    /// One controller's part of the queue; all zero if it isn't known.
+    /// One controller's part of the queue; all zero if it isn't known. Takes O(shards).
     #[must_use]
     pub fn depth(&self, controller: ControllerId) -> Depth {
         let (ready, running, held) = self.turns.depth(controller);
@@ -393,11 +416,11 @@ impl Queue {
 /// The state of a key in `state` once a sync at `priority` is asked for.
 fn make_ready(turns: &mut Turns, key: SyncKey, state: State, priority: Priority, since: Duration) -> State {
     match state {
-        State::Idle => State::Ready(turns.push(key.controller, key.parent, priority, since)),
+        State::Idle => turns.push(key.controller, key.parent, priority, since).map_or(State::Idle, State::Ready),
         State::Ready(place) if place.priority <= priority => state,
         State::Ready(place) => {
             let since = turns.withdraw(key.controller, place).unwrap_or(since);
-            State::Ready(turns.push(key.controller, key.parent, priority, since))
+            turns.push(key.controller, key.parent, priority, since).map_or(State::Idle, State::Ready)
         }
         State::Running { dirty } => State::Running { dirty: dirty.into_iter().chain(Some(priority)).min() },
     }

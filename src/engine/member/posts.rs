@@ -16,6 +16,8 @@ use crate::hosted::Hosted;
 
 /// Controllers whose part a member tells others of.
 const MAX_PARTS: usize = 100;
+/// What it tells of all of them is at most so long: an object's annotations together may have 256 KiB (Kubernetes).
+const MAX_PARTS_BYTES: usize = 128 << 10;
 
 /// What a controller's host is to do on this member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,7 +191,19 @@ impl Posts {
     pub(crate) fn parts_text(&self) -> Option<String> {
         let parts = self.parts.lock();
         // Texts and numbers always have a JSON form.
-        (!parts.is_empty()).then(|| serde_json::to_string(&*parts).unwrap_or_default())
+        let text = |parts: &BTreeMap<&String, &Part>| serde_json::to_string(parts).unwrap_or_default();
+        let mut told: BTreeMap<&String, &Part> = parts.iter().collect();
+        while !told.is_empty() {
+            let text = text(&told);
+            if text.len() <= MAX_PARTS_BYTES {
+                return Some(text);
+            }
+            // Some of them rather than none.
+            for _ in 0..told.len().div_ceil(4) {
+                told.pop_last();
+            }
+        }
+        None
     }
 
     /// Of these shards, those that every sharded controller has in its caches, or can't have.
@@ -229,6 +243,21 @@ impl Post {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_of_parts_has_a_bound() {
+        let posts = Posts::new();
+        assert_eq!(posts.parts_text(), None);
+        let part = |letter: &str| Part { left_out: vec![letter.repeat(200); 5], parents: 7, ..Part::default() };
+        posts.set_part(&Uid::new("one"), Some(part("a")));
+        assert!(posts.parts_text().unwrap().contains("\"parents\":7"));
+        for number in 0..MAX_PARTS {
+            posts.set_part(&Uid::new(&number.to_string()), Some(part("\u{1}")));
+        }
+        let text = posts.parts_text().unwrap();
+        assert!(text.len() <= MAX_PARTS_BYTES && text.len() > MAX_PARTS_BYTES / 2, "{}", text.len());
+        assert!(serde_json::from_str::<BTreeMap<String, Part>>(&text).unwrap().len() > 10);
+    }
 
     #[test]
     fn a_shard_is_warm_once_every_sharded_controller_has_it() {
