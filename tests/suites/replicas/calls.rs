@@ -26,26 +26,51 @@ pub(crate) struct Call {
     pub(crate) ended: Option<(Duration, u16)>,
 }
 
+/// A TLS connection that was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Handshake {
+    /// With which replica.
+    pub(crate) replica: usize,
+    /// When, as [`Call::began`].
+    pub(crate) at: Duration,
+    /// What was agreed on by ALPN; `-` if nothing was.
+    pub(crate) protocol: String,
+    /// The replica's certificate, by its fingerprint.
+    pub(crate) ours: u64,
+    /// The caller's.
+    pub(crate) theirs: u64,
+}
+
+/// What a replica wrote down.
+#[derive(Default)]
+pub(super) struct Record {
+    pub(super) calls: Vec<Call>,
+    pub(super) handshakes: Vec<Handshake>,
+}
+
 /// The clock of [`Call::began`].
 pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A replica's record: see [`super::serve`] for its lines.
-pub(super) fn read(record: &Path, replica: usize) -> anyhow::Result<Vec<Call>> {
+pub(super) fn read(record: &Path, replica: usize) -> anyhow::Result<Record> {
     let text = match fs::read_to_string(record) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Record::default()),
         Err(error) => return Err(error.into()),
     };
-    let mut calls: BTreeMap<u64, Call> = BTreeMap::new();
+    let (mut calls, mut handshakes) = (BTreeMap::<u64, Call>::new(), Vec::new());
     // A last line that is still being written has no end.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     for line in whole.lines() {
         let mut words = line.split(' ');
         let mut word = || words.next().with_context(|| format!("{}: {line:?}", record.display()));
         let (what, number, at) = (word()?, word()?.parse()?, Duration::from_micros(word()?.parse()?));
-        if what == "begin" {
+        if what == "shaken" {
+            let (protocol, ours, theirs) = (word()?.to_owned(), word()?.parse()?, word()?.parse()?);
+            handshakes.push(Handshake { replica, at, protocol, ours, theirs });
+        } else if what == "begin" {
             let (shard, generation, parent) = (word()?.parse()?, word()?.parse()?, word()?.to_owned());
             calls.insert(number, Call { parent, generation, shard, replica, began: at, ended: None });
         } else {
@@ -53,7 +78,7 @@ pub(super) fn read(record: &Path, replica: usize) -> anyhow::Result<Vec<Call>> {
             calls.get_mut(&number).context("an end without a begin")?.ended = Some((at, code));
         }
     }
-    Ok(calls.into_values().collect())
+    Ok(Record { calls: calls.into_values().collect(), handshakes })
 }
 
 /// Calls that began within a span.
@@ -92,4 +117,16 @@ pub(crate) fn counts(calls: &[Call]) -> BTreeMap<usize, (usize, usize)> {
 /// The shards that are elsewhere.
 pub(crate) fn moved(before: &BTreeMap<u8, usize>, after: &BTreeMap<u8, usize>) -> usize {
     before.iter().filter(|(shard, replica)| after.get(shard).is_some_and(|now| now != *replica)).count()
+}
+
+/// The longest time between two calls of a parent that began after `from`.
+pub(crate) fn longest_gap(calls: &[Call], from: Duration) -> Duration {
+    let mut last: HashMap<&str, Duration> = HashMap::new();
+    let mut longest = Duration::ZERO;
+    for call in calls.iter().filter(|call| call.began >= from) {
+        if let Some(before) = last.insert(&call.parent, call.began) {
+            longest = longest.max(call.began - before);
+        }
+    }
+    longest
 }

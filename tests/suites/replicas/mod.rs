@@ -3,12 +3,14 @@
 //! ```text
 //!   serve   one replica: this program again, which answers and writes each call down
 //!   calls   what the replicas wrote, put together
+//!   changes what parents want anew, and when that was served
 //! ```
 //!
 //! EndpointSlices can't name loopback: each replica has an address that nobody has, and `--hook-resolve` says where it
 //! really is. Never leaves a process behind.
 
 pub(crate) mod calls;
+pub(crate) mod changes;
 pub(crate) mod serve;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -21,7 +23,7 @@ use serde_json::{Value, json};
 use crate::child::Child;
 use crate::cluster::Context;
 use crate::objects::Objects;
-use crate::replicas::calls::{Call, read};
+use crate::replicas::calls::{Call, Handshake, read};
 
 /// The Service's name.
 pub(crate) const SERVICE: &str = "hook";
@@ -87,6 +89,16 @@ impl Replicas {
     /// A `webhook.service` of a controller.
     pub(crate) fn webhook(&self) -> Value {
         json!({ "service": { "name": SERVICE, "namespace": self.namespace }, "path": "/sync" })
+    }
+
+    /// A flag of `ringmaster run` that leads from this host and port to a replica.
+    pub(crate) fn flag_to(&self, number: usize, from: &str) -> String {
+        format!("--hook-resolve={from}={}", self.slots[number].real)
+    }
+
+    /// The address of a replica as EndpointSlices name it, without a port.
+    pub(crate) fn address(&self, number: usize) -> &str {
+        &self.slots[number].address
     }
 
     /// Where a replica really is, as a URL without a path.
@@ -167,10 +179,19 @@ impl Replicas {
     pub(crate) fn calls(&self) -> anyhow::Result<Vec<Call>> {
         let mut calls = Vec::new();
         for (number, slot) in self.slots.iter().enumerate() {
-            calls.extend(read(&slot.record, number)?);
+            calls.extend(read(&slot.record, number)?.calls);
         }
         calls.sort_by_key(|call| call.began);
         Ok(calls)
+    }
+
+    /// All TLS connections so far.
+    ///
+    /// # Errors
+    /// A record can't be read.
+    pub(crate) fn handshakes(&self) -> anyhow::Result<Vec<Handshake>> {
+        let records = self.slots.iter().enumerate().map(|(number, slot)| Ok(read(&slot.record, number)?.handshakes));
+        Ok(records.collect::<anyhow::Result<Vec<_>>>()?.concat())
     }
 }
 

@@ -1,7 +1,8 @@
 //! `suites --replica ADDRESS RECORD [name=value...]`: one replica of a webhook as a process of its own.
 //!
 //! It wants no children, and a status that is always the same for a parent's generation. Each call is written down before
-//! it is answered, in lines of `begin NUMBER MICROSECONDS SHARD GENERATION PARENT` and `end NUMBER MICROSECONDS CODE`.
+//! it is answered, in lines of `begin NUMBER MICROSECONDS SHARD GENERATION PARENT` and `end NUMBER MICROSECONDS CODE`; and
+//! each TLS connection, as `shaken NUMBER MICROSECONDS PROTOCOL OURS THEIRS`, with fingerprints of both certificates.
 //! SIGTERM: calls that run are answered, then it ends.
 
 use std::fs::File;
@@ -24,9 +25,10 @@ use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use xxhash_rust::xxh64::xxh64;
 
 use crate::replicas::calls::now;
 use crate::server::lock;
@@ -43,9 +45,19 @@ pub(crate) struct Options {
     code: Option<StatusCode>,
     /// `work-ms=`: how long a call takes.
     work: Duration,
+    /// `threads=`: how many calls it works on at once; any number without it.
+    threads: Option<usize>,
+    /// `stuck-after=`: as many calls are answered, and no more.
+    answers: Option<u64>,
     /// `tls=`: the folder with `tls.pem`, a certificate and its key, and `ca.crt`, whose certificates callers must show.
     /// Read anew for each connection.
     tls: Option<PathBuf>,
+    /// `holds=`: calls for parents whose names begin so are never answered.
+    holds: Option<String>,
+    /// `head=0`: nor is HEAD.
+    ignores_head: bool,
+    /// `h2=1`: HTTP/2 is offered by ALPN.
+    offers_h2: bool,
     /// `close=1`: each connection ends after one call.
     closes: bool,
 }
@@ -57,7 +69,12 @@ impl Options {
             match word.split_once('=') {
                 Some(("code", code)) => options.code = Some(code.parse()?),
                 Some(("work-ms", text)) => options.work = Duration::from_millis(text.parse()?),
+                Some(("threads", text)) => options.threads = Some(text.parse()?),
+                Some(("stuck-after", text)) => options.answers = Some(text.parse()?),
                 Some(("tls", folder)) => options.tls = Some(folder.into()),
+                Some(("holds", name)) => options.holds = Some(name.to_owned()),
+                Some(("head", "0")) => options.ignores_head = true,
+                Some(("h2", "1")) => options.offers_h2 = true,
                 Some(("close", "1")) => options.closes = true,
                 _ => bail!("{word:?}"),
             }
@@ -70,6 +87,7 @@ struct Replica {
     options: Options,
     record: Mutex<File>,
     calls: AtomicU64,
+    threads: Semaphore,
 }
 
 impl Replica {
@@ -97,15 +115,19 @@ pub(crate) fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()>
         let mut terminated = signal(SignalKind::terminate())?;
         let listener = TcpListener::bind(address).await?;
         let tls = options.tls.clone();
-        let replica = Arc::new(Replica { options, record, calls: AtomicU64::new(0) });
-        let router = axum::Router::new().fallback(answer).with_state(replica);
+        let threads = Semaphore::new(options.threads.unwrap_or(Semaphore::MAX_PERMITS));
+        let replica = Arc::new(Replica { options, record, calls: AtomicU64::new(0), threads });
+        let router = axum::Router::new().fallback(answer).with_state(Arc::clone(&replica));
         let stop = async move {
             // One is enough, and there is no other end.
             let _ = terminated.recv().await;
         };
         match tls {
             None => axum::serve(listener, router).with_graceful_shutdown(stop).await?,
-            Some(folder) => axum::serve(Shaken::start(listener, folder)?, router).with_graceful_shutdown(stop).await?,
+            Some(folder) => {
+                let shaken = Shaken::start(listener, folder, replica)?;
+                axum::serve(shaken, router).with_graceful_shutdown(stop).await?;
+            }
         }
         Ok(())
     })
@@ -114,6 +136,9 @@ pub(crate) fn run(mut words: impl Iterator<Item = String>) -> anyhow::Result<()>
 async fn answer(State(replica): State<Arc<Replica>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     if head.method == Method::HEAD {
+        if replica.options.ignores_head {
+            std::future::pending::<()>().await;
+        }
         return Response::new(Body::empty());
     }
     let body = to_bytes(body, MAX_REQUEST_BYTES).await.unwrap_or_default();
@@ -124,7 +149,13 @@ async fn answer(State(replica): State<Arc<Replica>>, request: Request) -> Respon
     let shard = shard.split('/').next().unwrap_or_default();
     let number = replica.calls.fetch_add(1, Ordering::Relaxed);
     replica.note(&format!("begin {number} {} {shard} {generation} {name}\n", now().as_micros()));
+    let is_stuck = replica.options.answers.is_some_and(|answers| number >= answers);
+    if is_stuck || replica.options.holds.as_ref().is_some_and(|held| name.starts_with(held)) {
+        std::future::pending::<()>().await;
+    }
+    let thread = replica.threads.acquire().await;
     tokio::time::sleep(replica.options.work).await;
+    drop(thread);
     let code = replica.options.code.unwrap_or(StatusCode::OK);
     replica.note(&format!("end {number} {} {}\n", now().as_micros(), code.as_u16()));
     let mut response =
@@ -143,20 +174,20 @@ struct Shaken {
 }
 
 impl Shaken {
-    fn start(listener: TcpListener, folder: PathBuf) -> anyhow::Result<Self> {
+    fn start(listener: TcpListener, folder: PathBuf, replica: Arc<Replica>) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let (sender, shaken) = mpsc::channel(MAX_SHAKEN);
         tokio::spawn(async move {
             loop {
                 let Ok((stream, from)) = listener.accept().await else { continue };
-                let (sender, config) = (sender.clone(), config(&folder));
+                let (sender, replica) = (sender.clone(), Arc::clone(&replica));
+                let config = config(&folder, replica.options.offers_h2);
                 tokio::spawn(async move {
-                    let shaken = match config {
-                        Ok(config) => TlsAcceptor::from(config).accept(stream).await.map_err(Into::into),
-                        Err(error) => Err(error),
-                    };
-                    match shaken {
-                        Ok(stream) => drop(sender.send((stream, from)).await),
+                    match shake(config, stream).await {
+                        Ok((stream, line)) => {
+                            replica.note(&line);
+                            drop(sender.send((stream, from)).await);
+                        }
                         Err(error) => eprintln!("{} no handshake: {error:#}", now().as_millis()),
                     }
                 });
@@ -164,6 +195,25 @@ impl Shaken {
         });
         Ok(Self { address, shaken })
     }
+}
+
+/// A handshake, and what is noted of it.
+async fn shake(
+    config: anyhow::Result<(Arc<ServerConfig>, u64)>,
+    stream: TcpStream,
+) -> anyhow::Result<(TlsStream<TcpStream>, String)> {
+    let (config, ours) = config?;
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let (_, session) = stream.get_ref();
+    let theirs = session.peer_certificates().and_then(<[_]>::first).map(fingerprint).unwrap_or_default();
+    let protocol = session.alpn_protocol().map_or_else(|| "-".into(), String::from_utf8_lossy);
+    let line = format!("shaken 0 {} {protocol} {ours} {theirs}\n", now().as_micros());
+    Ok((stream, line))
+}
+
+/// What a certificate is known by in a record.
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> u64 {
+    xxh64(certificate, 0)
 }
 
 impl axum::serve::Listener for Shaken {
@@ -183,7 +233,8 @@ impl axum::serve::Listener for Shaken {
     }
 }
 
-fn config(folder: &std::path::Path) -> anyhow::Result<Arc<ServerConfig>> {
+/// With the fingerprint of the certificate in it.
+fn config(folder: &std::path::Path, offers_h2: bool) -> anyhow::Result<(Arc<ServerConfig>, u64)> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let mut roots = RootCertStore::empty();
@@ -193,6 +244,11 @@ fn config(folder: &std::path::Path) -> anyhow::Result<Arc<ServerConfig>> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
     let own = std::fs::read(folder.join("tls.pem"))?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&own).collect();
-    let builder = builder.with_client_cert_verifier(verifier);
-    Ok(Arc::new(builder.with_single_cert(chain?, PrivateKeyDer::from_pem_slice(&own)?)?))
+    let (builder, chain) = (builder.with_client_cert_verifier(verifier), chain?);
+    let ours = chain.first().map(fingerprint).unwrap_or_default();
+    let mut config = builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(&own)?)?;
+    if offers_h2 {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    }
+    Ok((Arc::new(config), ours))
 }

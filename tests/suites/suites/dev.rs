@@ -146,6 +146,10 @@ async fn runs_webhooks_and_keeps_objects(scratch: Scratch) -> anyhow::Result<()>
             .await
     };
     let museum = ready("museum").await?;
+    // Whoever only waits for the kubeconfig finds all that was applied.
+    let text = printed(&dev)?;
+    let (applied, written) = (text.rfind("samples.yaml ("), text.find("kubeconfig  "));
+    ensure!(applied.is_some() && applied < written, "{text}");
 
     // Another source is another webhook.
     std::fs::write(dir.join("hook.py"), source.replace("serving with theme", "shining with theme"))?;
@@ -213,6 +217,10 @@ async fn refuses_what_it_cannot_do(scratch: Scratch) -> anyhow::Result<()> {
     std::fs::write(dir.join("bad.yaml"), "apiVersion: v1\nkind: Nonsense\nmetadata: {name: a}\n")?;
     std::fs::write(dir.join("state"), "not ours\n")?;
     std::fs::write(dir.join("config"), "apiVersion: v1\nkind: Config\n")?;
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let address = listener.local_addr()?;
+    let (hook, resolve) = (format!("sleep 60 # --listen {address}"), format!("a.b.svc:80={address}"));
+    let taken = format!("something else already listens at {address}; end it");
     for (number, (code, names, arguments)) in [
         (2, "--kubeconfig", &["--kubeconfig", "x"][..]),
         (2, "--apply none.yaml", &["--apply", "none.yaml"]),
@@ -224,6 +232,7 @@ async fn refuses_what_it_cannot_do(scratch: Scratch) -> anyhow::Result<()> {
         (1, "--state state", &["--state", "state"]),
         (1, "--state none/state", &["--state", "none/state"]),
         (1, "--write-kubeconfig", &["--write-kubeconfig", "config"]),
+        (1, &taken, &["--hook", &hook, "--hook-resolve", &resolve]),
     ]
     .into_iter()
     .enumerate()
@@ -348,6 +357,14 @@ async fn once_plays_the_story(scratch: Scratch) -> anyhow::Result<()> {
     let (code, text) = run_with(&scratch, "once", &["demo", "--once"], None).await?;
     ensure!(code == Some(0), "exit {code:?}: {text}");
     ensure!(text.contains("200 of 200 Websites ready after"), "{text}");
+    // It says at first what it will play, and at last that all went as it must.
+    ensure!(
+        text.starts_with(
+            "Ringmaster demo, once, which takes about a minute: 200 Websites; 3 members and 2 webhooks (Python)"
+        ),
+        "{text}"
+    );
+    ensure!(text.lines().last().is_some_and(|line| line.starts_with("passed: ")), "{text}");
     // The story alone waits 26 s: 10 s of stillness before a member more gets its share, 8 s before a killed one is
     // replaced, and four times 2 s until all members know of a change of the webhooks. That is time for 520 changes, of
     // which a quarter must have been made.
@@ -491,5 +508,13 @@ async fn goes_on_until_it_is_told(scratch: Scratch) -> anyhow::Result<()> {
         .await?;
     end(&scratch, &mut demo, "INT").await?;
     ensure!(!scratch.dir().join("ringmaster-demo.kubeconfig").exists(), "the kubeconfig is still there");
+    // What all came to, as at the end of the story.
+    let text = printed(&demo)?;
+    let (_, summary) = text.split_once("\n30 of 30 Websites ready after").with_context(|| text.clone())?;
+    for line in
+        ["\n  hook  ", "\n  one more  ", "\n  one less  ", "\n  killed  ", "\n  webhooks  ", "\n  affinity  0 of "]
+    {
+        ensure!(summary.contains(line), "no {line:?} in {summary}");
+    }
     Ok(())
 }

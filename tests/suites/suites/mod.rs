@@ -43,8 +43,13 @@ mod troubleshooting;
 mod watchers;
 mod webhooks;
 mod webhooks_counter;
+mod webhooks_cut;
+mod webhooks_load;
+mod webhooks_service;
+mod webhooks_spread;
 mod webhooks_tls;
 mod webhooks_told;
+mod webhooks_two;
 
 use crate::trial::Case;
 

@@ -176,7 +176,7 @@ async fn first_controller(scratch: Scratch) -> anyhow::Result<()> {
 
 async fn first_five_minutes(scratch: Scratch) -> anyhow::Result<()> {
     let _one = ONE_AT_A_TIME.lock().await;
-    let [demo, dev, look, change] = blocks("First five minutes")?;
+    let [demo, dev, look, change, own] = blocks("First five minutes")?;
     ports_are_free().await?;
     // The demo itself goes on until Ctrl-C.
     ensure!(demo == "make demo\n", "{demo}");
@@ -190,7 +190,7 @@ async fn first_five_minutes(scratch: Scratch) -> anyhow::Result<()> {
     let mut first = Terminal::open(&[&dev], None, scratch.log_file("dev"))?;
     first.next()?;
     scratch.wait("ringmaster dev is there", BLOCK, async || first.says("In another terminal:")).await??;
-    let mut second = Terminal::open(&[&look, &change], None, scratch.log_file("look"))?;
+    let mut second = Terminal::open(&[&look, &change, &own], None, scratch.log_file("look"))?;
     second.next()?;
     let text = scratch.wait("the look is done", SOON * 3, async || second.says("README-BLOCK-0-DONE")).await??;
     ensure!(text.contains("configmap/museum") && text.contains("deployment.apps/garden"), "{text}");
@@ -208,6 +208,9 @@ async fn first_five_minutes(scratch: Scratch) -> anyhow::Result<()> {
             Ok(())
         })
         .await?;
+    second.next()?;
+    let text = scratch.wait("a Website of one's own", SOON, async || second.says("README-BLOCK-2-DONE")).await??;
+    ensure!(text.contains("<h1>Fresh at Six</h1>"), "{text}");
     scratch
         .wait("the deleted Website's children are gone", SOON, async || {
             for kind in [&configmaps, &services, &deployments] {

@@ -3,7 +3,6 @@
 //! Never with fewer processes than there would be: each replica is one, and Ringmaster is.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -14,7 +13,8 @@ use crate::cluster::{Context, Scope};
 use crate::objects::Resource;
 use crate::process::{Build, Ringmaster};
 use crate::replicas::Replicas;
-use crate::replicas::calls::{Call, counts, moved, now, places, shards, within};
+use crate::replicas::calls::{Call, counts, longest_gap, moved, now, places, shards, within};
+use crate::replicas::changes::{Change, Changes, served, story, summary};
 use crate::scrape::{Scrape, free_port};
 use crate::server::audit::Mark;
 use crate::suites::scene::{LATER, SOON, condition, event};
@@ -34,16 +34,27 @@ pub(crate) fn cases() -> Vec<Case> {
     let case = |case: Case| case.timeout(TIMEOUT);
     vec![
         case(Case::new("webhooks", "two_to_eight_to_two_replicas", scaled)),
+        case(Case::new("webhooks", "parents_of_a_whole_spread", super::webhooks_spread::spread)),
         case(Case::new("webhooks", "one_is_killed", killed)),
+        case(Case::new("webhooks", "one_is_killed_with_calls", super::webhooks_cut::fails)),
+        case(Case::new("webhooks", "one_is_killed_with_calls_that_may_be_repeated", super::webhooks_cut::repeated)),
         case(Case::new("webhooks", "one_hangs", hangs)),
         case(Case::new("webhooks", "one_answers_nothing_but_head", stuck)),
+        case(Case::new("webhooks", "one_with_many_places_answers_nothing_but_head", super::webhooks_load::stuck)),
+        case(Case::new("webhooks", "one_is_slow_and_has_much_to_do", super::webhooks_load::slow)),
         case(Case::new("webhooks", "one_answers_errors_only", errs)),
         case(Case::new("webhooks", "none_is_ready_and_then_one_is", none_ready)),
         case(Case::new("webhooks", "by_urls", by_urls)),
         case(Case::new("webhooks", "by_name_where_slices_cannot_be_read", by_name)),
         case(Case::new("webhooks", "slices_that_can_be_read_no_longer_are_told", super::webhooks_told::stale)),
         case(Case::new("webhooks", "what_another_member_leaves_out_is_told", super::webhooks_told::elsewhere)),
-        case(Case::new("webhooks", "certificates_are_rotated_every_second", super::webhooks_tls::rotated)),
+        case(Case::new("webhooks", "by_name_where_slices_may_not_be_read", super::webhooks_service::forbidden))
+            .own_server(),
+        case(Case::new("webhooks", "its_service_goes_and_its_ports_change", super::webhooks_service::changes)),
+        case(Case::new("webhooks", "a_short_timeout_leaves_none_out_that_answers_others", super::webhooks_two::shares)),
+        case(Case::new("webhooks", "certificates_are_rotated_every_second", super::webhooks_tls::anew)),
+        case(Case::new("webhooks", "certificates_are_rotated_with_kept_connections", super::webhooks_tls::kept)),
+        case(Case::new("webhooks", "certificates_are_rotated_with_http2", super::webhooks_tls::shared)),
         case(Case::new("webhooks", "the_counter_is_right_whatever_it_keeps", super::webhooks_counter::remembers))
             .needs(super::webhooks_counter::python),
     ]
@@ -61,16 +72,28 @@ pub(super) struct Stage {
 impl Stage {
     /// Room for replicas, and a Ringmaster; no controller yet.
     pub(super) async fn new(ctx: Context, replicas: usize) -> anyhow::Result<Self> {
-        Self::with(ctx, replicas, &[]).await
+        Self::with(ctx, replicas, |_, _| Vec::new()).await
     }
 
-    /// The same with more flags for Ringmaster.
-    pub(super) async fn with(ctx: Context, replicas: usize, flags: &[String]) -> anyhow::Result<Self> {
+    /// The same with more flags of Ringmaster.
+    pub(super) async fn with(
+        ctx: Context,
+        replicas: usize,
+        more: impl FnOnce(&Context, &Replicas) -> Vec<String>,
+    ) -> anyhow::Result<Self> {
         let things = ctx.crd("Thing", "things", Scope::Namespaced, None).await?;
         ctx.grant(&Context::rules_for(&[&things])).await?;
         let (replicas, metrics) = (Replicas::new(&ctx, replicas).await?, free_port()?);
-        let flags = flags.iter().cloned().chain([format!("--metrics-address=127.0.0.1:{metrics}")]);
-        let ringmaster = replicas.flags().into_iter().chain(flags).fold(Ringmaster::build(&ctx), Build::arg).start()?;
+        let more = more(&ctx, &replicas);
+        let ringmaster = run(&ctx, &replicas, metrics, more)?;
+        Ok(Self { ringmaster, replicas, things, metrics, ctx })
+    }
+
+    /// Stops Ringmaster, and starts it again without the flags of the trial.
+    pub(super) async fn restart(self) -> anyhow::Result<Self> {
+        let Self { ringmaster, replicas, things, metrics, ctx } = self;
+        ensure!(ringmaster.stop().await?.success(), "it failed");
+        let ringmaster = run(&ctx, &replicas, metrics, Vec::new())?;
         Ok(Self { ringmaster, replicas, things, metrics, ctx })
     }
 
@@ -100,7 +123,7 @@ impl Stage {
     }
 
     /// So many parents, and so many a second: their resyncs come as they were made.
-    async fn create_at(&self, count: usize, per_second: u32) -> anyhow::Result<()> {
+    pub(super) async fn create_at(&self, count: usize, per_second: u32) -> anyhow::Result<()> {
         let start = tokio::time::Instant::now();
         let names = (0..count).map(|number| {
             let turn = u32::try_from(number).unwrap_or(u32::MAX);
@@ -126,22 +149,22 @@ impl Stage {
             .await
     }
 
-    /// Waits until each parent was called twice since a moment a little after now, and answers with those calls: none of
-    /// them was under way before.
-    async fn steady(&self, parents: usize) -> anyhow::Result<Vec<Call>> {
+    /// Waits until each parent was called so many times since a moment a little after now, and answers with those calls:
+    /// none of them was under way before.
+    pub(super) async fn steady(&self, parents: usize, times: usize) -> anyhow::Result<Vec<Call>> {
         let from = now() + FOLLOWED;
         let often = async || {
             let calls = within(&self.replicas.calls()?, from, now());
-            let mut times: HashMap<&str, usize> = HashMap::new();
+            let mut called: HashMap<&str, usize> = HashMap::new();
             for call in calls.iter().filter(|call| call.ended.is_some()) {
-                *times.entry(&call.parent).or_default() += 1;
+                *called.entry(&call.parent).or_default() += 1;
             }
-            let done = times.values().filter(|times| **times >= 2).count();
+            let done = called.values().filter(|called| **called >= times).count();
             ensure!(done >= parents, "{done} of {parents}");
-            drop(times);
+            drop(called);
             Ok(calls)
         };
-        self.ctx.wait("each parent is called twice", LATER, often).await
+        self.ctx.wait(&format!("each parent is called {times} times"), LATER, often).await
     }
 
     pub(super) fn scrape(&self) -> anyhow::Result<Scrape> {
@@ -166,6 +189,11 @@ impl Stage {
         let of = |resource: &str| writes.iter().filter(|request| request.resource == resource).count();
         Ok((of(&self.things.plural), of("compositecontrollers")))
     }
+}
+
+fn run(ctx: &Context, replicas: &Replicas, metrics: u16, more: Vec<String>) -> anyhow::Result<Ringmaster> {
+    let flags = replicas.flags().into_iter().chain([format!("--metrics-address=127.0.0.1:{metrics}")]).chain(more);
+    flags.fold(Ringmaster::build(ctx), Build::arg).start()
 }
 
 fn extend(object: &mut Value, with: &Value) {
@@ -194,12 +222,12 @@ async fn scaled(ctx: Context) -> anyhow::Result<()> {
     stage.controller(&json!({ "resyncPeriodSeconds": 5 }), &json!({})).await?;
     stage.create_at(PARENTS, 200).await?;
     stage.all_called(PARENTS, Duration::ZERO).await?;
-    let two = stage.steady(PARENTS).await?;
+    let two = stage.steady(PARENTS, 2).await?;
     let mark = stage.ctx.mark()?;
 
     stage.start(&[2, 3, 4, 5, 6, 7], &[]).await?;
     stage.replicas.publish(&[0, 1, 2, 3, 4, 5, 6, 7], &[]).await?;
-    let eight = stage.steady(PARENTS).await?;
+    let eight = stage.steady(PARENTS, 2).await?;
 
     // As a cluster does it: first they are no longer ready, then they are told to end.
     let going = [2, 3, 4, 5, 6, 7];
@@ -217,7 +245,7 @@ async fn scaled(ctx: Context) -> anyhow::Result<()> {
         stage.replicas.stop(number).await?;
     }
     stage.replicas.publish(&[0, 1], &[]).await?;
-    let back = stage.steady(PARENTS).await?;
+    let back = stage.steady(PARENTS, 2).await?;
 
     stage.none_failed()?;
     let (writes, told) = stage.writes(mark)?;
@@ -244,89 +272,6 @@ async fn scaled(ctx: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Changes parents all the time, and says when each change was answered.
-struct Changes {
-    task: tokio::task::JoinHandle<anyhow::Result<Vec<Change>>>,
-    stop: Arc<tokio::sync::Notify>,
-}
-
-#[derive(Debug)]
-struct Change {
-    parent: String,
-    generation: u64,
-    at: Duration,
-}
-
-impl Changes {
-    /// So many a second, to parents by turns.
-    fn start(stage: &Stage, parents: usize, per_second: u32) -> Self {
-        let (admin, things) = (stage.ctx.admin.clone(), stage.things.clone());
-        let stop = Arc::<tokio::sync::Notify>::default();
-        let stopped = Arc::clone(&stop);
-        let task = tokio::spawn(async move {
-            let (mut changes, mut number) = (Vec::new(), 0);
-            let mut turn = tokio::time::interval(Duration::from_secs(1) / per_second);
-            loop {
-                tokio::select! {
-                    () = stopped.notified() => return Ok(changes),
-                    _ = turn.tick() => {}
-                }
-                number += 1;
-                let parent = format!("thing-{}", number * 7 % parents);
-                let patch = json!({ "spec": { "value": number } });
-                let changed = admin.patch_merge(&things, &parent, &patch).await?;
-                let generation = changed["metadata"]["generation"].as_u64().context("no generation")?;
-                changes.push(Change { parent, generation, at: now() });
-            }
-        });
-        Self { task, stop }
-    }
-
-    async fn stop(self) -> anyhow::Result<Vec<Change>> {
-        self.stop.notify_one();
-        self.task.await?
-    }
-}
-
-/// How long after each change a call that carries it, or a later one, was answered well; `None` if none was.
-fn served(changes: &[Change], calls: &[Call]) -> Vec<Option<Duration>> {
-    let mut by_parent: HashMap<&str, Vec<&Call>> = HashMap::new();
-    for call in calls {
-        by_parent.entry(&call.parent).or_default().push(call);
-    }
-    let of = |change: &Change| {
-        let calls = by_parent.get(change.parent.as_str())?;
-        let good = calls.iter().filter(|call| call.generation >= change.generation);
-        let ends = good.filter_map(|call| call.ended.filter(|(_, code)| *code == 200).map(|(at, _)| at));
-        Some(ends.min()?.saturating_sub(change.at))
-    };
-    changes.iter().map(of).collect()
-}
-
-/// What happened to a change's parent, in seconds since a moment.
-fn story(change: &Change, calls: &[Call], since: Duration) -> String {
-    let ago = |moment: Duration| format!("{:.3}", moment.as_secs_f64() - since.as_secs_f64());
-    let calls = calls.iter().filter(|call| call.parent == change.parent).map(|call| {
-        let ended = call.ended.map_or_else(|| "never".to_owned(), |(end, code)| format!("{} ({code})", ago(end)));
-        format!("generation {} at {} from {} to {ended}", call.generation, call.replica, ago(call.began))
-    });
-    format!(
-        "{} became {} at {}; {}",
-        change.parent,
-        change.generation,
-        ago(change.at),
-        calls.collect::<Vec<_>>().join(", ")
-    )
-}
-
-/// The longest and the 99th percentile, and how many were never served.
-fn summary(served: &[Option<Duration>]) -> (Duration, Duration, usize) {
-    let mut times: Vec<Duration> = served.iter().flatten().copied().collect();
-    times.sort();
-    let p99 = times.get((times.len() * 99 / 100).saturating_sub(1)).copied().unwrap_or_default();
-    (times.last().copied().unwrap_or_default(), p99, served.iter().filter(|served| served.is_none()).count())
-}
-
 async fn killed(ctx: Context) -> anyhow::Result<()> {
     const PARENTS: usize = 200;
     const WORK: Duration = Duration::from_millis(20);
@@ -337,14 +282,14 @@ async fn killed(ctx: Context) -> anyhow::Result<()> {
     stage.controller(&spec, &json!({})).await?;
     stage.create(PARENTS).await?;
     stage.all_called(PARENTS, Duration::ZERO).await?;
-    let before = stage.steady(PARENTS).await?;
-    let changes = Changes::start(&stage, PARENTS, 50);
+    let before = stage.steady(PARENTS, 2).await?;
+    let changes = Changes::start(&stage.ctx, &stage.things, PARENTS, 50);
     stage.all_called(PARENTS, now()).await?;
     // Nobody says that it is gone: it is found out.
     stage.replicas.kill(1)?;
     let at = now();
     stage.all_called(PARENTS, now()).await?;
-    let after = stage.steady(PARENTS).await?;
+    let after = stage.steady(PARENTS, 2).await?;
     let changes = changes.stop().await?;
     stage.all_called(PARENTS, now()).await?;
     let calls = stage.replicas.calls()?;
@@ -377,22 +322,10 @@ async fn killed(ctx: Context) -> anyhow::Result<()> {
     // It comes back where it was, and gets its shards again.
     stage.start(&[1], &["work-ms=20"]).await?;
     condition(&stage.ctx, "things", ["EndpointsReady", "True", "Ready"]).await?;
-    let again = shards(&stage.steady(PARENTS).await?);
+    let again = shards(&stage.steady(PARENTS, 2).await?);
     let elsewhere = again.iter().filter(|(shard, replica)| ways.get(shard) != Some(replica)).count();
     ensure!(elsewhere == 0, "{elsewhere} shards aren't where they were");
     Ok(())
-}
-
-/// The longest time between two calls of a parent that began after `from`.
-fn longest_gap(calls: &[Call], from: Duration) -> Duration {
-    let mut last: HashMap<&str, Duration> = HashMap::new();
-    let mut longest = Duration::ZERO;
-    for call in calls.iter().filter(|call| call.began >= from) {
-        if let Some(before) = last.insert(&call.parent, call.began) {
-            longest = longest.max(call.began - before);
-        }
-    }
-    longest
 }
 
 async fn hangs(ctx: Context) -> anyhow::Result<()> {
@@ -404,7 +337,7 @@ async fn hangs(ctx: Context) -> anyhow::Result<()> {
     stage.controller(&json!({}), &json!({ "timeout": "2s" })).await?;
     stage.create(PARENTS).await?;
     stage.all_called(PARENTS, Duration::ZERO).await?;
-    let changes = Changes::start(&stage, PARENTS, 50);
+    let changes = Changes::start(&stage.ctx, &stage.things, PARENTS, 50);
     let before = shards(&stage.all_called(PARENTS, now()).await?);
     stage.replicas.freeze(2, true)?;
     let at = now();
@@ -413,9 +346,16 @@ async fn hangs(ctx: Context) -> anyhow::Result<()> {
     let ejected = now() - at;
     stage.all_called(PARENTS, now()).await?;
     let changes = changes.stop().await?;
-    let mut calls = stage.all_called(PARENTS, at).await?;
-    // What it took in before it was stopped, and answers once it goes on, is no service.
-    calls.retain(|call| call.replica != 2 || call.began < at);
+    // What was changed last is on its way.
+    let all = async || {
+        let mut calls = stage.replicas.calls()?;
+        // What it took in before it was stopped, and answers once it goes on, is no service.
+        calls.retain(|call| call.replica != 2 || call.began < at);
+        let lost = served(&changes, &calls).iter().filter(|served| served.is_none()).count();
+        ensure!(lost == 0, "{lost} aren't");
+        Ok(calls)
+    };
+    let calls = stage.ctx.wait("all changes are served", SOON, all).await?;
     let (hung, others): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(|change| {
         let shard = calls.iter().find(|call| call.parent == change.parent).map(|call| call.shard);
         shard.is_some_and(|shard| before.get(&shard) == Some(&2))
@@ -451,7 +391,7 @@ async fn stuck(ctx: Context) -> anyhow::Result<()> {
     stage.replicas.publish(&[0, 1], &[]).await?;
     stage.controller(&json!({}), &json!({ "timeout": "5s" })).await?;
     stage.create(PARENTS).await?;
-    let changes = Changes::start(&stage, PARENTS, 50);
+    let changes = Changes::start(&stage.ctx, &stage.things, PARENTS, 50);
     let name = stage.replicas.name(1);
     let lost = async || {
         let lost =
@@ -543,11 +483,11 @@ async fn by_urls(ctx: Context) -> anyhow::Result<()> {
     });
     stage.controller(&spec, &json!({})).await?;
     stage.create(PARENTS).await?;
-    let calls = stage.steady(PARENTS).await?;
+    let calls = stage.steady(PARENTS, 2).await?;
     ensure!(wanderers(&calls) == 0 && counts(&calls).len() == 3, "{:?}", counts(&calls));
     condition(&stage.ctx, "things", ["EndpointsReady", "True", "Ready"]).await?;
     stage.replicas.kill(0)?;
-    let calls = stage.steady(PARENTS).await?;
+    let calls = stage.steady(PARENTS, 2).await?;
     ensure!(counts(&calls).len() == 2 && wanderers(&calls) == 0, "{:?}", counts(&calls));
     condition(&stage.ctx, "things", ["EndpointsReady", "False", "LeftOut"]).await?;
     // What was under way was asked again at another one, at once.

@@ -31,7 +31,7 @@ async fn change(stage: &Stage, value: u32) -> anyhow::Result<()> {
 pub(super) async fn stale(ctx: Context) -> anyhow::Result<()> {
     let gate = Gate::start(&ctx.as_user()?).await?;
     let kubeconfig = format!("--kubeconfig={}", gate.kubeconfig(&ctx)?.display());
-    let mut stage = Stage::with(ctx, 3, &[kubeconfig]).await?;
+    let mut stage = Stage::with(ctx, 3, |_, _| vec![kubeconfig]).await?;
     stage.start(&[0, 1, 2], &[]).await?;
     stage.replicas.publish(&[0, 1], &[]).await?;
     stage.controller(&json!({}), &json!({})).await?;
