@@ -69,7 +69,7 @@ apiserver: ## A real kube-apiserver with the CRDs, on loopback, until Ctrl-C
 	cargo test --test suites -- --serve target/apiserver
 
 demo: ## The Website example with 200 objects, 3 members and 2 to 8 webhooks, live, without a cluster; HOOK=go, ARGS=--once to play the story once
-	@test -x target/release/ringmaster || echo "building Ringmaster first, which takes some minutes" >&2
+	@test -x "$${CARGO_TARGET_DIR:-target}/release/ringmaster" || echo "building Ringmaster first, which takes some minutes" >&2
 	cargo run --release --quiet -- demo $(if $(HOOK),--hook $(HOOK)) $(ARGS)
 
 bench: ## Ringmaster beside the raw limit of a kube-apiserver, N=5000 Websites; WHAT=apiserver: the embedded server beside the real one

@@ -115,7 +115,7 @@ pub(crate) struct Local {
     front: Front,
     address: SocketAddr,
     kubeconfig: PathBuf,
-    /// What we wrote there.
+    /// What is written there, once [`Local::publish`] is called.
     text: String,
     state: Option<State>,
     /// Whether objects came from the file.
@@ -133,17 +133,16 @@ struct State {
 }
 
 impl Local {
-    /// Starts it, with the objects of the file if there are any, and writes the kubeconfig.
+    /// Starts it, with the objects of the file if there are any. Nobody finds it before [`Local::publish`].
     pub(crate) async fn start(place: Place) -> Result<Self, Error> {
         let Place { listen, kubeconfig, state } = place;
         check_listen(listen)?;
         let kubeconfig = std::path::absolute(&kubeconfig).unwrap_or(kubeconfig);
-        let no_kubeconfig = |source| Error::File { flag: "--write-kubeconfig", path: kubeconfig.clone(), source };
         let state = state.map(State::open).transpose()?;
         let refused = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        is_free(&kubeconfig).await?;
+        clear(&kubeconfig).await?;
         let loaded = state.as_ref().is_some_and(State::has_objects);
         let (server, work) = match state.as_ref().filter(|_| loaded) {
             Some(state) => {
@@ -163,11 +162,17 @@ impl Local {
         let front = Front::new(server, users, None);
         let certificate = Certificate::for_loopback(NAME)?;
         let text = config(address, &certificate.authority, &token);
-        write_private(&kubeconfig, &text).map_err(no_kubeconfig)?;
         let cancel = CancellationToken::new();
         let listener = TlsListener::new(listener, &certificate)?;
         let serving = tokio::spawn(front.clone().serve(listener, cancel.clone()));
         Ok(Self { front, address, kubeconfig, text, state, loaded, cancel, serving, work })
+    }
+
+    /// Writes the kubeconfig: whoever waits for it finds all that there is to be.
+    pub(crate) async fn publish(&self) -> Result<(), Error> {
+        // Another session may have had the same thought since the start.
+        clear(&self.kubeconfig).await?;
+        write_private(&self.kubeconfig, &self.text).map_err(|source| no_kubeconfig(&self.kubeconfig, source))
     }
 
     /// Its address.
@@ -227,12 +232,17 @@ pub(crate) fn check_file(flag: &str, path: &Path) -> Result<(), String> {
     if path.is_dir() { Err(format!("{flag} {}: is a folder; name a file in it", path.display())) } else { Ok(()) }
 }
 
-/// Fails if a kubeconfig is there that isn't ours, or behind which another session answers.
-async fn is_free(path: &Path) -> Result<(), Error> {
+fn no_kubeconfig(path: &Path, source: io::Error) -> Error {
+    Error::File { flag: "--write-kubeconfig", path: path.to_owned(), source }
+}
+
+/// Removes the kubeconfig of a session that was killed. Fails if one is there that isn't ours, or behind which another
+/// session answers.
+async fn clear(path: &Path) -> Result<(), Error> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(Error::File { flag: "--write-kubeconfig", path: path.to_owned(), source }),
+        Err(source) => return Err(no_kubeconfig(path, source)),
     };
     let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     let server = config["clusters"][0]["cluster"]["server"].as_str().and_then(|url| url.strip_prefix("https://"));
@@ -242,8 +252,8 @@ async fn is_free(path: &Path) -> Result<(), Error> {
     let answers = tokio::time::timeout(ANSWER, tokio::net::TcpStream::connect(address)).await;
     match answers {
         Ok(Ok(_)) => Err(Error::Busy { path: path.to_owned(), address: address.to_owned() }),
-        // Left behind by one that was killed.
-        Ok(Err(_)) | Err(_) => Ok(()),
+        // Left behind by one that was killed: nobody is to wait at its address.
+        Ok(Err(_)) | Err(_) => fs::remove_file(path).map_err(|source| no_kubeconfig(path, source)),
     }
 }
 
@@ -333,7 +343,8 @@ mod tests {
     async fn objects_outlive_it_in_the_file_and_the_kubeconfig_goes() {
         let dir = tempfile::tempdir().unwrap();
         let local = Local::start(place(dir.path())).await.unwrap();
-        assert!(!local.is_loaded());
+        assert!(!local.is_loaded() && !local.kubeconfig().exists());
+        local.publish().await.unwrap();
         let mode = fs::metadata(local.kubeconfig()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let object =
@@ -370,6 +381,10 @@ mod tests {
     async fn two_sessions_share_neither_kubeconfig_nor_objects() {
         let dir = tempfile::tempdir().unwrap();
         let first = Local::start(place(dir.path())).await.unwrap();
+        let late = Local::start(Place { state: None, ..place(dir.path()) }).await.unwrap();
+        first.publish().await.unwrap();
+        assert!(matches!(late.publish().await.err(), Some(Error::Busy { .. })));
+        late.stop().await.unwrap();
         let text = fs::read_to_string(dir.path().join("kubeconfig")).unwrap();
         assert!(matches!(Local::start(place(dir.path())).await.err(), Some(Error::Locked(_))));
         let other = Place { state: None, ..place(dir.path()) };
@@ -378,6 +393,8 @@ mod tests {
         first.stop().await.unwrap();
         // One that was killed leaves its kubeconfig behind.
         fs::write(dir.path().join("kubeconfig"), text).unwrap();
-        Local::start(other).await.unwrap().stop().await.unwrap();
+        let local = Local::start(other).await.unwrap();
+        assert!(!dir.path().join("kubeconfig").exists());
+        local.stop().await.unwrap();
     }
 }

@@ -31,6 +31,8 @@ const CONTROLLERS: &str = "/apis/ringmaster.dev/v1alpha1/compositecontrollers";
 const LISTENING: Duration = Duration::from_secs(30);
 /// How often that is tried.
 const LOOK: Duration = Duration::from_millis(50);
+/// Whoever listens where a webhook shall is found within this time.
+const TAKEN: Duration = Duration::from_millis(500);
 /// A webhook that takes longer than this is waited for with a word.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -67,6 +69,16 @@ pub enum Error {
     /// Our own kinds.
     #[error("applying Ringmaster's own CRDs: {0}")]
     Crds(String),
+    /// Somebody else listens where a webhook shall.
+    #[error("--hook {command:?}: something else already listens at {address}; end it (`ss -ltnp 'sport = :{port}'` tells what it is), or choose another port, here and in {named}", port = address.port())]
+    Taken {
+        /// The webhook's command line.
+        command: String,
+        /// Where it shall listen.
+        address: SocketAddr,
+        /// What says so.
+        named: String,
+    },
     /// Webhooks can't be looked after.
     #[error("starting `sh`, which runs the webhooks")]
     Shell(#[source] std::io::Error),
@@ -168,7 +180,8 @@ impl Session {
         loop {
             self.renewed.notified().await;
             // One that doesn't listen by then is called all the same, as at the start.
-            let _ = tokio::time::timeout(LISTENING, listening(&self.places(resolves).await)).await;
+            let places: Vec<_> = self.places(resolves).await.into_iter().map(|(address, _)| address).collect();
+            let _ = tokio::time::timeout(LISTENING, listening(&places)).await;
             resync.all();
         }
     }
@@ -178,20 +191,25 @@ impl Session {
         crds(&self.objects).await?;
         let engine = Engine::with(options.settings.clone(), local.connection()).await?;
         self.row("API server", &format!("{}, in memory", local.url()));
-        self.row("kubeconfig", &local.kubeconfig().display().to_string());
         if let Some(address) = engine.metrics_address() {
             self.row("metrics", &format!("http://{address}/metrics"));
         }
         if let (Some(path), true) = (&options.state, local.is_loaded()) {
             self.row("objects", &format!("as saved in {}", path.display()));
         }
-        self.start_hooks(options, folder)?;
         for path in &options.apply {
             let count = manifests::apply(&self.objects, path).await?;
             self.row("applied", &format!("{} ({count} object{})", path.display(), if count == 1 { "" } else { "s" }));
         }
+        let places = self.places(&options.settings.hook_resolve).await;
+        is_free(&options.hooks, &places).await?;
+        self.start_hooks(options, folder)?;
+        // Not before: whoever waits for it finds the kinds and objects.
+        local.publish().await?;
+        self.row("kubeconfig", &local.kubeconfig().display().to_string());
         if !options.hooks.is_empty() {
-            self.hooks_listen(&options.settings.hook_resolve).await;
+            let places: Vec<_> = places.into_iter().map(|(address, _)| address).collect();
+            self.hooks_listen(&places).await;
         }
         let end = match &options.state {
             Some(path) => format!("Ctrl-C ends it and saves all objects to {}.", path.display()),
@@ -224,9 +242,8 @@ impl Session {
     }
 
     /// Waits until something listens at all of these addresses: a call before would only fail.
-    async fn hooks_listen(&self, resolves: &[HookResolve]) {
-        let places = self.places(resolves).await;
-        let mut all = std::pin::pin!(listening(&places));
+    async fn hooks_listen(&self, places: &[SocketAddr]) {
+        let mut all = std::pin::pin!(listening(places));
         if tokio::time::timeout(PATIENCE, &mut all).await.is_ok() {
             return;
         }
@@ -236,15 +253,20 @@ impl Session {
         }
     }
 
-    /// Where webhooks shall listen on this machine: as `--hook-resolve` says, and as the controllers' URLs do.
-    async fn places(&self, resolves: &[HookResolve]) -> Vec<SocketAddr> {
+    /// Where webhooks shall listen on this machine: as `--hook-resolve` says, and as the controllers' URLs do; and which
+    /// of them says so.
+    async fn places(&self, resolves: &[HookResolve]) -> Vec<(SocketAddr, String)> {
         // Who can't be asked names none: it is a courtesy to those who wait.
         let controllers = self.objects.list(CONTROLLERS).await.unwrap_or_default();
-        let webhooks = controllers.iter().map(|controller| &controller["spec"]["hooks"]["sync"]["webhook"]);
-        let urls = webhooks.flat_map(|webhook| {
-            webhook["urls"].as_array().into_iter().flatten().chain([&webhook["url"]]).filter_map(Value::as_str)
+        let urls = controllers.iter().flat_map(|controller| {
+            let (name, webhook) = (&controller["metadata"]["name"], &controller["spec"]["hooks"]["sync"]["webhook"]);
+            let urls = webhook["urls"].as_array().into_iter().flatten().chain([&webhook["url"]]);
+            let address =
+                |url: &Value| Some((on_loopback(url.as_str()?)?, format!("the webhook of controller {name}")));
+            urls.filter_map(address).collect::<Vec<_>>()
         });
-        resolves.iter().map(|resolve| resolve.address).chain(urls.filter_map(on_loopback)).collect()
+        let resolves = resolves.iter().map(|resolve| (resolve.address, "--hook-resolve".to_owned()));
+        resolves.chain(urls).collect()
     }
 
     fn row(&self, name: &str, text: &str) {
@@ -259,6 +281,23 @@ async fn listening(places: &[SocketAddr]) {
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// Fails if somebody else listens where a webhook shall whose command line names the port: that one would be called in
+/// its place. A webhook that isn't ours to run may well listen already.
+async fn is_free(hooks: &[String], places: &[(SocketAddr, String)]) -> Result<(), Error> {
+    for (address, named) in places {
+        let Some(command) = hooks.iter().find(|command| names_port(command, address.port())) else { continue };
+        if let Ok(Ok(_)) = tokio::time::timeout(TAKEN, TcpStream::connect(address)).await {
+            return Err(Error::Taken { command: command.clone(), address: *address, named: named.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Whether one of the numbers in a command line is this one.
+fn names_port(command: &str, port: u16) -> bool {
+    command.split(|c: char| !c.is_ascii_digit()).any(|number| number.parse() == Ok(port))
 }
 
 /// The address of a URL whose host is loopback.
@@ -299,6 +338,21 @@ fn told(printer: &Printer) -> Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_a_webhook_shall_have_is_free() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let places = [(address, "--hook-resolve".to_owned())];
+        let hooks = ["other".to_owned(), format!("hook --listen={address}")];
+        let taken = is_free(&hooks, &places).await.unwrap_err().to_string();
+        assert!(taken.starts_with(&format!("--hook \"hook --listen={address}\": ")), "{taken}");
+        assert!(taken.ends_with("here and in --hook-resolve"), "{taken}");
+        // Somebody runs that one by hand.
+        is_free(&[format!("hook --listen={address}0")], &places).await.unwrap();
+        drop(listener);
+        is_free(&hooks, &places).await.unwrap();
+    }
 
     #[test]
     fn urls_on_loopback_have_an_address() {

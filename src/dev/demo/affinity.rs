@@ -102,6 +102,11 @@ impl Affinity {
         self.disturb(now);
     }
 
+    /// The number of the last change.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// The change has come about: members may know of it from now on.
     pub(crate) fn disturb(&mut self, now: Instant) {
         self.told += 1;

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::load::Wishes;
 use super::scene::{self, FICKLE};
-use super::view::{Change, short};
+use super::view::{Change, Moment, short};
 use crate::objects::{Error, Objects};
 
 /// Pause between two changes.
@@ -29,16 +30,30 @@ const CHILDREN: [(&str, &str); 3] =
 
 /// What happened, the newest last; cheap to clone, and shared with who shows it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Log(Arc<Mutex<VecDeque<Change>>>);
+pub(crate) struct Log {
+    kept: Arc<Mutex<VecDeque<Change>>>,
+    /// The last moment's number.
+    last: Arc<AtomicU64>,
+}
 
 impl Log {
-    /// Something is done: its number.
-    pub(crate) fn begin(&self, what: String) -> usize {
+    /// An empty one whose moments are in one order with those of this one.
+    pub(crate) fn beside(&self) -> Self {
+        Self { last: Arc::clone(&self.last), ..Self::default() }
+    }
+
+    fn now(&self) -> Moment {
         #[expect(clippy::disallowed_methods, reason = "for people")]
         let time = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
-        let mut changes = self.0.lock();
-        let number = changes.back().map_or(1, |last| last.number + 1);
-        changes.push_back(Change { number, time, what, outcome: None });
+        Moment { number: self.last.fetch_add(1, Ordering::Relaxed) + 1, time }
+    }
+
+    /// Something is done: its number.
+    pub(crate) fn begin(&self, what: String) -> u64 {
+        let mut changes = self.kept.lock();
+        let begun = self.now();
+        let number = begun.number;
+        changes.push_back(Change { begun, what, outcome: None });
         while changes.len() > KEPT {
             changes.pop_front();
         }
@@ -46,15 +61,16 @@ impl Log {
     }
 
     /// What came of it.
-    pub(crate) fn end(&self, number: usize, outcome: String) {
-        if let Some(change) = self.0.lock().iter_mut().find(|change| change.number == number) {
-            change.outcome = Some(outcome);
+    pub(crate) fn end(&self, number: u64, outcome: String) {
+        let mut changes = self.kept.lock();
+        if let Some(change) = changes.iter_mut().find(|change| change.begun.number == number) {
+            change.outcome = Some((self.now(), outcome));
         }
     }
 
     /// All that is kept.
     pub(crate) fn all(&self) -> VecDeque<Change> {
-        self.0.lock().clone()
+        self.kept.lock().clone()
     }
 }
 

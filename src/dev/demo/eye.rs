@@ -18,8 +18,8 @@ use super::scaling::Scale;
 use super::screen::Screen;
 use super::slices::State as ReplicaState;
 use super::story::Act;
-use super::view::{Cell, Gaps, NEW, ReplicaRow, Row, View};
-use super::{Error, LOOK, Stage, ownership, scene};
+use super::view::{Cell, Change, Gaps, NEW, ReplicaRow, Row, View};
+use super::{Error, LOOK, Stage, ownership, scene, summary};
 
 /// Looks that "lately" is made of.
 const LATELY: usize = 20;
@@ -28,7 +28,7 @@ const LINE: Duration = Duration::from_secs(5);
 /// How often keys are looked for.
 const KEY: Duration = Duration::from_millis(50);
 /// What keys do.
-const HINT: &str = "press + for a member more, - for one less, k to kill -9 one; > < x: the same with webhooks";
+const HINT: &str = "members: + more, - fewer, k kill -9 one; webhooks: > < x; Ctrl-C ends";
 /// How long a member that has ended is shown, once nobody waits for its shards.
 const SHOWN: Duration = Duration::from_secs(10);
 
@@ -50,6 +50,11 @@ pub(crate) struct Eye<'a> {
     mark: u64,
     moved: Gaps,
     taken: Gaps,
+    /// What was seen last, and how long it took until all Websites were ready for the first time.
+    seen: Option<View>,
+    ready: Option<Duration>,
+    /// The last outcomes of acts and of changes that were printed.
+    printed: (u64, u64),
 }
 
 impl<'a> Eye<'a> {
@@ -67,7 +72,16 @@ impl<'a> Eye<'a> {
             mark: 0,
             moved: Gaps::default(),
             taken: Gaps::default(),
+            seen: None,
+            ready: None,
+            printed: (0, 0),
         }
+    }
+
+    /// What all came to, as far as it was seen; nothing if nothing was.
+    pub(crate) fn summary(&self) -> Option<String> {
+        let view = self.seen.as_ref().filter(|view| view.total.begun() > 0)?;
+        Some(summary::summary(view, self.ready, &self.stage.played.lock()))
     }
 
     async fn look(&mut self) -> Result<View, Error> {
@@ -116,6 +130,10 @@ impl<'a> Eye<'a> {
         self.look_at_replicas(&mut view);
         view.changes = self.stage.changes.all();
         view.acts = self.stage.acts.all();
+        if view.is_ready() {
+            self.ready.get_or_insert(view.elapsed);
+        }
+        self.seen = Some(view.clone());
         Ok(view)
     }
 
@@ -155,7 +173,7 @@ impl<'a> Eye<'a> {
                 state,
                 pid: (!member.has_ended()).then_some(member.process.pid),
                 shards: counts.get(member.name.as_str()).copied().unwrap_or((held, 0)),
-                calls: calls.map(|(_, count)| count).sum(),
+                calls: (!member.has_ended()).then(|| calls.map(|(_, count)| count).sum()),
                 rss_bytes: member.rss_bytes(),
                 name: member.name,
             });
@@ -177,7 +195,7 @@ impl<'a> Eye<'a> {
                 state,
                 pid: it.process.filter(|_| runs).map(|process| process.pid),
                 parents: parents.get(&replica).copied().unwrap_or(0),
-                calls: view.recent.0.at.get(&replica).copied().unwrap_or(0),
+                calls: runs.then(|| view.recent.0.at.get(&replica).copied().unwrap_or(0)),
             });
         }
     }
@@ -271,16 +289,10 @@ impl<'a> Eye<'a> {
     /// dropped.
     pub(crate) async fn print(&mut self) -> Result<(), Error> {
         let printer = self.stage.printer.clone();
-        let (mut told, mut last, mut phases) = (None::<Instant>, (0, 0), String::new());
+        let (mut told, mut phases) = (None::<Instant>, String::new());
         loop {
             let view = self.look().await?;
-            for (log, last) in [(&view.acts, &mut last.0), (&view.changes, &mut last.1)] {
-                let news = log.iter().skip_while(|change| change.number <= *last);
-                for change in news.take_while(|change| change.outcome.is_some()).collect::<Vec<_>>() {
-                    *last = change.number;
-                    printer.line(&change.line());
-                }
-            }
+            self.print_outcomes(&view);
             let news = phases != view.phases_text();
             if news || told.is_none_or(|told| told.elapsed() >= LINE) {
                 phases = view.phases_text();
@@ -289,6 +301,21 @@ impl<'a> Eye<'a> {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Prints what came of what was done, each once and in the order in which it came.
+    pub(crate) fn print_outcomes(&mut self, view: &View) {
+        let mut news = Vec::new();
+        for (log, printed) in [(&view.acts, &mut self.printed.0), (&view.changes, &mut self.printed.1)] {
+            let at = |change: &Change| change.outcome.as_ref().map_or(0, |(at, _)| at.number);
+            let last = *printed;
+            for change in log.iter().filter(|change| at(change) > last) {
+                *printed = (*printed).max(at(change));
+                news.push((at(change), change.line()));
+            }
+        }
+        news.sort();
+        news.iter().for_each(|(_, line)| self.stage.printer.line(line));
     }
 
     /// Looks until all Websites are ready.

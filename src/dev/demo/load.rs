@@ -16,6 +16,8 @@ use crate::objects::Objects;
 
 /// Time between two changes.
 const PACE: Duration = Duration::from_millis(50);
+/// So many changes that makes a second, at most.
+pub(crate) const PER_SECOND: u128 = 1000 / PACE.as_millis();
 /// One in so many of the changes that there was time for must have been made, or that all are served proves nothing; a
 /// slow machine makes fewer than all.
 const ENOUGH: u64 = 4;

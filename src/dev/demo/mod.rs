@@ -9,7 +9,7 @@
 //!   ownership  who has which shard, by the table
 //!   load       titles change all the time; changes: what else happens to objects
 //!   story      a member more, one less, one killed; scaling: the same with replicas
-//!   eye        who looks; view: what is shown; screen, keys: the terminal
+//!   eye        who looks; view: what is shown; screen, keys: the terminal; summary: what all came to
 //! ```
 //!
 //! Never measures from within a member: it sees what anybody sees, objects, calls and processes.
@@ -31,6 +31,7 @@ mod scene;
 mod screen;
 mod slices;
 mod story;
+mod summary;
 mod view;
 
 use std::collections::HashMap;
@@ -59,10 +60,10 @@ pub use language::Language;
 use load::Wishes;
 use ownership::Ownership;
 use record::Record;
+use replicas::MAX_REPLICAS;
 use replicas::Replicas;
-use scaling::{Change, Scaled};
 use story::{Act, Director, Outcome};
-use view::{View, short};
+use summary::Played;
 
 /// Fewest and most Websites of a demo.
 pub const WEBSITES: std::ops::RangeInclusive<usize> = 1..=5000;
@@ -81,6 +82,12 @@ const LOOK: Duration = Duration::from_millis(250);
 const MAX_ACTS: usize = 4;
 /// How long the last changes may take to show.
 const SHOWN: Duration = Duration::from_secs(15);
+
+/// The last line of `--once`.
+const PASSED: &str =
+    "passed: no Website was served by two at a time, none was called elsewhere without a change, none was forgotten";
+/// The same if it was ended before.
+const UNFINISHED: &str = "ended before the story was over: that proves nothing";
 
 /// What `ringmaster demo` was asked for.
 #[derive(Debug)]
@@ -195,14 +202,16 @@ pub async fn run(options: Options, stop: Stop) -> Result<(), Error> {
     let folder = tempfile::Builder::new().prefix("ringmaster-demo-").tempdir().map_err(Error::Place)?;
     let place = Place { listen: options.listen, kubeconfig: options.kubeconfig.clone(), state: None };
     let local = Local::start(place).await?;
+    let acts = Log::default();
     let stage = Stage {
         objects: Objects::new(local.client()),
         folder: folder.path().to_owned(),
         record: Arc::default(),
         ownership: Arc::default(),
         wishes: Arc::default(),
-        acts: Log::default(),
-        changes: Log::default(),
+        changes: acts.beside(),
+        acts,
+        played: Mutex::default(),
         printer: Printer::start(),
         tasks: TaskTracker::new(),
         tasks_stop: Stop { now: stop.now.clone(), ..Stop::default() },
@@ -240,6 +249,8 @@ struct Stage {
     acts: Log,
     /// What else happened.
     changes: Log,
+    /// What came of it, for the end.
+    played: Mutex<Played>,
     printer: Printer,
     tasks: TaskTracker,
     tasks_stop: Stop,
@@ -251,15 +262,20 @@ impl Stage {
         let replicas = Replicas::new(options.hook, &self.folder, &self.record, &guardian).map_err(Error::Place)?;
         let cast =
             Cast::new(local.kubeconfig(), replicas.flags(), &guardian, &self.ownership).map_err(Error::Member)?;
+        let mut eye = Eye::new(self, &cast, &replicas, options.websites);
         let shown = tokio::select! {
-            shown = self.show(options, local, &cast, &replicas) => shown.map(Some),
+            shown = self.show(options, local, &cast, &replicas, &mut eye) => shown,
             never = replicas.publish(&self.objects) => match never {},
-            () = stop.gently.cancelled() => Ok(None),
+            () = stop.gently.cancelled() => Ok(UNFINISHED),
         };
+        if let Some(summary) = eye.summary() {
+            self.printer.line(&format!("\n{summary}"));
+        }
         cast.end(stop).await;
         replicas.end(stop).await;
-        if let Some(summary) = shown? {
-            self.printer.line(&summary);
+        let verdict = shown?;
+        if options.once {
+            self.printer.line(verdict);
         }
         Ok(())
     }
@@ -293,19 +309,27 @@ impl Stage {
         }
     }
 
-    /// Starts the webhook and the members, makes the Websites and shows what happens: until the story is over, with a summary then; or
-    /// for ever.
-    async fn show(&self, options: &Options, local: &Local, cast: &Cast, replicas: &Replicas) -> Result<String, Error> {
+    /// Starts the webhook and the members, makes the Websites and shows what happens: until the story is over, with what is
+    /// to be said of it then; or for ever.
+    async fn show(
+        &self,
+        options: &Options,
+        local: &Local,
+        cast: &Cast,
+        replicas: &Replicas,
+        eye: &mut Eye<'_>,
+    ) -> Result<&'static str, Error> {
         self.prepare(options.hook).await?;
+        local.publish().await?;
         let director = Director::new(self, cast, replicas);
-        let mut eye = Eye::new(self, cast, replicas, options.websites);
         let begun = async {
             director.begin(options.members, options.webhooks).await?;
             Ok(scene::populate(&self.objects, options.websites).await?)
         };
         if options.once {
-            let ((), ready) = tokio::try_join!(begun, eye.until_ready(options.timeout))?;
-            return self.once(&director, &mut eye, options, &ready).await;
+            self.printer.line(&playbill(options));
+            tokio::try_join!(begun, eye.until_ready(options.timeout))?;
+            return self.once(&director, eye, options).await;
         }
         let introduction = introduction(local, options);
         let (sender, keys) = mpsc::channel(MAX_ACTS);
@@ -326,20 +350,12 @@ impl Stage {
             eye.print().await
         };
         tokio::try_join!(played, seen)?;
-        Ok(String::new())
+        Ok(UNFINISHED)
     }
 
     /// The story once, while titles change; and whether all went as it must.
-    async fn once(
-        &self,
-        director: &Director<'_>,
-        eye: &mut Eye<'_>,
-        options: &Options,
-        ready: &View,
-    ) -> Result<String, Error> {
+    async fn once(&self, director: &Director<'_>, eye: &mut Eye<'_>, options: &Options) -> Result<&'static str, Error> {
         let Options { websites, members, webhooks, .. } = options;
-        let ready = format!("{websites} of {websites} Websites ready after {:.1} s", ready.elapsed.as_secs_f64());
-        self.printer.line(&format!("{ready}, by {members} members and {webhooks} webhooks"));
         let story = async {
             if director.even().await.is_none() {
                 return Err(Error::Proof(format!("{members} members don't come to share the shards evenly")));
@@ -354,8 +370,8 @@ impl Stage {
         let start = Instant::now();
         let (outcomes, scaled) = tokio::select! {
             played = story => played?,
-            seen = eye.print() => return seen.map(|()| String::new()),
-            () = busy => return Ok(String::new()),
+            seen = eye.print() => return seen.map(|()| UNFINISHED),
+            () = busy => return Ok(UNFINISHED),
         };
         let lasted = start.elapsed();
         self.is_as_it_must(&outcomes).await?;
@@ -368,7 +384,8 @@ impl Stage {
             return Err(Error::Proof(format!("{wrong}\n  {strayed}").trim_end().to_owned()));
         }
         let view = eye.last(SHOWN).await?;
-        Ok(summary(&ready, &view, &outcomes, &scaled))
+        eye.print_outcomes(&view);
+        Ok(PASSED)
     }
 
     /// Whether nothing was served twice at a time, or forgotten.
@@ -432,60 +449,41 @@ fn page(object: &Value) -> Option<(&str, &str)> {
     Some((object["metadata"]["name"].as_str()?, object["data"]["index.html"].as_str()?))
 }
 
-fn summary(ready: &str, view: &View, outcomes: &[(Act, Outcome); 3], scaled: &Scaled) -> String {
-    let latency = match (view.total.percentile(50), view.total.percentile(99)) {
-        (Some(p50), Some(p99)) => format!("p50 {}, p99 {}", short(p50), short(p99)),
-        _ => "no latency known".to_owned(),
-    };
-    let [(_, more), (_, fewer), (_, killed)] = outcomes;
-    let (made, _, _, longest) = view.wishes;
-    let (calls, failed) = (view.total.answered, view.total.failed);
-    let gap = |outcome: &Outcome| {
-        format!("{} shards moved, each up to {} without an owner", outcome.moved, short(outcome.longest))
-    };
-    let Scaled { replicas: (few, many), up, killed: dead, back, down, steady } = scaled;
-    let moved = |change: &Change| {
-        let (seen, elsewhere) = change.moved;
-        format!("{elsewhere} of {seen} Websites moved")
-    };
-    let lines = [
-        format!("{ready}; {made} changes since, all served, within {}", short(longest)),
-        format!("hook      {calls} calls over HTTP, {latency}, {failed} failed; never two at a time for one Website"),
-        format!("one more  after {}: {}", short(more.took), gap(more)),
-        format!("one less  after {}: {}", short(fewer.took), gap(fewer)),
-        format!("killed    after {}: {}; 0 objects forgotten", short(killed.took), gap(killed)),
-        format!("webhooks  {few} -> {many}: {}; {many} -> {few}: {}", moved(up), moved(down)),
-        format!(
-            "one dies  {}, the slowest change took {} ({} before); back: {}",
-            moved(dead),
-            short(dead.slowest),
-            short(up.usual),
-            moved(back)
-        ),
-        format!(
-            "affinity  0 of {} calls between changes at another replica than before; {} times a Website was called again",
-            steady.calls, steady.again
-        ),
-    ];
-    lines.join("\n  ")
+/// What `--once` plays.
+fn playbill(options: &Options) -> String {
+    let Options { webhooks, .. } = options;
+    format!(
+        "{}, once, which takes about a minute: {}.\nWhile up to {} titles change a second, a member comes, one leaves, and one is killed (kill -9) and replaced;\n\
+         then webhooks go from {webhooks} to {MAX_REPLICAS}, one is killed and started again, and they go back to {webhooks}.\n",
+        style("Ringmaster demo").bold(),
+        troupe(options),
+        load::PER_SECOND,
+    )
+}
+
+/// Who takes part.
+fn troupe(options: &Options) -> String {
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let Options { websites, members, webhooks, hook, .. } = options;
+    let (websites, members) = (count(*websites, "Website"), count(*members, "member"));
+    let webhooks = count(*webhooks, "webhook");
+    format!("{websites}; {members} and {webhooks} ({}) at the start", hook.name())
 }
 
 fn introduction(local: &Local, options: &Options) -> String {
-    let Options { websites, members, webhooks, hook, .. } = options;
     let (namespace, site) = (scene::NAMESPACE, scene::name(0));
     let lines = [
-        format!("kubectl get rcc,websites -n {namespace}; kubectl get shardtables"),
-        "kubectl -n ringmaster-system get leases -l ringmaster.dev/member; kubectl -n website get endpointslices"
-            .to_owned(),
+        format!("kubectl get rcc,shardtables,websites -n {namespace}"),
+        "kubectl get leases,endpointslices --all-namespaces".to_owned(),
         format!("kubectl get configmap,service,deployment {site} -n {namespace}"),
         format!("kubectl patch website {site} -n {namespace} --type merge -p '{{\"spec\":{{\"title\":\"Mine\"}}}}'"),
         format!("kubectl delete deployment {site} -n {namespace}"),
         format!("kubectl patch theme {} --type merge -p '{{\"spec\":{{\"color\":\"gold\"}}}}'", scene::FICKLE),
     ];
     format!(
-        "{}: {websites} Websites, each with three children, by {webhooks} webhooks in {} and {members} members.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\nCtrl-C ends it.",
+        "{}: {}.\nIn another terminal:\n  export KUBECONFIG={}\n  {}\nCtrl-C ends it.",
         style("Ringmaster demo").bold(),
-        hook.name(),
+        troupe(options),
         quoted(local.kubeconfig()),
         lines.join("\n  "),
     )

@@ -85,6 +85,10 @@ impl Ownership {
                 continue;
             }
             let since = self.idle.remove(&shard).unwrap_or(now);
+            if row.owner.as_deref().is_some_and(|owner| self.ended.contains_key(base(owner))) {
+                // It was given to one that has died meanwhile.
+                self.idle.insert(shard, now);
+            }
             if let (Some(from), Some(to)) = (before, &row.owner) {
                 self.number += 1;
                 self.moves.push_back(Move {
@@ -92,7 +96,7 @@ impl Ownership {
                     from: base(from).to_owned(),
                     to: base(to).to_owned(),
                     gap: now.saturating_duration_since(since),
-                    taken: self.ended.get(base(from)) == Some(&true),
+                    taken: self.is_lost(base(from)),
                 });
             }
         }
@@ -111,6 +115,11 @@ impl Ownership {
                 self.idle.entry(shard).or_insert(now);
             }
         }
+    }
+
+    /// Whether a member has ended without a word.
+    pub(crate) fn is_lost(&self, member: &str) -> bool {
+        self.ended.get(member) == Some(&true)
     }
 
     /// Whether the table counts on a member.

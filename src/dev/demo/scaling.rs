@@ -12,6 +12,7 @@ use super::affinity::Steady;
 use super::changes::Log;
 use super::replicas::{MAX_REPLICAS, Replica, Replicas, name};
 use super::slices::State;
+use super::summary::Played;
 use super::view::short;
 use super::{Error, Stage};
 
@@ -55,6 +56,8 @@ pub(crate) struct Change {
     pub(crate) took: Duration,
     /// It isn't done when patience is over.
     pub(crate) late: bool,
+    /// Another change came meanwhile: who moved by which of them nobody knows.
+    pub(crate) mixed: bool,
 }
 
 /// What came of all of it.
@@ -182,7 +185,9 @@ impl<'a> Scaling<'a> {
     /// If it doesn't come to listen.
     pub(crate) async fn again(&self, replica: usize) -> Result<Change, Error> {
         let what = format!("{} is started again", name(replica));
-        self.act(what, async { self.replicas.start(replica).await }).await
+        let back = self.act(what, async { self.replicas.start(replica).await }).await?;
+        self.note(&back, |played| played.back = Some(back));
+        Ok(back)
     }
 
     fn of(&self, which: impl Fn(&Replica) -> bool) -> Vec<usize> {
@@ -206,9 +211,18 @@ impl<'a> Scaling<'a> {
                 self.replicas.leave(replica);
             }
             self.until(|| self.of(|it| it.state == State::Leaving).is_empty()).await;
-            Ok(())
+            Ok::<_, Error>(())
         };
-        self.act(what, act).await
+        let change = self.act(what, act).await?;
+        let scaled = Some(((there.len(), wanted), change));
+        self.note(&change, |played| if wanted >= there.len() { played.up = scaled } else { played.down = scaled });
+        Ok(change)
+    }
+
+    fn note(&self, change: &Change, note: impl FnOnce(&mut Played)) {
+        if !change.mixed {
+            note(&mut self.stage.played.lock());
+        }
     }
 
     /// Kills one, that which has most parents: its number, 0 without one.
@@ -223,6 +237,7 @@ impl<'a> Scaling<'a> {
             Ok::<_, Infallible>(())
         };
         let Ok(change) = self.act(format!("{} is killed", name(victim)), act).await;
+        self.note(&change, |played| (played.dead, played.back) = (Some(change), None));
         (victim, change)
     }
 
@@ -231,7 +246,11 @@ impl<'a> Scaling<'a> {
         let number = self.log.begin(what);
         let start = Instant::now();
         self.stage.wishes.lock().begin_span();
-        self.stage.record.lock().affinity_mut().change(start);
+        let own = {
+            let mut record = self.stage.record.lock();
+            record.affinity_mut().change(start);
+            record.affinity().changes()
+        };
         act.await?;
         self.stage.record.lock().affinity_mut().disturb(Instant::now());
         let late = !self.settle().await;
@@ -239,11 +258,18 @@ impl<'a> Scaling<'a> {
         self.stage.wishes.lock().begin_span();
         let has_seen_all = || self.stage.record.lock().affinity().has_seen_all();
         self.until_within(ROUND, has_seen_all).await;
-        let moved = self.stage.record.lock().affinity().moved();
+        let (moved, mixed) = {
+            let record = self.stage.record.lock();
+            (record.affinity().moved(), record.affinity().changes() != own)
+        };
         let (seen, elsewhere) = moved;
-        let text = format!("{elsewhere} of {seen} Websites moved, after {}", short(took));
-        self.log.end(number, if late { format!("not done after {}", short(took)) } else { text });
-        Ok(Change { moved, slowest, usual: self.span(), took, late })
+        let text = match (late, mixed) {
+            (true, _) => format!("not done after {}", short(took)),
+            (false, true) => "another change came meanwhile".to_owned(),
+            (false, false) => format!("{elsewhere} of {seen} Websites moved, after {}", short(took)),
+        };
+        self.log.end(number, text);
+        Ok(Change { moved, slowest, usual: self.span(), took, late, mixed })
     }
 
     fn span(&self) -> Duration {

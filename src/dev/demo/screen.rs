@@ -43,6 +43,7 @@ impl<'a> Screen<'a> {
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
         self.printer.text("\x1b[?25h\x1b[?1049l".to_owned());
-        self.printer.line(&format!("{}\n\n{}", self.introduction, self.last.borrow().join("\n")));
+        // What could be tried is over.
+        self.printer.line(&self.last.borrow().join("\n"));
     }
 }

@@ -67,7 +67,9 @@ pub(crate) struct Outcome {
 struct Started {
     name: String,
     /// In the log.
-    number: usize,
+    number: u64,
+    /// It replaces one that was lost.
+    replaces: bool,
     at: Instant,
     /// Moves before.
     mark: u64,
@@ -113,14 +115,15 @@ impl<'a> Director<'a> {
     pub(crate) async fn once(&self, webhooks: usize) -> Result<([(Act, Outcome); 3], Scaled), Error> {
         // While members come and go, no parent is to be called at another replica.
         self.scaling.settle().await;
-        let more = self.share(self.start("starts").await?).await;
+        let more = self.share(self.start(None).await?).await;
         let fewer = self.fewer(self.anyone()).await;
+        let victim = self.anyone();
         let replaced = async {
             tokio::time::sleep(REPLACED).await;
-            Ok::<_, Error>(self.share(self.start("replaces it").await?).await)
+            Ok::<_, Error>(self.share(self.start(Some(&victim)).await?).await)
         };
         let killed = async {
-            let killed = self.kill(self.anyone()).await;
+            let killed = self.kill(victim.clone()).await;
             Ok((killed, self.scaling.once(webhooks).await?))
         };
         let ((killed, scaled), _) = tokio::try_join!(killed, replaced)?;
@@ -137,8 +140,10 @@ impl<'a> Director<'a> {
         let story = story.chain([MANY, Scale::Kill, Scale::To(webhooks)].map(Act::Webhooks));
         let (mut story, mut alone, mut listens) = (story.cycle(), true, true);
         let mut acts: FuturesUnordered<BoxFuture<'_, Result<(), Error>>> = FuturesUnordered::new();
-        let mut mourned = BTreeSet::new();
+        let (mut mourned, mut replaced) = (BTreeSet::new(), BTreeSet::new());
         self.even().await;
+        // Until somebody changes them, no parent is to be called at another replica.
+        acts.push(self.scaling.settle().map(|_| Ok(())).boxed());
         let mut next = Instant::now() + PAUSE;
         loop {
             let act = tokio::select! {
@@ -159,7 +164,7 @@ impl<'a> Director<'a> {
             match act {
                 Some(Act::More) if wanted < MAX_MEMBERS => {
                     wanted += 1;
-                    acts.push(self.share(self.start("starts").await?).map(seen).boxed());
+                    acts.push(self.share(self.start(None).await?).map(seen).boxed());
                 }
                 Some(Act::Fewer) if wanted > 1 && staying > 1 => {
                     wanted -= 1;
@@ -181,7 +186,13 @@ impl<'a> Director<'a> {
             }
             let is_short = self.cast.staying().len() < wanted;
             if is_short && self.last_end().is_none_or(|end| end.elapsed() >= REPLACED) {
-                acts.push(self.share(self.start("replaces it").await?).map(seen).boxed());
+                let lost = self.cast.members().into_iter().filter(|(number, member)| {
+                    !replaced.contains(number) && self.stage.ownership.lock().is_lost(&member.name)
+                });
+                let lost = lost.min_by_key(|(number, _)| *number);
+                replaced.extend(lost.iter().map(|(number, _)| *number));
+                let started = self.start(lost.as_ref().map(|(_, member)| member.name.as_str())).await?;
+                acts.push(self.share(started).map(seen).boxed());
             }
         }
     }
@@ -207,21 +218,25 @@ impl<'a> Director<'a> {
         ends.max()
     }
 
-    async fn start(&self, how: &str) -> Result<Started, Error> {
+    /// Starts a member, in place of one that was lost if that is named.
+    async fn start(&self, lost: Option<&str>) -> Result<Started, Error> {
         let (at, mark) = (Instant::now(), self.mark());
         let name = self.cast.start().await.map_err(Error::Member)?;
+        let how = lost.map_or_else(|| "starts".to_owned(), |lost| format!("replaces {lost}"));
         let number = self.log.begin(format!("{name} {how}"));
-        Ok(Started { name, number, at, mark })
+        Ok(Started { name, number, replaces: lost.is_some(), at, mark })
     }
 
     /// What comes of a member more.
     async fn share(&self, started: Started) -> Outcome {
-        let Started { name, number, at, mark } = started;
+        let Started { name, number, replaces, at, mark } = started;
         let late = !self.until(|| self.stage.ownership.lock().is_even(&self.cast.staying())).await;
-        let outcome = self.outcome(at, mark, late, |one| one.to == name);
-        let (after, longest) = (short(outcome.took), short(outcome.longest));
-        let text = format!("{} shards after {after}, gaps up to {longest}", outcome.moved);
-        self.log.end(number, or_late(&outcome, text));
+        // What it gets of one that was lost had nobody because of that.
+        let outcome = self.outcome(at, mark, late, false, |one| one.to == name);
+        self.log.end(number, or_late(&outcome, handed_over(&outcome)));
+        if !replaces {
+            self.stage.played.lock().more = Some(outcome.clone());
+        }
         outcome
     }
 
@@ -240,10 +255,9 @@ impl<'a> Director<'a> {
             has_ended && self.stage.ownership.lock().held_by(&name) == 0
         };
         let late = !self.until(gone).await;
-        let outcome = self.outcome(start, mark, late, |one| one.from == name);
-        let (after, longest) = (short(outcome.took), short(outcome.longest));
-        let text = format!("{} shards after {after}, gaps up to {longest}", outcome.moved);
-        self.log.end(number, or_late(&outcome, text));
+        let outcome = self.outcome(start, mark, late, false, |one| one.from == name);
+        self.log.end(number, or_late(&outcome, handed_over(&outcome)));
+        self.stage.played.lock().fewer = Some(outcome.clone());
         outcome
     }
 
@@ -252,12 +266,13 @@ impl<'a> Director<'a> {
         let (start, mark) = (Instant::now(), self.mark());
         let number = self.log.begin(what);
         let late = !self.until(|| self.stage.ownership.lock().held_by(&name) == 0).await;
-        let mut outcome = self.outcome(start, mark, late, |one| one.from == name);
+        let mut outcome = self.outcome(start, mark, late, true, |one| one.from == name);
         let wanted = self.stage.wishes.lock().snapshot();
         outcome.forgotten = still_forgotten(&self.stage.objects, &wanted).await;
         let (moved, longest) = (outcome.moved, short(outcome.longest));
         let text = format!("{moved} shards unowned for {longest}; {} forgotten", outcome.forgotten.len());
         self.log.end(number, or_late(&outcome, text));
+        self.stage.played.lock().killed = Some(outcome.clone());
         outcome
     }
 
@@ -265,11 +280,13 @@ impl<'a> Director<'a> {
         self.stage.ownership.lock().mark()
     }
 
-    fn outcome(&self, start: Instant, mark: u64, late: bool, whose: impl Fn(&Move) -> bool) -> Outcome {
+    /// What came of an act: all shards that moved by it, and the longest gap of those that were taken from one that was
+    /// lost, or of those that weren't.
+    fn outcome(&self, start: Instant, mark: u64, late: bool, taken: bool, whose: impl Fn(&Move) -> bool) -> Outcome {
         let ownership = self.stage.ownership.lock();
-        let gaps: Vec<Duration> = ownership.moves_since(mark).filter(|one| whose(one)).map(|one| one.gap).collect();
-        let longest = gaps.iter().max().copied().unwrap_or_default();
-        Outcome { moved: gaps.len(), longest, took: start.elapsed(), forgotten: Vec::new(), late }
+        let moves: Vec<&Move> = ownership.moves_since(mark).filter(|one| whose(one)).collect();
+        let longest = moves.iter().filter(|one| one.taken == taken).map(|one| one.gap).max().unwrap_or_default();
+        Outcome { moved: moves.len(), longest, took: start.elapsed(), forgotten: Vec::new(), late }
     }
 
     async fn until(&self, what: impl Fn() -> bool) -> bool {
@@ -300,6 +317,15 @@ pub(crate) async fn still_forgotten(objects: &Objects, wanted: &HashMap<String, 
 /// The log has told of it.
 fn seen(_: Outcome) -> Result<(), Error> {
     Ok(())
+}
+
+/// What was handed over in order; what was taken from one that was lost has no gap of its own.
+fn handed_over(outcome: &Outcome) -> String {
+    let shards = format!("{} shards in {}", outcome.moved, short(outcome.took));
+    match outcome.longest {
+        Duration::ZERO => shards,
+        longest => format!("{shards}, gaps up to {}", short(longest)),
+    }
 }
 
 fn or_late(outcome: &Outcome, text: String) -> String {

@@ -25,23 +25,34 @@ const PHASES: [&str; 4] = ["Ready", "Pending", "Error", NEW];
 /// What a Website without a status is.
 pub(crate) const NEW: &str = "New";
 
+/// A moment, in the order of all that are told of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// Counted from 1.
+    pub(crate) number: u64,
+    /// Local time, `14:31:02`.
+    pub(crate) time: String,
+}
+
 /// Something that was done to the objects, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// Counted from 1.
-    pub(crate) number: usize,
-    /// Local time, `14:31:02`.
-    pub(crate) time: String,
+    /// When it was done.
+    pub(crate) begun: Moment,
     /// What was done.
     pub(crate) what: String,
-    /// What followed; `None` while it is awaited.
-    pub(crate) outcome: Option<String>,
+    /// When something followed, and what; `None` while it is awaited.
+    pub(crate) outcome: Option<(Moment, String)>,
 }
 
 impl Change {
-    /// One line for logs.
+    /// One line for logs, at the moment when it is over: what came of it says how long that took.
     pub(crate) fn line(&self) -> String {
-        format!("{}  {}: {}", self.time, self.what, self.outcome.as_deref().unwrap_or("..."))
+        let (at, outcome) = match &self.outcome {
+            Some((at, outcome)) => (at, outcome.as_str()),
+            None => (&self.begun, "..."),
+        };
+        format!("{}  {}: {outcome}", at.time, self.what)
     }
 }
 
@@ -56,8 +67,8 @@ pub(crate) struct Row {
     pub(crate) pid: Option<u32>,
     /// Shards that it has, and how many of them it hands over.
     pub(crate) shards: (usize, usize),
-    /// Hook calls over the last seconds.
-    pub(crate) calls: u64,
+    /// Hook calls over the last seconds, as long as it can make some.
+    pub(crate) calls: Option<u64>,
     /// In memory.
     pub(crate) rss_bytes: Option<u64>,
 }
@@ -73,8 +84,8 @@ pub(crate) struct ReplicaRow {
     pub(crate) pid: Option<u32>,
     /// Parents whose last call was at it.
     pub(crate) parents: usize,
-    /// Calls over the last seconds.
-    pub(crate) calls: u64,
+    /// Calls over the last seconds, as long as it can answer some.
+    pub(crate) calls: Option<u64>,
 }
 
 /// Who has a shard: a member by its number.
@@ -193,18 +204,20 @@ impl View {
             .wrong_text()
             .map(|text| Style::new().red().bold().apply_to(text).to_string())
             .unwrap_or_else(|| "never two at once".to_owned());
-        let gaps = |gaps: &Gaps| format!("{} (up to {})", gaps.count, short(gaps.longest));
+        let gaps = |gaps: &Gaps| match gaps.count {
+            0 => "none".to_owned(),
+            count => format!("{count} (up to {})", short(gaps.longest)),
+        };
+        let slowest = short(longest);
+        let changes = match (made, waiting) {
+            (0, _) => "none yet".to_owned(),
+            (_, 0) => format!("{made} titles; all served, the slowest took {slowest}"),
+            _ => format!("{made} titles; {waiting} not served yet ({}), the slowest took {slowest}", short(first)),
+        };
         let mut lines = vec![
             row("websites", format!("{}  {}", self.bar(), self.phases_text())),
             row("hook", format!("{} calls/s{hook}; {calls}", rate(recent.begun(), *over))),
-            row(
-                "changes",
-                format!(
-                    "{made} titles; {waiting} not served yet ({}), the slowest took {}",
-                    short(first),
-                    short(longest)
-                ),
-            ),
+            row("changes", changes),
             row("gaps", format!("shards handed over: {}, lost: {}", gaps(&self.moved), gaps(&self.taken))),
             row("affinity", self.affinity_text()),
             row(
@@ -219,29 +232,46 @@ impl View {
         lines.extend(self.members.iter().map(|member| member.line(*over)));
         lines.extend(self.replicas.iter().map(|replica| replica.line(*over)));
         lines.push(self.hint.map(|hint| format!("  {}", Style::new().dim().apply_to(hint))).unwrap_or_default());
-        let log = newest(&self.acts, SHOWN_ACTS).into_iter().chain(newest(&self.changes, SHOWN_CHANGES));
-        let (log, map) = (log.collect::<Vec<_>>(), self.map());
+        let (log, map) = (self.newest(), self.map());
         if !map.is_empty() && lines.len() + map.len() + 1 + log.len() <= room {
             lines.extend(map);
             lines.push(String::new());
         }
-        lines.extend(log);
+        // The newest, if there isn't room for all.
+        let fit = room.saturating_sub(lines.len());
+        lines.extend(log.into_iter().rev().take(fit).rev());
         lines.into_iter().map(|line| truncate_str(&line, width.saturating_sub(1), "…").into_owned()).collect()
     }
 
     /// How many parents moved to another replica; without a change nobody is to.
     fn affinity_text(&self) -> String {
         let ((seen, elsewhere), Steady { calls, strayed, .. }) = (self.moved_parents, self.steady);
-        let strayed = format!("{strayed} of {calls} calls without one");
+        let strayed = format!("{strayed} of {calls} calls");
         let strayed = match self.steady.strayed {
             0 => strayed,
             _ => Style::new().red().bold().apply_to(strayed).to_string(),
         };
-        format!("{elsewhere} of {seen} moved at the last change; {strayed}")
+        format!("{elsewhere} of {seen} moved at the webhooks' last change; else {strayed}")
+    }
+
+    /// The last of what was done, in the order in which it was, with what followed in a column of its own.
+    fn newest(&self) -> Vec<String> {
+        let last = |log: &'_ VecDeque<Change>, most| log.len().saturating_sub(most);
+        let acts = self.acts.iter().skip(last(&self.acts, SHOWN_ACTS));
+        let mut shown: Vec<&Change> =
+            acts.chain(self.changes.iter().skip(last(&self.changes, SHOWN_CHANGES))).collect();
+        shown.sort_by_key(|change| change.begun.number);
+        let column = shown.iter().map(|change| measure_text_width(&change.what)).max().unwrap_or(0).min(WHAT);
+        let line = |change: &&Change| {
+            let outcome = change.outcome.as_ref().map_or("...", |(_, outcome)| outcome);
+            let space = column.saturating_sub(measure_text_width(&change.what));
+            format!("  {}  {}{:space$}  {outcome}", change.begun.time, change.what, "")
+        };
+        shown.iter().map(line).collect()
     }
 
     /// What must not happen, if it did.
-    fn wrong_text(&self) -> Option<String> {
+    pub(crate) fn wrong_text(&self) -> Option<String> {
         let (count, first) = &self.wrong;
         let first = first.as_ref().filter(|_| *count > 0)?;
         Some(format!("WRONG {count} times, first: {}", plain(first)))
@@ -281,10 +311,8 @@ impl ReplicaRow {
         let state = state_style(self.state).apply_to(format!("{:<8}", self.state));
         let pid = self.pid.map_or_else(String::new, |pid| format!("pid {pid}"));
         let name = Style::new().bold().apply_to(format!("{:<11}", self.name));
-        let (parents, calls) = (self.parents, rate(self.calls, over));
-        format!("  {name} {state} {parents:>3} websites {:<8} {calls:>6} calls/s {:>7} {pid}", "", "")
-            .trim_end()
-            .to_owned()
+        let (parents, calls) = (self.parents, calls_text(self.calls, over));
+        format!("  {name} {state} {parents:>3} websites {:<8} {calls:>14} {:>7} {pid}", "", "").trim_end().to_owned()
     }
 }
 
@@ -306,10 +334,10 @@ impl Row {
         let pid = self.pid.map_or_else(String::new, |pid| format!("pid {pid}"));
         let rss = self.rss_bytes.map_or_else(String::new, |bytes| format!("{} MiB", bytes >> 20));
         let line = format!(
-            "  {} {} {owned:>3} shards {moving:<10} {:>6} calls/s {rss:>7} {pid}",
+            "  {} {} {owned:>3} shards {moving:<10} {:>14} {rss:>7} {pid}",
             colour(number).bold().apply_to(format!("{:<11}", self.name)),
             state.apply_to(format!("{:<8}", self.state)),
-            rate(self.calls, over),
+            calls_text(self.calls, over),
         );
         line.trim_end().to_owned()
     }
@@ -326,18 +354,6 @@ fn colour(number: usize) -> Style {
         5 => style.blue(),
         _ => style.white(),
     }
-}
-
-/// The last of a log, with what followed in a column of its own.
-fn newest(log: &VecDeque<Change>, most: usize) -> Vec<String> {
-    let shown = || log.iter().skip(log.len().saturating_sub(most));
-    let column = shown().map(|change| measure_text_width(&change.what)).max().unwrap_or(0).min(WHAT);
-    let line = |change: &Change| {
-        let outcome = change.outcome.as_deref().unwrap_or("...");
-        let space = column.saturating_sub(measure_text_width(&change.what));
-        format!("  {}  {}{:space$}  {outcome}", change.time, change.what, "")
-    };
-    shown().map(line).collect()
 }
 
 /// A message on one line, without what a terminal would take for an order.
@@ -363,6 +379,11 @@ pub(crate) fn short(time: Duration) -> String {
     }
 }
 
+/// A process's calls per second; nothing for one that has ended.
+fn calls_text(calls: Option<u64>, over: Duration) -> String {
+    calls.map_or_else(String::new, |calls| format!("{} calls/s", rate(calls, over)))
+}
+
 /// Per second; over a shorter time nothing can be said.
 fn rate(count: u64, over: Duration) -> String {
     if over < Duration::from_secs(1) {
@@ -380,9 +401,9 @@ mod tests {
 
     fn view() -> View {
         let phases = [("Ready", 150), ("Pending", 30), ("Error", 20)];
-        let log = |name: &str| {
-            let change =
-                |n| Change { number: n, time: "14:00:00".to_owned(), what: format!("{name} {n}"), outcome: None };
+        let log = |name: &str, first: u64| {
+            let begun = |number| Moment { number, time: "14:00:00".to_owned() };
+            let change = |n: u64| Change { begun: begun(first + 2 * n), what: format!("{name} {n}"), outcome: None };
             (0..9).map(change).collect()
         };
         let row = |number: usize, state, shards| Row {
@@ -390,7 +411,7 @@ mod tests {
             state,
             pid: Some(1_234_567),
             shards,
-            calls: 123,
+            calls: (state == "live").then_some(123),
             rss_bytes: Some(123 << 20),
         };
         View {
@@ -404,13 +425,13 @@ mod tests {
                 state: "live",
                 pid: Some(7_654_321),
                 parents: 51,
-                calls: 18,
+                calls: Some(18),
             }],
             moved_parents: (200, 37),
             steady: Steady { calls: 900, again: 200, strayed: 0 },
             shards: (0..256).map(|n| if n < 128 { Cell::Owned(1) } else { Cell::Nobody }).collect(),
-            changes: log("change"),
-            acts: log("act"),
+            changes: log("change", 2),
+            acts: log("act", 1),
             ..View::default()
         }
     }
@@ -423,20 +444,28 @@ mod tests {
         assert!(text.contains("Ready 150, Pending 30, Error 20"), "{text}");
         assert!(!text.contains("change 6") && text.contains("change 7") && text.contains("change 8"), "{text}");
         assert!(!text.contains("act 4") && text.contains("act 5") && text.contains("act 8"), "{text}");
+        // In the order in which it was done.
+        let [act7, change7, act8] = ["act 7", "change 7", "act 8"].map(|what| text.find(what).unwrap());
+        assert!(act7 < change7 && change7 < act8, "{text}");
         assert_eq!(text.matches('█').count(), BAR);
         assert!(text.contains("a b [2Jx"), "{text}");
         // The whole of a member fits, and each shard has its place.
         assert!(text.contains("128 shards 64 moving    30.8 calls/s 123 MiB pid 1234567\n"), "{text}");
         assert!(text.contains(&"1".repeat(MAP)) && text.contains(&".".repeat(MAP)), "{text}");
+        // Who has ended calls nobody.
+        assert!(text.contains("member-2    lost       0 shards                           123 MiB"), "{text}");
         // A replica's line is in the same columns.
         assert!(
             text.contains("hook-1      live      51 websites             4.5 calls/s         pid 7654321\n"),
             "{text}"
         );
-        assert!(text.contains("37 of 200 moved at the last change; 0 of 900 calls without one"), "{text}");
+        assert!(text.contains("37 of 200 moved at the webhooks' last change; else 0 of 900 calls\n"), "{text}");
         // A small terminal has no room for the map, but for four members and six replicas more.
         let small = view().lines(80, 21);
         assert!(small.len() + 10 <= 27 && !small.join("\n").contains(&"1".repeat(MAP)), "{small:#?}");
+        let tiny = view().lines(80, 13);
+        assert!(tiny.len() == 13 && tiny[12].contains("change 8"), "{tiny:#?}");
+        assert!(!tiny.join("\n").contains("act 6"), "{tiny:#?}");
         // Colours take no columns.
         console::set_colors_enabled(true);
         let coloured = view().lines(80, 30).join("\n");
