@@ -334,11 +334,13 @@ impl ringmaster_hooks::Listener for Watcher {
         }
         // What had no room at one endpoint may be another's now.
         self.dispatch.open_all(hosted.id);
+        if matches!(news, News::Ejected { .. } | News::Changed) {
+            return;
+        }
         // What failed for want of an endpoint waits for up to a minute.
         let is_back = |parent: &ObjectKey| match news {
-            News::Ejected { .. } | News::Changed => false,
-            News::Reachable => true,
             News::Returned { endpoint } => hosted.route.leads_to(shard(&hosted.parent, parent), endpoint),
+            _ => true,
         };
         let failing = hosted.board.failing_by(crate::status::Cause::Hook);
         let keys: Vec<_> = failing.iter().filter(|parent| is_back(parent)).map(|parent| hosted.key(parent)).collect();

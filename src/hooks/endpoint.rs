@@ -93,7 +93,9 @@ struct Ticket<'a> {
 
 impl Load {
     pub(crate) fn new(number: u64, limit: Limit, doorman: Arc<dyn Doorman>) -> Arc<Self> {
-        Arc::new(Self { number, doorman, state: Mutex::new((Gate::new(limit.places()), limit)) })
+        let mut gate = Gate::new(limit.places());
+        gate.set_places(limit.places(), limit.extra());
+        Arc::new(Self { number, doorman, state: Mutex::new((gate, limit)) })
     }
 
     /// Gives free places to those who wait, and tells those who were refused if there is room. Those who have gone give
@@ -115,7 +117,7 @@ impl Load {
         {
             let (gate, limit) = &mut *self.state.lock();
             change(gate, limit);
-            gate.set_places(limit.places());
+            gate.set_places(limit.places(), limit.extra());
         }
         self.grant();
     }
@@ -180,6 +182,7 @@ pub(crate) struct Endpoint {
     listeners: Mutex<Vec<Weak<dyn Listener>>>,
     is_probed: AtomicBool,
     is_examined: AtomicBool,
+    look: Mutex<Option<Look>>,
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -217,6 +220,12 @@ impl Drop for OnLine {
     }
 }
 
+/// Calls wait for an answer: when it is to be looked whether there is any, and the longest of their timeouts.
+struct Look {
+    at: Duration,
+    timeout: Duration,
+}
+
 /// Ends the time in which others needn't look.
 struct Examined<'a>(&'a AtomicBool);
 
@@ -252,6 +261,7 @@ impl Endpoint {
             listeners: Mutex::default(),
             is_probed: AtomicBool::new(false),
             is_examined: AtomicBool::new(false),
+            look: Mutex::default(),
             counts,
         };
         if let Some(tls) = tls {
@@ -339,6 +349,8 @@ impl Endpoint {
                 Entered::Now => Some(Seat { load: Arc::clone(&self.load), who, is_taken: true }),
                 Entered::Full(waiting) => {
                     self.limit_hit("endpoint_waiting");
+                    // It gave up the room that was kept for it.
+                    self.load.grant();
                     return Err(waiting);
                 }
                 Entered::Waits(number) => {
@@ -426,38 +438,66 @@ impl Endpoint {
     }
 
     /// Has it looked, shortly before the deadline of a call that begins now, whether the endpoint answers anything at all.
-    async fn suspect(self: &Arc<Self>, timeout: Duration) -> std::convert::Infallible {
+    async fn suspect(&self, timeout: Duration) -> std::convert::Infallible {
         tokio::time::sleep(timeout.saturating_sub(SUSPICION.min(timeout / 2))).await;
         self.have_examined(timeout);
         std::future::pending().await
     }
 
-    /// Has it looked, for a call with this timeout. One look at a time is for all who wait.
-    fn have_examined(self: &Arc<Self>, timeout: Duration) {
-        if !self.is_examined.swap(true, Ordering::AcqRel) {
-            match self.pool.upgrade() {
-                Some(pool) => pool.suspect(Arc::clone(self), timeout),
-                None => self.is_examined.store(false, Ordering::Release),
-            }
+    /// Has it looked, for a call with this timeout, once nothing was heard of it for half of that. One look is for all who
+    /// wait.
+    fn have_examined(&self, timeout: Duration) {
+        let at = self.silent_at(timeout);
+        let mut look = self.look.lock();
+        *look = Some(match &*look {
+            Some(known) => Look { at: known.at.min(at), timeout: known.timeout.max(timeout) },
+            None => Look { at, timeout },
+        });
+        drop(look);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.wake();
         }
     }
 
-    /// Once nothing was heard of it for half of this timeout: leaves it out, with the calls that run, unless it answers a
-    /// HEAD or anything else meanwhile.
+    fn silent_at(&self, timeout: Duration) -> Duration {
+        self.health.lock().heard().unwrap_or_default() + timeout / 2
+    }
+
+    /// When it is to be looked at, if it is and isn't being looked at.
+    pub(crate) fn look_at(&self) -> Option<Duration> {
+        let at = self.look.lock().as_ref().map(|look| look.at);
+        at.filter(|_| !self.is_examined.load(Ordering::Acquire))
+    }
+
+    /// The timeout of those for whom it is looked at from now on; `None` if it was heard of meanwhile, or nobody waits.
+    pub(crate) fn begin_look(&self, now: Duration) -> Option<Duration> {
+        let look = self.look.lock().take()?;
+        if self.load().0 == 0 {
+            return None;
+        }
+        let at = self.silent_at(look.timeout);
+        if at > now && at > look.at {
+            *self.look.lock() = Some(Look { at, ..look });
+            return None;
+        }
+        self.is_examined.store(true, Ordering::Release);
+        Some(look.timeout)
+    }
+
+    /// Leaves it out, with the calls that run and have no longer a timeout, unless it answers a HEAD, or anything else
+    /// meanwhile.
     pub(crate) async fn examine(self: Arc<Self>, timeout: Duration) {
         let _done = Examined(&self.is_examined);
-        let Some(now) = self.pool.upgrade().map(|pool| pool.now()) else { return };
         let heard = self.health.lock().heard();
-        tokio::time::sleep((heard.unwrap_or_default() + timeout / 2).saturating_sub(now)).await;
-        let is_silent = || self.health.lock().heard() == heard;
-        if is_silent() && !self.answers(EXAMINATION).await && is_silent() {
+        let is_heard = || self.health.lock().heard() != heard;
+        if !self.answers(EXAMINATION).await && !is_heard() {
             self.eject("it accepts calls and answers none, nor a HEAD beside them", Some(timeout));
         }
     }
 
     /// Notes how a call of a shard ended, and when it ran.
     fn ended(
-        self: &Arc<Self>,
+        &self,
         answer: &Result<Reply, Error>,
         (shard, ran): (u8, Range<Duration>),
         begun: Begun,
@@ -495,8 +535,7 @@ impl Endpoint {
         };
         if let Some(shown) = shown {
             self.load.change(|gate, limit| {
-                let full = gate.running() >= limit.places().get();
-                limit.ended(begun, shown, ran.end - ran.start, timeout, full);
+                limit.ended(begun, shown, ran.end - ran.start, timeout, gate.is_wanted());
             });
         }
     }
@@ -523,11 +562,15 @@ impl Place {
         let cuts = self.cuts;
         let post = Post { uri: &endpoint.site.uri, headers, body, timeout, reply_limit };
         let exchange = pool.room().exchange(line.http(), post);
+        let cut = async {
+            // The value holds a lock: it ends here.
+            let _ = signals.wait_for(|signals| signals.cuts != cuts && timeout <= signals.cut).await;
+        };
         let answer = if has_others {
             tokio::select! {
                 biased;
                 answer = exchange => answer,
-                _ = signals.wait_for(|signals| signals.cuts != cuts && timeout <= signals.cut) => Err(Error::Silent),
+                () = cut => Err(Error::Silent),
                 never = endpoint.suspect(timeout) => match never {},
             }
         } else {

@@ -33,7 +33,7 @@ pub use resolve::Overrides;
 pub use route::{Call, Caller, Failure, Found, Route};
 pub use tls::Pem;
 
-/// Told when an endpoint has room again.
+/// Told when an endpoint has room again. Whoever tells holds no lock: the queue asks [`Route::admit`] while it is locked.
 pub trait Doorman: Send + Sync {
     /// An endpoint for which [`Route::admit`] refused a call of this controller takes more now. Must not block.
     fn room(&self, controller: ControllerId, endpoint: u64);

@@ -15,7 +15,7 @@ use ringmaster_core::controller::Webhook;
 use ringmaster_core::endpoints::Limit;
 use rustls::ClientConfig;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -66,9 +66,7 @@ impl Site {
         let (host, port) = (address.ip().to_string().into(), address.port());
         Self { uri, host, port, within, name: address.to_string().into() }
     }
-}
 
-impl Site {
     /// Host and port of the URL, as it has them.
     fn authority(&self) -> String {
         self.uri.authority().map(ToString::to_string).unwrap_or_default()
@@ -118,8 +116,6 @@ pub(crate) struct Pool {
     loads: Mutex<HashMap<Spot, Weak<Load>>>,
     /// Endpoints that differ in their TLS alone count together.
     counts: Mutex<HashMap<Name, Weak<Counts>>>,
-    /// Endpoints to be looked at, each once, with the timeout of a call that had no answer.
-    suspects: Mutex<Vec<(Arc<Endpoint>, Duration)>>,
     wake: Notify,
 }
 
@@ -152,12 +148,6 @@ impl Pool {
     /// There is something to probe.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
-    }
-
-    /// An endpoint is to be looked at.
-    pub(crate) fn suspect(&self, endpoint: Arc<Endpoint>, timeout: Duration) {
-        self.suspects.lock().push((endpoint, timeout));
-        self.wake();
     }
 
     pub(crate) fn connector(&self, site: &Site) -> Connector {
@@ -259,7 +249,6 @@ impl Hooks {
             shared: Mutex::default(),
             loads: Mutex::default(),
             counts: Mutex::default(),
-            suspects: Mutex::default(),
             wake: Notify::new(),
         };
         Ok(Self { pool: Arc::new(pool) })
@@ -281,14 +270,26 @@ impl Hooks {
 
     /// Probes what is left out, and looks at what seems to hang, until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
-        let mut probes = JoinSet::new();
-        loop {
-            let suspects = std::mem::take(&mut *self.pool.suspects.lock());
-            for (endpoint, timeout) in suspects {
-                probes.spawn(endpoint.examine(timeout));
+        let (mut probes, mut looks) = (JoinSet::new(), JoinSet::new());
+        let note = |ended: Result<(), JoinError>| {
+            if let Err(panic) = ended {
+                error!("a probe panicked, which is a bug: {panic}");
             }
+        };
+        loop {
             let (now, mut next, mut is_full) = (self.pool.now(), MAX_SLEEP, false);
             for endpoint in self.pool.all() {
+                // Calls wait for this one, at each endpoint a few at most: no bound of its own is needed.
+                match endpoint.look_at() {
+                    Some(at) if at > now => next = next.min(at - now),
+                    Some(_) => {
+                        if let Some(timeout) = endpoint.begin_look(now) {
+                            looks.spawn(Arc::clone(&endpoint).examine(timeout));
+                        }
+                        next = next.min(endpoint.look_at().map_or(next, |at| at.saturating_sub(now)));
+                    }
+                    None => {}
+                }
                 let Some(at) = endpoint.probe_at() else { continue };
                 if at > now {
                     next = next.min(at - now);
@@ -306,14 +307,12 @@ impl Hooks {
                 () = cancel.cancelled() => break,
                 () = self.pool.wake.notified() => {}
                 () = tokio::time::sleep(next) => {}
-                Some(ended) = probes.join_next() => {
-                    if let Err(panic) = ended {
-                        error!("a probe panicked, which is a bug: {panic}");
-                    }
-                }
+                Some(ended) = probes.join_next() => note(ended),
+                Some(ended) = looks.join_next() => note(ended),
             }
         }
         probes.shutdown().await;
+        looks.shutdown().await;
     }
 
     /// What is known of each endpoint, for metrics. Those that differ in their TLS alone are one: they share their places.

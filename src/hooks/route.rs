@@ -323,10 +323,21 @@ impl Route {
         });
         let endpoints: Vec<_> = endpoints.collect();
         let any_well = |endpoints: &[Arc<Endpoint>]| endpoints.iter().any(|endpoint| !endpoint.is_ejected());
-        let is_new = before.is_some_and(|before| !any_well(&before.endpoints)) && any_well(&endpoints);
-        self.targets.send_replace(Some(Arc::new(Targets { endpoints, unready, source, chosen: Mutex::default() })));
+        let is_new = before.as_ref().is_some_and(|before| !any_well(&before.endpoints)) && any_well(&endpoints);
+        let is_same = |before: &Arc<Targets>| {
+            before.endpoints.len() == endpoints.len()
+                && before.endpoints.iter().zip(&endpoints).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        let has_changed = !before.as_ref().is_some_and(is_same);
+        let targets = Targets { endpoints, unready, source, chosen: Mutex::default() };
+        targets.choose();
+        self.targets.send_replace(Some(Arc::new(targets)));
         drop(tls);
-        self.listener.told(if is_new { News::Reachable } else { News::Changed });
+        if is_new {
+            self.listener.told(News::Reachable);
+        } else if has_changed {
+            self.listener.told(News::Changed);
+        }
     }
 
     /// Makes a call. `coming` is what [`Self::admit`] gave for it, if it was asked.
@@ -436,9 +447,13 @@ impl Route {
     async fn enter(&self, endpoint: &Arc<Endpoint>, wait: Wait, call: &Call<'_>) -> Result<Option<Place>, Error> {
         let Wait { is_well, mut returned, coming } = wait;
         let mut targets = self.targets.subscribe();
-        let gone = targets.wait_for(|targets| {
+        let is_gone = |targets: &Option<Arc<Targets>>| {
             targets.as_ref().is_some_and(|targets| !targets.endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint)))
-        });
+        };
+        let gone = async {
+            // The value, which holds a lock, ends here: what is given up below tells of its room.
+            let _ = targets.wait_for(is_gone).await;
+        };
         tokio::select! {
             biased;
             () = call.caller.withdrawn() => Err(Error::Fenced),
@@ -446,7 +461,7 @@ impl Route {
             // left out, the call is made all the same, until one is back.
             () = endpoint.ejected(), if is_well => Ok(None),
             _ = returned.changed(), if !is_well => Ok(None),
-            _ = gone => Ok(None),
+            () = gone => Ok(None),
             place = endpoint.enter(call.controller, coming) => match place {
                 // It may have been left out between the two.
                 Ok(place) => Ok(Some(place).filter(|_| !(is_well && endpoint.is_ejected()))),
@@ -481,7 +496,11 @@ impl Listener for Route {
             self.returned.send_replace(());
         }
         // With one endpoint, whether it is left out is whether the hook can be reached.
-        let is_alone = self.targets.borrow().as_ref().is_some_and(|targets| targets.endpoints.len() == 1);
+        let targets = self.targets.borrow().clone();
+        if let Some(targets) = &targets {
+            targets.choose();
+        }
+        let is_alone = targets.is_some_and(|targets| targets.endpoints.len() == 1);
         match news {
             News::Ejected { .. } if is_alone => {}
             News::Returned { .. } if is_alone => self.listener.told(News::Reachable),
@@ -491,6 +510,12 @@ impl Listener for Route {
 }
 
 impl Targets {
+    /// Finds the endpoints of all shards anew, if they are others: it takes longest with many of them, and the queue must
+    /// not wait for that.
+    fn choose(&self) {
+        let _ = self.pick(0, &[]);
+    }
+
     fn is_same(&self, sites: &[Site], unready: usize, source: &Source) -> bool {
         let same_sites = self.endpoints.len() == sites.len()
             && self.endpoints.iter().zip(sites).all(|(endpoint, site)| endpoint.site() == site);

@@ -3,17 +3,14 @@
 //! Never waits: tickets stand for those who do. Of each controller as many wait as there are places, and [`FEWEST_WAITING`]
 //! at least. Whoever is to call announces itself first: what is beyond stays in the queue, where it costs nothing.
 //!
-//! One call of each controller has a place, up to [`MOST_EXTRA`] beyond the others: who isn't answered for long holds no
-//! other controller up.
+//! One call of each controller may have a place, some beyond the others: who isn't answered for long holds no other
+//! controller up.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 
 /// So many of each controller may wait for a place, however few places there are.
 pub const FEWEST_WAITING: usize = 4;
-
-/// So many calls at most run beyond the places, each the only one of its controller.
-pub const MOST_EXTRA: usize = 4;
 
 /// What became of a wish for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +27,11 @@ pub enum Entered {
 #[derive(Debug)]
 pub struct Gate<W, T> {
     places: NonZeroUsize,
+    /// So many calls at most run beyond the places, each the only one of its controller.
+    extra: usize,
     running: usize,
     waiting: usize,
+    coming: usize,
     queues: BTreeMap<W, Queue<T>>,
     /// The number of the last turn.
     turn: u64,
@@ -58,13 +58,17 @@ impl<T> Queue<T> {
     fn is_idle(&self) -> bool {
         self.all() == 0 && self.refused.is_none()
     }
+
+    fn has_room(&self, all: usize, most: usize, most_waiting: usize) -> bool {
+        self.coming + self.tickets.len() < most_waiting && (all < most || self.all() == 0)
+    }
 }
 
 impl<W: Ord + Clone, T> Gate<W, T> {
     /// A gate with so many places.
     #[must_use]
     pub fn new(places: NonZeroUsize) -> Self {
-        Self { places, running: 0, waiting: 0, queues: BTreeMap::new(), turn: 0 }
+        Self { places, extra: 0, running: 0, waiting: 0, coming: 0, queues: BTreeMap::new(), turn: 0 }
     }
 
     /// How many calls run.
@@ -79,14 +83,15 @@ impl<W: Ord + Clone, T> Gate<W, T> {
         self.waiting
     }
 
-    /// Somebody is to come, if there is room: of `who` no more than `most` run, wait or come at once, and no more than
-    /// can run and wait. After a refusal [`Self::has_room`] tells when to ask again.
+    /// Somebody is to come, if there is room: of `who` as many come and wait at once as may wait, and of all no more than
+    /// `most` run, wait or come, but one of each. After a refusal [`Self::has_room`] tells when to ask again.
     pub fn announce(&mut self, who: &W, most: usize) -> bool {
-        let room = self.room(most);
+        let (all, most_waiting) = (self.all(), self.most_waiting());
         let queue = self.queue(who);
-        let is_free = queue.all() < room;
+        let is_free = queue.has_room(all, most, most_waiting);
         if is_free {
             queue.coming += 1;
+            self.coming += 1;
         } else {
             queue.refused = Some(most);
         }
@@ -97,21 +102,33 @@ impl<W: Ord + Clone, T> Gate<W, T> {
     pub fn arrive(&mut self, who: &W) {
         if let Some(queue) = self.queues.get_mut(who) {
             queue.coming = queue.coming.saturating_sub(1);
+            self.coming = self.coming.saturating_sub(1);
             self.tidy(who);
         }
     }
 
     /// Those who were refused, and for whom there is room now; each is named once.
     pub fn has_room(&mut self) -> Vec<W> {
-        let (room, mut found) = (self.room(usize::MAX), Vec::new());
+        let (all, most_waiting) = (self.all(), self.most_waiting());
+        let mut found = Vec::new();
         for (who, queue) in &mut self.queues {
-            if queue.refused.is_some_and(|most| queue.all() < room.min(most)) {
+            if queue.refused.is_some_and(|most| queue.has_room(all, most, most_waiting)) {
                 queue.refused = None;
                 found.push(who.clone());
             }
         }
         found.iter().for_each(|who| self.tidy(who));
         found
+    }
+
+    /// Whether more is wanted than runs: all places are taken, or somebody was refused.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.running >= self.places.get() || self.queues.values().any(|queue| queue.refused.is_some())
+    }
+
+    fn all(&self) -> usize {
+        self.running + self.waiting + self.coming
     }
 
     /// Somebody wants a place. If it has to wait, `ticket` is made.
@@ -161,11 +178,7 @@ impl<W: Ord + Clone, T> Gate<W, T> {
 
     /// Whether a controller without a running call may have one all the same.
     fn has_extra(&self) -> bool {
-        self.running < self.places.get() + MOST_EXTRA
-    }
-
-    fn room(&self, most: usize) -> usize {
-        (self.places.get() + self.most_waiting()).min(most)
+        self.running < self.places.get() + self.extra
     }
 
     fn most_waiting(&self) -> usize {
@@ -181,9 +194,9 @@ impl<W: Ord + Clone, T> Gate<W, T> {
         }
     }
 
-    /// There are other places.
-    pub fn set_places(&mut self, places: NonZeroUsize) {
-        self.places = places;
+    /// There are other places, and so many at most beyond them, each for the only call of its controller.
+    pub fn set_places(&mut self, places: NonZeroUsize, extra: usize) {
+        (self.places, self.extra) = (places, extra);
     }
 
     /// The next that gets a place, if one is free: of whoever has fewest calls running, and was served longest ago. It
@@ -207,7 +220,9 @@ mod tests {
     use super::*;
 
     fn gate(places: usize) -> Gate<char, u32> {
-        Gate::new(NonZeroUsize::new(places).unwrap())
+        let mut gate = Gate::new(NonZeroUsize::new(places).unwrap());
+        gate.set_places(gate.places, 4);
+        gate
     }
 
     fn enter(gate: &mut Gate<char, u32>, who: char, ticket: u32) -> bool {
@@ -226,7 +241,7 @@ mod tests {
         }
         assert_eq!((gate.enter(&'a', || 10), gate.waiting()), (Entered::Full(5), 5));
         assert!(enter(&mut gate, 'b', 11) && !enter(&mut gate, 'b', 12), "another one's bound is its own");
-        gate.set_places(NonZeroUsize::MIN);
+        gate.set_places(NonZeroUsize::MIN, 4);
         gate.leave(&'a');
         assert!(!enter(&mut gate, 'c', 13));
     }
@@ -266,7 +281,7 @@ mod tests {
         assert_eq!(gate.admit(), Some(('b', 11)), "served before f came");
         gate.leave(&'b');
         assert_eq!(gate.admit(), Some(('f', 10)), "b is done");
-        assert_eq!((gate.admit(), gate.running()), (None, 2 + MOST_EXTRA));
+        assert_eq!((gate.admit(), gate.running()), (None, 6));
     }
 
     #[test]
@@ -287,9 +302,9 @@ mod tests {
     fn places_come_and_go() {
         let mut gate = gate(1);
         assert!(enter(&mut gate, 'a', 1) && !enter(&mut gate, 'a', 2) && !enter(&mut gate, 'a', 3));
-        gate.set_places(NonZeroUsize::new(2).unwrap());
+        gate.set_places(NonZeroUsize::new(2).unwrap(), 4);
         assert_eq!((gate.admit(), gate.admit()), (Some(('a', 2)), None));
-        gate.set_places(NonZeroUsize::MIN);
+        gate.set_places(NonZeroUsize::MIN, 4);
         gate.leave(&'a');
         assert_eq!(gate.admit(), None, "one still runs");
         gate.leave(&'a');
@@ -301,25 +316,36 @@ mod tests {
 
     #[test]
     fn who_announces_itself_finds_room() {
-        let mut gate = gate(2);
+        let mut gate = gate(8);
         let most = |gate: &mut Gate<char, u32>, who, most| (0..100).take_while(|_| gate.announce(&who, most)).count();
-        assert_eq!(most(&mut gate, 'a', 100), 6, "2 run, 4 wait");
-        assert_eq!((most(&mut gate, 'b', 3), gate.has_room()), (3, vec![]));
-        for ticket in 0..6 {
+        assert_eq!(most(&mut gate, 'a', 100), 8);
+        assert_eq!(most(&mut gate, 'b', 10), 2, "of all no more than ten");
+        assert!(most(&mut gate, 'c', 10) == 1 && gate.is_wanted(), "but one of each");
+        for ticket in 0..8 {
             gate.arrive(&'a');
-            assert_eq!(enter(&mut gate, 'a', ticket), ticket < 2);
+            assert!(enter(&mut gate, 'a', ticket));
         }
-        assert!(!gate.announce(&'a', 100));
+        assert_eq!(gate.has_room(), ['a'], "the others' bound holds");
+        // Whoever was announced is never turned away, also where others have the places.
+        for who in ['a', 'b', 'c'] {
+            most(&mut gate, who, 100);
+        }
+        for (who, coming) in [('b', 8), ('c', 8), ('a', 8)] {
+            for ticket in 0..coming {
+                gate.arrive(&who);
+                assert!(!matches!(gate.enter(&who, || ticket), Entered::Full(_)), "{who}");
+            }
+        }
+        assert_eq!(gate.has_room(), ['b', 'c'], "one of each runs beyond the places");
+        assert_eq!(most(&mut gate, 'b', 100), 1);
+        assert!(!gate.announce(&'a', 100) && gate.is_wanted());
         gate.leave(&'a');
-        assert_eq!((gate.admit(), gate.has_room(), gate.has_room()), (Some(('a', 2)), vec!['a'], vec![]), "told once");
-        assert!(gate.announce(&'a', 100) && !gate.announce(&'a', 100));
-        gate.arrive(&'a');
-        assert_eq!(gate.has_room(), ['a'], "it didn't come");
-        gate.arrive(&'b');
-        assert_eq!(gate.has_room(), ['b'], "by its own bound");
-        assert!(!gate.announce(&'a', 5));
-        gate.set_places(NonZeroUsize::new(9).unwrap());
-        assert_eq!(gate.has_room(), [], "as before: not more than 5 of it");
+        assert_eq!((gate.has_room(), gate.admit()), (vec![], None), "ten run");
+        for _ in 0..3 {
+            gate.leave(&'a');
+        }
+        assert_eq!(gate.admit().map(|(who, _)| who), Some('b'));
+        assert_eq!((gate.has_room(), gate.has_room()), (vec!['b'], vec![]), "told once");
     }
 
     #[test]

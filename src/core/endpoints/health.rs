@@ -61,8 +61,8 @@ impl Health {
         answered
     }
 
-    /// A call for a parent of this shard that began at `begun` was answered with this code. Tells whether the endpoint is back by that: it was left
-    /// out before. Answers to earlier calls say nothing of how it is now: it may be shutting down.
+    /// A call for a parent of this shard that began at `begun` was answered with this code. Tells whether the endpoint is
+    /// back by that: it was left out before. Answers to earlier calls say nothing of how it is now: it may be shutting down.
     pub fn answered(&mut self, shard: u8, code: u16, begun: Duration, now: Duration) -> bool {
         self.answered = Some(now);
         self.bad = match code {

@@ -24,6 +24,9 @@ const EXPLORE: u32 = 4;
 /// The part of a window's calls above which it matters that they were refused, or had no answer.
 const MANY: f64 = 0.2;
 
+/// So many controllers at most may have one call beyond the limit.
+pub const MOST_EXTRA: usize = 4;
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -53,6 +56,8 @@ pub struct Limit {
     before_trial: Option<Shown>,
     /// A trial showed that answers take no longer with more at once.
     is_free: bool,
+    /// It refused calls, or was left out: the limit is meant as it is.
+    is_strict: bool,
     /// How often the limit fell: calls that began before it did last show nothing of what it is now.
     falls: u32,
     /// So many calls after a fall still stood behind those before it.
@@ -118,6 +123,7 @@ impl Limit {
             stayed: 0,
             before_trial: None,
             is_free: false,
+            is_strict: false,
             falls: 0,
             behind: 0,
             window,
@@ -132,8 +138,16 @@ impl Limit {
         NonZeroUsize::new(places).unwrap_or(NonZeroUsize::MIN)
     }
 
+    /// How many calls may run beyond that, each the only one of its controller: none at an endpoint that refused some, or
+    /// has just come back.
+    #[must_use]
+    pub fn extra(&self) -> usize {
+        if self.is_strict { 0 } else { MOST_EXTRA }
+    }
+
     /// The endpoint was left out and is back: one call at a time shows what it takes now.
     pub fn begin_anew(&mut self) {
+        self.is_strict = true;
         (self.starting, self.before_fall, self.before_trial, self.hold) = (true, None, None, 0);
         self.fall(1.0);
         self.behind = 0;
@@ -180,6 +194,7 @@ impl Limit {
     }
 
     fn judge(&mut self, shown: Shown, full: bool) {
+        self.is_strict = shown.refused > 0.0;
         let fall = self.before_fall.take();
         if let Some((before, limit)) = &fall
             && shown.is_no_better_than(before)
@@ -383,6 +398,18 @@ mod tests {
         }
         let mean = places[200..].iter().sum::<usize>() / 1800;
         assert!((5..=20).contains(&mean), "{mean}");
+        let mut strict = Limit::new(MOST);
+        let end = |limit: &mut Limit, ended| {
+            for _ in 0..80 {
+                let begun = limit.begin();
+                limit.ended(begun, ended, Duration::from_millis(5), TIMEOUT, true);
+            }
+            limit.extra()
+        };
+        assert_eq!(strict.extra(), MOST_EXTRA);
+        assert_eq!((end(&mut strict, Ended::Refused), end(&mut strict, Ended::Answered)), (0, MOST_EXTRA));
+        strict.begin_anew();
+        assert_eq!((strict.extra(), end(&mut strict, Ended::Answered)), (0, MOST_EXTRA));
     }
 
     #[test]

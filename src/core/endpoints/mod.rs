@@ -19,8 +19,8 @@ mod slices;
 mod standing;
 
 pub use choice::{Choice, MAX_ENDPOINTS};
-pub use gate::{Entered, FEWEST_WAITING, Gate, MOST_EXTRA};
+pub use gate::{Entered, FEWEST_WAITING, Gate};
 pub use health::{ERRING_AFTER, Health};
-pub use limit::{Begun, Ended, Limit};
+pub use limit::{Begun, Ended, Limit, MOST_EXTRA};
 pub use slices::{Port, Ready, is_headless, port_name, ready};
 pub use standing::{Damper, MAX_NAMED, Source, Standing};

@@ -222,6 +222,7 @@ mod tests {
         let untrusted = Standing { credentials: Some("caBundle: x".into()), ..left(2, 2) };
         says(&untrusted, ("False", "BadCredentials"), "caBundle: x; 2 of 2");
     }
+
     #[test]
     fn what_ends_soon_is_not_told() {
         let (mut damper, at) = (Damper::default(), Duration::from_secs);
