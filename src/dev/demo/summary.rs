@@ -52,7 +52,8 @@ pub(crate) fn summary(view: &View, ready: Option<Duration>, played: &Played) -> 
         lines.push(format!("webhooks  {}", scaled.join("; ")));
     }
     if let Some(dead) = &played.dead {
-        let before = played.up.as_ref().map(|(_, up)| format!(" ({} before)", short(up.usual))).unwrap_or_default();
+        let before =
+            played.up.as_ref().map(|(_, up)| format!("; {} without that", short(up.usual))).unwrap_or_default();
         let back = played.back.as_ref().map(|back| format!("; back: {}", moved(back))).unwrap_or_default();
         let slowest = short(dead.slowest);
         lines.push(format!("one dies  {}, the slowest change took {slowest}{before}{back}", moved(dead)));
@@ -60,7 +61,7 @@ pub(crate) fn summary(view: &View, ready: Option<Duration>, played: &Played) -> 
     let steady = &view.steady;
     if steady.calls > 0 {
         lines.push(format!(
-            "affinity  {} of {} calls between changes at another replica than before; {} times a Website was called again",
+            "affinity  {} of {} calls between changes at another replica than the one before; {} of them were a Website's second",
             steady.strayed, steady.calls, steady.again
         ));
     }
@@ -120,7 +121,7 @@ mod tests {
             "0 failed; WRONG 1 times, first: two calls",
             "killed    after 11.0 s: 64 shards moved, each up to 0.0 ms without an owner; 1 objects forgotten",
             "webhooks  2 -> 8: 2 of 3 Websites moved",
-            "one dies  2 of 3 Websites moved, the slowest change took 30 ms (0.0 ms before)",
+            "one dies  2 of 3 Websites moved, the slowest change took 30 ms; 0.0 ms without that",
             "affinity  0 of 9 calls",
         ] {
             assert!(text.contains(line), "no {line:?} in {text}");
