@@ -354,8 +354,7 @@ impl Route {
                 targets = self.targets() => targets?,
             };
             // Before it is chosen: one that comes back meanwhile is another choice.
-            let mut returned = self.returned.subscribe();
-            returned.mark_unchanged();
+            let returned = self.returned.subscribe();
             let Some((endpoint, is_well)) = targets.pick(call.shard, &tried) else {
                 return Err(last.unwrap_or_else(|| self.nothing()));
             };
