@@ -39,7 +39,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case(Case::new("webhooks", "one_is_killed_with_calls", super::webhooks_cut::fails)),
         case(Case::new("webhooks", "one_is_killed_with_calls_that_may_be_repeated", super::webhooks_cut::repeated)),
         case(Case::new("webhooks", "one_hangs", hangs)),
-        case(Case::new("webhooks", "one_answers_nothing_but_head", stuck)),
+        case(Case::new("webhooks", "one_answers_nothing_but_head", super::webhooks_load::dumb)),
         case(Case::new("webhooks", "one_with_many_places_answers_nothing_but_head", super::webhooks_load::stuck)),
         case(Case::new("webhooks", "one_is_slow_and_has_much_to_do", super::webhooks_load::slow)),
         case(Case::new("webhooks", "one_answers_errors_only", errs)),
@@ -379,44 +379,6 @@ async fn hangs(ctx: Context) -> anyhow::Result<()> {
     ensure!(text.contains(&name), "{text}");
     stage.replicas.freeze(2, false)?;
     condition(&stage.ctx, "things", ["EndpointsReady", "True", "Ready"]).await?;
-    Ok(())
-}
-
-/// One that looks alive and does nothing: its parents fail, and only they.
-async fn stuck(ctx: Context) -> anyhow::Result<()> {
-    const PARENTS: usize = 300;
-    let mut stage = Stage::new(ctx, 2).await?;
-    stage.start(&[0], &[]).await?;
-    stage.start(&[1], &["work-ms=3600000"]).await?;
-    stage.replicas.publish(&[0, 1], &[]).await?;
-    stage.controller(&json!({}), &json!({ "timeout": "5s" })).await?;
-    stage.create(PARENTS).await?;
-    let changes = Changes::start(&stage.ctx, &stage.things, PARENTS, 50);
-    let name = stage.replicas.name(1);
-    let lost = async || {
-        let lost =
-            stage.scrape()?.sum("ringmaster_hook_endpoint_requests_total", &[("endpoint", &name), ("result", "lost")]);
-        ensure!(lost >= 8.0, "{lost} calls lost");
-        Ok(())
-    };
-    stage.ctx.wait("calls to the one that is stuck are lost", LATER, lost).await?;
-    let changes = changes.stop().await?;
-    let calls = stage.replicas.calls()?;
-    let of_the_other: HashMap<&str, u8> =
-        calls.iter().filter(|call| call.replica == 0).map(|call| (call.parent.as_str(), call.shard)).collect();
-    let well: Vec<Change> =
-        changes.into_iter().filter(|change| of_the_other.contains_key(change.parent.as_str())).collect();
-    // What was changed last may still be on its way.
-    let until = now() - Duration::from_secs(2);
-    let well: Vec<Change> = well.into_iter().filter(|change| change.at < until).collect();
-    let (most, p99, lost) = summary(&served(&well, &calls));
-    println!(
-        "webhooks one of 2 answers nothing but HEAD: {} changes of the other's parents served after p99 {p99:?}, at most \
-         {most:?}",
-        well.len()
-    );
-    ensure!(well.len() >= 50 && lost == 0, "{} changes, {lost} never served", well.len());
-    ensure!(most <= Duration::from_secs(1), "a change of a parent that is elsewhere was served after {most:?}");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Never about replicas that are down: see `webhooks`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -14,16 +14,51 @@ use crate::replicas::changes::{Change, Changes, served, summary};
 use crate::suites::scene::LATER;
 use crate::suites::webhooks::Stage;
 
-/// Which replica each parent was called at.
-fn places(calls: &[Call]) -> HashMap<&str, usize> {
-    calls.iter().map(|call| (call.parent.as_str(), call.replica)).collect()
+/// Changes of parents that were called at one replica, which had time enough to be served.
+fn of(changes: Vec<Change>, calls: &[Call], replica: usize, time: Duration) -> Vec<Change> {
+    let at_it: BTreeSet<&str> =
+        calls.iter().filter(|call| call.replica == replica).map(|call| call.parent.as_str()).collect();
+    let until = now() - time;
+    changes.into_iter().filter(|change| at_it.contains(change.parent.as_str()) && change.at < until).collect()
 }
 
-/// Changes of the parents of one replica that had time enough to be served.
-fn of(changes: Vec<Change>, calls: &[Call], replica: usize, time: Duration) -> Vec<Change> {
-    let (places, until) = (places(calls), now() - time);
-    let is_of = |change: &Change| places.get(change.parent.as_str()) == Some(&replica) && change.at < until;
-    changes.into_iter().filter(is_of).collect()
+/// Waits until so many calls to a replica had no answer.
+async fn lost(stage: &Stage, name: &str, least: f64) -> anyhow::Result<()> {
+    let lost = async || {
+        let lost =
+            stage.scrape()?.sum("ringmaster_hook_endpoint_requests_total", &[("endpoint", name), ("result", "lost")]);
+        ensure!(lost >= least, "{lost} calls lost");
+        Ok(())
+    };
+    stage.ctx.wait("calls to the one that is stuck are lost", LATER, lost).await
+}
+
+/// Fails unless each change of a parent of the first replica was served soon; what was changed last may still be on its way.
+fn others_are_served(changes: Vec<Change>, calls: &[Call], what: &str) -> anyhow::Result<()> {
+    let well = of(changes, calls, 0, Duration::from_secs(2));
+    let (most, p99, lost) = summary(&served(&well, calls));
+    println!(
+        "webhooks one of 2 {what}: {} changes of the other's parents served after p99 {p99:?}, at most {most:?}",
+        well.len()
+    );
+    ensure!(well.len() >= 50 && lost == 0, "{} changes, {lost} never served", well.len());
+    ensure!(most <= Duration::from_secs(1), "a change of a parent that is elsewhere was served after {most:?}");
+    Ok(())
+}
+
+/// One that looks alive and does nothing: its parents fail, and only they.
+pub(super) async fn dumb(ctx: Context) -> anyhow::Result<()> {
+    const PARENTS: usize = 300;
+    let mut stage = Stage::new(ctx, 2).await?;
+    stage.start(&[0], &[]).await?;
+    stage.start(&[1], &["work-ms=3600000"]).await?;
+    stage.replicas.publish(&[0, 1], &[]).await?;
+    stage.controller(&json!({}), &json!({ "timeout": "5s" })).await?;
+    stage.create(PARENTS).await?;
+    let changes = Changes::start(&stage.ctx, &stage.things, PARENTS, 50);
+    lost(&stage, &stage.replicas.name(1), 8.0).await?;
+    let changes = changes.stop().await?;
+    others_are_served(changes, &stage.replicas.calls()?, "answers nothing but HEAD")
 }
 
 /// One that takes many calls at once answers nothing but HEAD from one moment on: the workers are not all held there.
@@ -45,25 +80,9 @@ pub(super) async fn stuck(ctx: Context) -> anyhow::Result<()> {
     };
     let places = stage.ctx.wait("it gets many places", LATER, limit).await?;
     let changes = Changes::start(&stage.ctx, &stage.things, PARENTS, 50);
-    let lost = async || {
-        let lost =
-            stage.scrape()?.sum("ringmaster_hook_endpoint_requests_total", &[("endpoint", &name), ("result", "lost")]);
-        ensure!(lost >= 40.0, "{lost} calls lost");
-        Ok(())
-    };
-    stage.ctx.wait("calls to the one that is stuck are lost", LATER, lost).await?;
+    lost(&stage, &name, 40.0).await?;
     let changes = changes.stop().await?;
-    let calls = stage.replicas.calls()?;
-    let well = of(changes, &calls, 0, Duration::from_secs(2));
-    let (most, p99, lost) = summary(&served(&well, &calls));
-    println!(
-        "webhooks one of 2 is stuck with {places} places: {} changes of the other's parents served after p99 {p99:?}, at \
-         most {most:?}",
-        well.len()
-    );
-    ensure!(well.len() >= 50 && lost == 0, "{} changes, {lost} never served", well.len());
-    ensure!(most <= Duration::from_secs(1), "a change of a parent that is elsewhere was served after {most:?}");
-    Ok(())
+    others_are_served(changes, &stage.replicas.calls()?, &format!("is stuck with {places} places"))
 }
 
 /// One of two takes one call at a time, and has work for long: its parents wait in the queue, changes before others, and
