@@ -53,6 +53,10 @@ pub struct Hooks {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(required)]
     pub sync: Option<Hook>,
+    /// Says what to do before a parent may go, and when that is done: one that is being deleted, or that the controller
+    /// doesn't select any more. While it is declared, parents have a finalizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finalize: Option<Hook>,
 }
 
 /// One hook.

@@ -39,6 +39,22 @@ pub struct Controller {
     pub paused: bool,
     /// The sync hook.
     pub sync: Hook,
+    /// The finalize hook, if there is anything to do before a parent may go.
+    pub finalize: Option<Hook>,
+}
+
+impl Controller {
+    /// The finalizer that it puts on its parents where it has a finalize hook.
+    #[must_use]
+    pub fn finalizer(&self) -> String {
+        format!("{}{}", self.dialect.composite_finalizer, self.name)
+    }
+
+    /// The hook for a parent that is finalized, or not. Without a finalize hook nothing is.
+    #[must_use]
+    pub fn hook(&self, finalizing: bool) -> &Hook {
+        self.finalize.as_ref().filter(|_| finalizing).unwrap_or(&self.sync)
+    }
 }
 
 /// The parents: one kind, and the selector that they must match.

@@ -11,6 +11,8 @@ pub struct Dialect {
     pub group: &'static str,
     /// The annotation that keeps what was last applied to a child (three-way merge).
     pub last_applied: &'static str,
+    /// What precedes a composite's name in the finalizer that it puts on parents.
+    pub composite_finalizer: &'static str,
     /// A hook's version where it names none.
     pub hook_version: HookVersion,
     /// `parentResource.ignoreStatusChanges` where it isn't set.
@@ -27,6 +29,7 @@ pub struct Dialect {
 pub static RINGMASTER: Dialect = Dialect {
     group: "ringmaster.dev",
     last_applied: "ringmaster.dev/last-applied-configuration",
+    composite_finalizer: "ringmaster.dev/compositecontroller-",
     hook_version: HookVersion::V2,
     ignore_status_changes: true,
     plain_http: false,
@@ -38,6 +41,7 @@ pub static RINGMASTER: Dialect = Dialect {
 pub static METACONTROLLER: Dialect = Dialect {
     group: "metacontroller.k8s.io",
     last_applied: "metacontroller.k8s.io/last-applied-configuration",
+    composite_finalizer: "metacontroller.io/compositecontroller-",
     hook_version: HookVersion::V1,
     ignore_status_changes: false,
     plain_http: true,

@@ -339,7 +339,7 @@ impl ringmaster_hooks::Listener for Watcher {
         }
         // What failed for want of an endpoint waits for up to a minute.
         let is_back = |parent: &ObjectKey| match news {
-            News::Returned { endpoint } => hosted.route.leads_to(shard(&hosted.parent, parent), endpoint),
+            News::Returned { endpoint } => hosted.routes.lead_to(shard(&hosted.parent, parent), endpoint),
             _ => true,
         };
         let failing = hosted.board.failing_by(crate::status::Cause::Hook);

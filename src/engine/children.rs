@@ -60,7 +60,7 @@ impl Syncer {
                 Some(Unlabelled { seen: Some(seen), .. }) => seen,
                 Some(Unlabelled { seen: None, version, .. }) => {
                     match self.client.get(&hosted.parent, &key.parent).await {
-                        Ok(Some(found)) if hosted.selects(&found) => Arc::new(found),
+                        Ok(Some(found)) if hosted.concerns(&found) => Arc::new(found),
                         // None of the controller's; it stays as it is.
                         Ok(_) => {
                             hosted.labelled(&key.parent, version);

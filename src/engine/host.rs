@@ -11,7 +11,7 @@ use futures::future::select_all;
 use parking_lot::{Mutex, RwLock};
 use ringmaster_cluster::{Client, Discovery, Subject};
 use ringmaster_core::cache::Change;
-use ringmaster_core::controller::Controller;
+use ringmaster_core::controller::{Controller, Webhook};
 use ringmaster_core::hash::shard;
 use ringmaster_core::hook::Limits;
 use ringmaster_core::key::{ApiVersion, ControllerId, ObjectKey, Resource, SyncKey};
@@ -27,7 +27,8 @@ use tracing::{info, warn};
 
 use crate::backend::{Backend, Watcher};
 use crate::dispatch::Dispatch;
-use crate::hosted::{ChildKind, Hosted, Sharded};
+use crate::finalizer::retire;
+use crate::hosted::{ChildKind, Hosted, Routes, Sharded};
 use crate::labels::Labels;
 use crate::member::declared::DeclaredControllers;
 use crate::member::guard::Guard;
@@ -136,17 +137,18 @@ pub(crate) enum Ended {
     Turned,
 }
 
-/// Hosts a controller until cancelled: as much of it as the table gives this member.
+/// Hosts a controller until cancelled: as much of it as the table gives this member. One that is also retired was deleted:
+/// what it leaves on its parents is taken off.
 pub(crate) async fn host(
     stage: Arc<Stage>,
     model: Controller,
     board: Arc<Board>,
     subject: Subject,
-    cancel: CancellationToken,
+    (cancel, retired): (CancellationToken, CancellationToken),
 ) {
     let post = stage.posts.post(&model.uid);
     let mut stand = post.stand();
-    let round = Round { stage, model, board, subject, post, cancel };
+    let round = Round { stage, model, board, subject, post, cancel, retired };
     let mut wait = RETRY.0;
     loop {
         let turned = stand.changed();
@@ -173,6 +175,8 @@ pub(crate) struct Round {
     pub(crate) subject: Subject,
     pub(crate) post: Arc<Post>,
     pub(crate) cancel: CancellationToken,
+    /// Cancelled before the former, if the controller was deleted.
+    retired: CancellationToken,
 }
 
 impl Round {
@@ -205,9 +209,8 @@ impl Round {
         let Some((parent, children)) = kinds else { return Ended::Again };
         let sharded = matches!(begun, Stand::Sharded { .. });
         let slot = Arc::new(OnceLock::new());
-        let Some(route) = self.route(&slot) else { return Ended::Cancelled };
-        let backend = Backend::new(&self.stage.watches, &self.model.sync.webhook, Arc::clone(&route));
-        let (hosted, subscriptions) = self.subscribe(slot, route, parent, children, sharded);
+        let Some((routes, backends)) = self.routes(&slot) else { return Ended::Cancelled };
+        let (hosted, subscriptions) = self.subscribe(slot, routes, parent, children, sharded);
         let states: Vec<_> = subscriptions.iter().map(|subscription| subscription.shared().state()).collect();
         let mut kinds = Kinds { subscriptions, states };
         let served = async {
@@ -223,25 +226,44 @@ impl Round {
                 self.stage.hosted.write().remove(&hosted.id);
                 info!(controller = %self.model.name, "stopped");
             }
+            if self.retired.is_cancelled() {
+                retire(&hosted, &self.stage.client).await;
+            }
             ended
         };
         tokio::select! {
             ended = served => ended,
-            never = backend.keep() => match never {},
+            (never, ..) = select_all(backends.iter().map(|backend| Box::pin(backend.keep()))) => match never {},
         }
     }
 
-    /// The way to the hook; `None` if the declaration can't be used.
-    fn route(&self, slot: &Arc<OnceLock<Weak<Hosted>>>) -> Option<Arc<Route>> {
+    /// The ways to the hooks, and what keeps them informed; `None` if the declaration can't be used.
+    fn routes(&self, slot: &Arc<OnceLock<Weak<Hosted>>>) -> Option<(Routes, Vec<Backend>)> {
+        let mut backends = Vec::new();
+        let mut route = |name: &str, webhook: &Webhook| {
+            let route = self.route(slot, name, webhook)?;
+            backends.push(Backend::new(&self.stage.watches, webhook, Arc::clone(&route)));
+            Some(route)
+        };
+        let sync = route("sync", &self.model.sync.webhook)?;
+        let finalize = match &self.model.finalize {
+            Some(hook) if hook.webhook == self.model.sync.webhook => Some(Arc::clone(&sync)),
+            Some(hook) => Some(route("finalize", &hook.webhook)?),
+            None => None,
+        };
+        Some((Routes { sync, finalize }, backends))
+    }
+
+    fn route(&self, slot: &Arc<OnceLock<Weak<Hosted>>>, name: &str, webhook: &Webhook) -> Option<Arc<Route>> {
         let watcher = Watcher {
             hosted: Arc::clone(slot),
             dispatch: Arc::clone(&self.stage.dispatch),
             tell: self.stage.tell.clone(),
             subject: self.subject.clone(),
         };
-        let (webhook, reply_limit) = (&self.model.sync.webhook, self.stage.limits.body_bytes);
+        let reply_limit = self.stage.limits.body_bytes;
         let route = self.stage.hooks.route(webhook, self.model.dialect.plain_http, reply_limit, Arc::new(watcher));
-        route.map_err(|error| self.reject(&format!("spec.hooks.sync.{error}"))).ok()
+        route.map_err(|error| self.reject(&format!("spec.hooks.{name}.{error}"))).ok()
     }
 
     fn reject(&self, text: &str) {
@@ -328,7 +350,7 @@ impl Round {
     fn subscribe(
         &self,
         slot: Arc<OnceLock<Weak<Hosted>>>,
-        route: Arc<Route>,
+        routes: Routes,
         parent: Arc<Resource>,
         children: Vec<Arc<Resource>>,
         sharded: bool,
@@ -369,7 +391,7 @@ impl Round {
         let hosted = Arc::new(Hosted {
             id: ControllerId(self.stage.next_id.fetch_add(1, Ordering::Relaxed)),
             model: self.model.clone(),
-            route,
+            routes,
             parent,
             parents: Arc::clone(subscriptions[0].shared()),
             children: kinds,
@@ -436,7 +458,7 @@ impl Round {
         let parents: Vec<_> = hosted.parents.store().iter().filter(|parent| is_new(parent.key())).cloned().collect();
         let mut keys = Vec::with_capacity(parents.len());
         for new in parents {
-            if hosted.selects(&new) {
+            if hosted.concerns(&new) {
                 keys.push(hosted.key(new.key()));
             }
             index_parent(hosted, &Change::Applied { old: None, new });
@@ -446,7 +468,7 @@ impl Round {
         }
         // What went while nobody watched leaves no trace.
         hosted.board.retain(|parent| !is_new(parent) || hosted.has(parent));
-        info!(controller = %self.model.name, parents = keys.len(), hook = hosted.hook_url(), "started");
+        info!(controller = %self.model.name, parents = keys.len(), hook = hosted.hook_url(false), "started");
         if delayed {
             warn!(controller = %self.model.name, "its last members died at this work: it begins with a delay");
             self.stage.dispatch.add_spread(keys, DELAYED_BEGIN);

@@ -12,9 +12,11 @@ use parking_lot::{Mutex, RwLock};
 use ringmaster_core::cache::SelectorIndex;
 use ringmaster_core::condition::HookHealth;
 use ringmaster_core::controller::{Controller, UpdateStrategy};
+use ringmaster_core::endpoints::Standing;
 use ringmaster_core::hash::shard;
 use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid, Version};
 use ringmaster_core::object::Object;
+use ringmaster_core::plan::{Phase, phase};
 use ringmaster_core::shards::Shards;
 use ringmaster_hooks::Route;
 use tokio::sync::Notify;
@@ -30,8 +32,8 @@ pub(crate) struct Hosted {
     pub(crate) id: ControllerId,
     /// What was declared.
     pub(crate) model: Controller,
-    /// The way to its sync hook.
-    pub(crate) route: Arc<Route>,
+    /// The ways to its hooks.
+    pub(crate) routes: Routes,
     /// The parents' kind.
     pub(crate) parent: Arc<Resource>,
     /// The parents.
@@ -54,6 +56,35 @@ pub(crate) struct Hosted {
     pub(crate) _strays: Vec<StraySubscription>,
     pub(crate) index: Mutex<ParentIndex>,
     pub(crate) notes: Mutex<HashMap<ObjectKey, Note, FixedState>>,
+}
+
+/// The ways to a controller's hooks.
+pub(crate) struct Routes {
+    pub(crate) sync: Arc<Route>,
+    /// The same one, where both hooks are one webhook.
+    pub(crate) finalize: Option<Arc<Route>>,
+}
+
+impl Routes {
+    /// The way to the hook for a parent that is finalized, or not; see [`Controller::hook`].
+    pub(crate) fn of(&self, finalizing: bool) -> &Arc<Route> {
+        self.finalize.as_ref().filter(|_| finalizing).unwrap_or(&self.sync)
+    }
+
+    /// Whether one of them leads a shard to the endpoint of this name.
+    pub(crate) fn lead_to(&self, shard: u8, endpoint: &str) -> bool {
+        std::iter::once(&self.sync).chain(&self.finalize).any(|route| route.leads_to(shard, endpoint))
+    }
+
+    /// What is known of the endpoints: of the first hook that isn't well, or of the sync hook.
+    pub(crate) fn standing(&self) -> Standing {
+        let sync = self.sync.standing();
+        if sync.condition().0 != "True" {
+            return sync;
+        }
+        let finalize = self.finalize.as_ref().map(|route| route.standing());
+        finalize.filter(|standing| standing.condition().0 != "True").unwrap_or(sync)
+    }
 }
 
 /// One declared kind of children.
@@ -272,7 +303,17 @@ impl Hosted {
         }
     }
 
-    /// Whether a parent is one of this controller's.
+    /// Whether a parent is one of this controller's: it is selected, or waits for the controller's finalizer.
+    pub(crate) fn concerns(&self, parent: &Object) -> bool {
+        phase(&self.model, parent) != Phase::Foreign
+    }
+
+    /// Whether a parent is finalized instead of synced.
+    pub(crate) fn finalizes(&self, parent: &Object) -> bool {
+        phase(&self.model, parent) == Phase::Finalize
+    }
+
+    /// Whether a parent has the labels that are asked for.
     pub(crate) fn selects(&self, parent: &Object) -> bool {
         let selector = &self.model.parent.selector;
         selector.is_everything() || selector.matches(&parent.labels())
@@ -281,7 +322,7 @@ impl Hosted {
     /// The keys of all its parents.
     pub(crate) fn parent_keys(&self) -> Vec<SyncKey> {
         let store = self.parents.store();
-        let mine = |parent: &&Arc<Object>| self.selects(parent) && self.holds(parent.key());
+        let mine = |parent: &&Arc<Object>| self.concerns(parent) && self.holds(parent.key());
         store.iter().filter(mine).map(|parent| self.key(parent.key())).collect()
     }
 
@@ -291,12 +332,12 @@ impl Hosted {
         if self.model.parent.selector.is_everything() && self.sharded.is_none() {
             return store.len();
         }
-        store.iter().filter(|parent| self.selects(parent) && self.holds(parent.key())).count()
+        store.iter().filter(|parent| self.concerns(parent) && self.holds(parent.key())).count()
     }
 
-    /// The hook's URL, or the first of several, for people.
-    pub(crate) fn hook_url(&self) -> String {
-        match self.route.uris() {
+    /// A hook's URL, or the first of several, for people.
+    pub(crate) fn hook_url(&self, finalizing: bool) -> String {
+        match self.routes.of(finalizing).uris() {
             [] => String::new(),
             [one] => one.to_string(),
             [first, others @ ..] => format!("{first} and {} more", others.len()),
@@ -411,7 +452,7 @@ impl Hosted {
 
     /// Whether a parent is there, and is one of this controller's.
     pub(crate) fn has(&self, parent: &ObjectKey) -> bool {
-        self.parents.store().get(parent).is_some_and(|parent| self.selects(parent))
+        self.parents.store().get(parent).is_some_and(|parent| self.concerns(parent))
     }
 
     /// The parent is gone, or isn't this controller's any more.

@@ -61,7 +61,7 @@ pub(crate) async fn label_all(stage: &Stage, hosted: &Hosted) {
 fn missing(hosted: &Hosted) -> Vec<Missing<'_>> {
     let mut missing = Vec::new();
     let parents: Vec<Arc<Object>> =
-        hosted.parents.store().iter().filter(|parent| hosted.selects(parent)).cloned().collect();
+        hosted.parents.store().iter().filter(|parent| hosted.concerns(parent)).cloned().collect();
     for parent in parents {
         let shard = shard(&hosted.parent, parent.key());
         for kind in &hosted.children {

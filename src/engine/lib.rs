@@ -23,6 +23,7 @@ pub mod config;
 mod dispatch;
 mod execute;
 mod fault;
+mod finalizer;
 mod host;
 mod hosted;
 mod label_all;

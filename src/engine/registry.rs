@@ -70,6 +70,7 @@ struct Running {
     uid: Uid,
     generation: i64,
     cancel: CancellationToken,
+    retired: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -213,6 +214,10 @@ impl Registry {
             return None;
         }
         let before = running.remove(name).map(|known| {
+            // One of the same name that was made since is another, with parents of its own.
+            if object.is_none_or(|object| object.is_deleting() || *object.uid() != known.uid) {
+                known.retired.cancel();
+            }
             known.cancel.cancel();
             known.task
         });
@@ -231,17 +236,18 @@ impl Registry {
         let cancel = self.stop.child_token();
         let model = self.convert(dialect, resource, object, &board);
         self.stage.declared.set(declared, model.as_ref().map(|model| (model.uid.clone(), model.sharded)));
-        let (stage, token) = (Arc::clone(&self.stage), cancel.clone());
+        let retired = CancellationToken::new();
+        let (stage, tokens) = (Arc::clone(&self.stage), (cancel.clone(), retired.clone()));
         let task = self.tasks.spawn(async move {
             if let Some(task) = before {
                 let _ = task.await;
             }
             if let Some(model) = model {
-                host(stage, model, board, about, token).await;
+                host(stage, model, board, about, tokens).await;
             }
         });
         let (uid, generation) = (object.uid().clone(), object.generation());
-        running.insert(name.clone(), Running { uid, generation, cancel, task });
+        running.insert(name.clone(), Running { uid, generation, cancel, retired, task });
         None
     }
 

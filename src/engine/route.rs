@@ -61,7 +61,7 @@ impl Listener for ParentRoute {
             }
             return;
         };
-        if !hosted.selects(&new) {
+        if !hosted.concerns(&new) {
             hosted.forget_notes(change.key());
             self.dispatch.remove(&key);
             return;
@@ -206,7 +206,7 @@ fn parents_by(hosted: &Hosted, child: &Object, owner: Owner, found: &mut Vec<Obj
         }
         Owner::Another => {}
         Owner::Parent(key) => {
-            let is_it = |parent: &Arc<Object>| Some(parent.uid()) == child.controller() && hosted.selects(parent);
+            let is_it = |parent: &Arc<Object>| Some(parent.uid()) == child.controller() && hosted.concerns(parent);
             if hosted.parents.store().get(&key).is_some_and(is_it) {
                 found.push(key);
             }

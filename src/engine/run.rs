@@ -360,7 +360,7 @@ fn work(stage: Arc<Stage>, syncer: Arc<Syncer>) -> Work {
     Work {
         admit: Box::new(move |controller, shard| {
             let hosted = hosts.hosted.read().get(&controller).cloned();
-            hosted.map_or(Ok(None), |hosted| hosted.route.admit(controller, shard).map_err(Gate))
+            hosted.map_or(Ok(None), |hosted| hosted.routes.sync.admit(controller, shard).map_err(Gate))
         }),
         sync: Box::new(move |popped, pass| {
             let hosted = stage.hosted.read().get(&popped.key.controller).cloned();

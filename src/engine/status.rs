@@ -267,7 +267,7 @@ impl Board {
         let mut noted = self.noted.lock();
         let hosted = noted.hosted.upgrade();
         let endpoints = hosted.as_ref().map(|hosted| {
-            let standing = hosted.route.standing();
+            let standing = hosted.routes.standing();
             noted.endpoints.damp(standing, self.clock.now())
         });
         let failing = Failing {

@@ -14,15 +14,16 @@ use ringmaster_core::hash::{shard, xxh};
 use ringmaster_core::hook::{Limits, Observed, SyncReply, sync_request};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Input, Kind, plan};
-use ringmaster_core::plan::{describe, parent_selector};
+use ringmaster_core::plan::{Phase, describe, parent_selector, phase};
 use ringmaster_core::queue::{FREE_REPEATS, Outcome, Popped, Priority};
 use ringmaster_core::shards::SHARDS;
-use ringmaster_hooks::{Call, Caller};
+use ringmaster_hooks::{Call, Caller, Route};
 
 use crate::children::Family;
 use crate::dispatch::Pass;
-use crate::execute::Executor;
+use crate::execute::{Executor, Failures};
 use crate::fault::Fault;
+use crate::finalizer::set_finalizer;
 use crate::hosted::Hosted;
 use crate::member::guard::{Guard, Permit, Refused};
 use crate::metrics::SyncResult;
@@ -84,7 +85,7 @@ impl Syncer {
             return Outcome::Dropped;
         }
         let parent = match self.labelled(hosted, key, permit).await {
-            Ok(parent) => parent.filter(|parent| hosted.selects(parent)),
+            Ok(parent) => parent.filter(|parent| hosted.concerns(parent)),
             Err((_, problem)) if problem.is_fenced() => return lapsed(permit),
             Err((seen, problem)) => {
                 if let Some(seen) = seen {
@@ -145,11 +146,12 @@ impl Syncer {
         let family = Family { hosted, key, permit, shard: hosted.label(&key.parent) };
         self.search(&family).await?;
         self.resolve_unknown(&family).await?;
-        let parent = hosted.parents.store().get(&key.parent).cloned().ok_or(Problem::Gone)?;
-        self.fault.strike(&parent);
+        let seen = hosted.parents.store().get(&key.parent).cloned().ok_or(Problem::Gone)?;
+        self.fault.strike(&seen);
+        let (parent, finalizing) = self.guarded(&family, seen).await?;
         let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
         let kinds = self.claimed(&family, &parent, &selector).await?;
-        let reply = self.call((&family, pass), &parent, &kinds, popped.attempt).await?;
+        let reply = self.call((&family, pass), (&parent, finalizing), &kinds, popped.attempt).await?;
         hosted.answered(&key.parent);
         for remark in &reply.remarks {
             self.tell.remark(hosted, &parent, remark);
@@ -161,6 +163,7 @@ impl Syncer {
             selector: &selector,
             kinds: &kinds,
             reply: &reply,
+            finalizing,
             shard: family.shard,
         };
         let plan = plan(&input).map_err(|error| Problem::Reply(error.to_string()))?;
@@ -170,7 +173,7 @@ impl Syncer {
             return Ok(Done { resync_after, again: false });
         }
         let wrote_children = !plan.writes_no_children();
-        let status_changes = plan.status.is_some();
+        let (status_changes, finalized) = (plan.status.is_some(), plan.finalized);
         // The first few in a row are what every new parent needs.
         if popped.repeats >= FREE_REPEATS {
             self.tell.restless(hosted, &parent, || describe(&plan, &input));
@@ -179,34 +182,56 @@ impl Syncer {
         let (failures, changes) = executor.execute(plan).await;
         self.tell.children(hosted, &parent, changes);
         failures.into_result().map_err(Problem::Write)?;
+        if finalized {
+            let parent = hosted.parents.store().get(&key.parent).cloned().ok_or(Problem::Gone)?;
+            set_finalizer(&family, &self.client, &parent, false).await.map_err(unset)?;
+            // Nothing is left to be done for it.
+            return Err(Problem::Gone);
+        }
         let own_status = status_changes && !hosted.model.parent.ignore_status_changes;
         Ok(Done { resync_after, again: wrote_children || own_status })
+    }
+
+    /// The parent, with the finalizer or without it as it has to be, and whether it is finalized.
+    async fn guarded(&self, family: &Family<'_>, parent: Arc<Object>) -> Result<(Arc<Object>, bool), Problem> {
+        let present = match phase(&family.hosted.model, &parent) {
+            Phase::Sync => return Ok((parent, false)),
+            Phase::Finalize => return Ok((parent, true)),
+            Phase::Foreign => return Err(Problem::Gone),
+            Phase::Guard => true,
+            Phase::Unguard => false,
+        };
+        let written = set_finalizer(family, &self.client, &parent, present).await.map_err(unset)?;
+        let is_there = |parent: &Arc<Object>| phase(&family.hosted.model, parent) == Phase::Sync;
+        // One that was being deleted is gone by that, and one that isn't selected is none of ours.
+        let goes = !present && parent.is_deleting();
+        Ok((written.filter(is_there).filter(|_| !goes).ok_or(Problem::Gone)?, false))
     }
 
     async fn call(
         &self,
         (family, pass): (&Family<'_>, Pass),
-        parent: &Object,
+        (parent, finalizing): (&Object, bool),
         kinds: &[Kind],
         attempt: u32,
     ) -> Result<SyncReply, Problem> {
         let hosted = family.hosted;
-        let hook = &hosted.model.sync;
+        let (hook, route) = (hosted.model.hook(finalizing), hosted.routes.of(finalizing));
         let observed: Vec<Observed> = kinds
             .iter()
             .map(|kind| Observed { resource: Arc::clone(&kind.resource), objects: kind.owned.clone() })
             .collect();
-        let body = sync_request(&hosted.model.json, parent, &observed, hook.version);
-        let headers = self.headers(family, parent, &body, attempt);
+        let body = sync_request(&hosted.model.json, parent, &observed, hook.version, finalizing);
+        let headers = self.headers((family, route), parent, &body, attempt);
         family.permit.check_begin("a hook call").map_err(Problem::Read)?;
         let call = Call {
             controller: hosted.id,
             shard: shard(&hosted.parent, parent.key()),
             headers,
             body: Bytes::from(body),
-            caller: &SyncCall { hosted, permit: family.permit },
+            caller: &SyncCall { hosted, permit: family.permit, hook: if finalizing { "finalize" } else { "sync" } },
         };
-        let answer = hosted.route.call(call, pass).await;
+        let answer = route.call(call, pass).await;
         family.permit.check("what follows from a hook's reply").map_err(Problem::Read)?;
         let reply = match answer {
             Ok(reply) => reply,
@@ -234,7 +259,7 @@ impl Syncer {
                 Ok(reply)
             }
             Err(error) => {
-                let url = hosted.hook_url();
+                let url = hosted.hook_url(finalizing);
                 let health = HookHealth::Failing("BadReply".into(), format!("POST {url}: {error}"));
                 self.tell.hook(hosted, health, true);
                 self.tell.bad_reply(hosted, parent, &reply.body);
@@ -243,7 +268,7 @@ impl Syncer {
         }
     }
 
-    fn headers(&self, family: &Family<'_>, parent: &Object, body: &[u8], attempt: u32) -> HeaderMap {
+    fn headers(&self, (family, route): (&Family<'_>, &Route), parent: &Object, body: &[u8], attempt: u32) -> HeaderMap {
         let hosted = family.hosted;
         let mut headers = HeaderMap::with_capacity(7);
         let mut set = |name: &'static str, value: String| {
@@ -254,7 +279,7 @@ impl Syncer {
         set("ringmaster-shard", format!("{}/{SHARDS}", shard(&hosted.parent, parent.key())));
         set("ringmaster-epoch", family.permit.epoch().to_string());
         set("ringmaster-attempt", attempt.to_string());
-        set("ringmaster-deadline-ms", hosted.route.timeout().as_millis().to_string());
+        set("ringmaster-deadline-ms", route.timeout().as_millis().to_string());
         set("ringmaster-delivery", format!("{}-{:016x}", parent.uid(), xxh(body)));
         headers.insert("ringmaster-member", self.member.clone());
         headers
@@ -265,6 +290,8 @@ impl Syncer {
 struct SyncCall<'a> {
     hosted: &'a Hosted,
     permit: &'a Permit,
+    /// As the metrics name it.
+    hook: &'static str,
 }
 
 impl Caller for SyncCall<'_> {
@@ -277,8 +304,13 @@ impl Caller for SyncCall<'_> {
     }
 
     fn tried(&self, code: u16, took: Duration) {
-        self.hosted.metrics.hook_call("sync", code, took);
+        self.hosted.metrics.hook_call(self.hook, code, took);
     }
+}
+
+/// A finalizer couldn't be written.
+fn unset(error: ringmaster_cluster::Error) -> Problem {
+    if error.is_conflict() { Problem::Stale(error.to_string()) } else { Problem::Write(Failures::one(error)) }
 }
 
 /// How a sync ends whose member may not go on with it.

@@ -127,7 +127,8 @@ impl Tell {
 
     /// A sync of `parent` failed; `attempt` failed before it.
     pub(crate) fn problem(&self, hosted: &Hosted, parent: &Object, attempt: u32, problem: &Problem) {
-        let (controller, reason, text) = (&hosted.model.name, problem.reason(), problem.text(&hosted.hook_url()));
+        let (controller, reason, text) =
+            (&hosted.model.name, problem.reason(), problem.text(&hosted.hook_url(hosted.finalizes(parent))));
         if problem.is_quiet(attempt) {
             debug!(%controller, parent = %parent.key(), "sync will be repeated: {text}");
             return;
@@ -175,7 +176,7 @@ impl Tell {
         if times < QUIET_POSTPONEMENTS {
             return;
         }
-        let (controller, url) = (&hosted.model.name, hosted.hook_url());
+        let (controller, url) = (&hosted.model.name, hosted.hook_url(hosted.finalizes(parent)));
         let next = after.map_or_else(
             || "without a Retry-After that says when".to_owned(),
             |after| format!("the last time in {}s", after.as_secs()),
@@ -194,7 +195,7 @@ impl Tell {
         if times < RESTLESS_SYNCS || !times.is_power_of_two() {
             return;
         }
-        let (controller, url) = (&hosted.model.name, hosted.hook_url());
+        let (controller, url) = (&hosted.model.name, hosted.hook_url(hosted.finalizes(parent)));
         let text = format!(
             "POST {url}: the hook's answers for this object change at every call, {} times in a row, although the object \
              doesn't; the last change: {}. The same request must get the same answer: no times, no random values, no \

@@ -38,7 +38,7 @@ impl Stray for StrayParents {
 /// A parent without its label: its sync gives it one, if it is this member's.
 pub(crate) fn stray_parent(hosted: &Hosted, dispatch: &Dispatch, object: &Arc<Object>) {
     // What passes before a shard is started is searched for afterwards.
-    if !hosted.holds(object.key()) || !hosted.selects(object) {
+    if !hosted.holds(object.key()) || !hosted.concerns(object) {
         return;
     }
     hosted.note_unlabelled(object.key(), object.version(), Some(object));

@@ -196,6 +196,14 @@ impl Objects {
         }
     }
 
+    /// Deletes an object with DeleteOptions.
+    ///
+    /// # Errors
+    /// It isn't there, or the server refuses.
+    pub(crate) async fn delete_with(&self, resource: &Resource, name: &str, options: &Value) -> anyhow::Result<()> {
+        self.send(Method::DELETE, &resource.object(name), "application/json", Some(options)).await.map(drop)
+    }
+
     /// Deletes what a label selector (`key=value`) matches. A kind that isn't served has nothing to delete.
     pub(crate) async fn delete_all(&self, resource: &Resource, selector: &str) -> anyhow::Result<()> {
         let path = format!("{}?labelSelector={}", resource.path(), selector.replace('=', "%3D"));

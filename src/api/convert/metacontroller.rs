@@ -35,7 +35,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
     if spec.endpoint_configs.as_ref().is_some_and(|configs| !configs.is_empty()) {
         return Err(unavailable("spec.endpointConfigs", "remove it"));
     }
-    let sync = sync(spec, &mut warnings)?;
+    let (sync, finalize) = hooks(spec, &mut warnings)?;
     let controller = Controller {
         name: name.into(),
         uid,
@@ -50,6 +50,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         sharded: false,
         syncs_per_shard: None,
         sync,
+        finalize,
     };
     Ok(Converted { controller, warnings })
 }
@@ -113,14 +114,16 @@ fn resync_period(seconds: Option<i32>, warnings: &mut Vec<String>) -> Option<Dur
     Some(Duration::from_secs(seconds.max(1).unsigned_abs().into()))
 }
 
-fn sync(spec: &CompositeControllerSpec, warnings: &mut Vec<String>) -> Result<core::Hook, Error> {
+/// The sync hook, and the finalize hook if there is one.
+fn hooks(
+    spec: &CompositeControllerSpec,
+    warnings: &mut Vec<String>,
+) -> Result<(core::Hook, Option<core::Hook>), Error> {
     let Some(hooks) = &spec.hooks else {
         return Err(Error::new("spec.hooks", "is missing; declare hooks.sync"));
     };
-    for (name, declared) in [("finalize", &hooks.finalize), ("customize", &hooks.customize)] {
-        if declared.is_some() {
-            return Err(unavailable(format!("spec.hooks.{name}"), "remove it"));
-        }
+    if hooks.customize.is_some() {
+        return Err(unavailable("spec.hooks.customize", "remove it"));
     }
     for (name, declared) in [("preUpdateChild", &hooks.pre_update_child), ("postUpdateChild", &hooks.post_update_child)]
     {
@@ -131,7 +134,9 @@ fn sync(spec: &CompositeControllerSpec, warnings: &mut Vec<String>) -> Result<co
     let Some(sync) = &hooks.sync else {
         return Err(Error::new("spec.hooks.sync", "is missing; declare the webhook that is called for each parent"));
     };
-    hook("spec.hooks.sync", sync, warnings)
+    let sync = hook("spec.hooks.sync", sync, warnings)?;
+    let finalize = hooks.finalize.as_ref().map(|finalize| hook("spec.hooks.finalize", finalize, warnings));
+    Ok((sync, finalize.transpose()?))
 }
 
 fn hook(field: &str, hook: &Hook, warnings: &mut Vec<String>) -> Result<core::Hook, Error> {

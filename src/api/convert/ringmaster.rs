@@ -60,6 +60,7 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
             .map(bound)
             .transpose()?,
         sync: hook("spec.hooks.sync", sync)?,
+        finalize: spec.hooks.finalize.as_ref().map(|declared| hook("spec.hooks.finalize", declared)).transpose()?,
     };
     Ok(Converted { controller, warnings: Vec::new() })
 }

@@ -321,7 +321,6 @@ fn what_metacontrollers_group_offers_and_we_dont_is_told() {
         with(object(), "/spec/childResources/-", child)
     };
     for (field, object, fix) in [
-        ("spec.hooks.finalize", hooks("finalize"), "not available yet"),
         ("spec.hooks.customize", hooks("customize"), "not available yet"),
         (
             "spec.endpointConfigs",
@@ -336,6 +335,7 @@ fn what_metacontrollers_group_offers_and_we_dont_is_told() {
         ("spec.childResources[1].updateStrategy.method", method("Never"), "must be OnDelete, Recreate or InPlace"),
         ("spec.hooks", with(object(), "/spec/hooks", json!(null)), "declare hooks.sync"),
         ("spec.hooks.sync.webhook", webhook(json!(null)), "url or a service"),
+        ("spec.hooks.finalize.webhook", with(object(), "/spec/hooks/finalize", json!({})), "url or a service"),
         ("spec.hooks.sync.version", with(object(), "/spec/hooks/sync/version", json!("v3")), "must be v1 or v2"),
         (
             "spec.hooks.sync.webhook.responseUnMarshallMode",

@@ -93,6 +93,8 @@ pub struct SyncReply {
     pub children: Vec<Desired>,
     /// Sync again after this long.
     pub resync_after: Option<Duration>,
+    /// All is done that had to be before the parent may go; means something in the reply of a finalize hook only.
+    pub finalized: bool,
     /// What was read loosely and deserves a log line.
     pub remarks: Vec<String>,
 }
@@ -160,6 +162,7 @@ impl SyncReply {
             status: status.map(ToOwned::to_owned),
             children,
             resync_after: resync_after(wire.resync_after_seconds)?,
+            finalized: wire.finalized.unwrap_or_default(),
             remarks,
         })
     }
@@ -240,6 +243,7 @@ struct Wire<'a> {
     status: Option<&'a RawValue>,
     children: Option<Vec<&'a RawValue>>,
     resync_after_seconds: Option<f64>,
+    finalized: Option<bool>,
     unknown: Vec<String>,
     duplicate: Vec<String>,
 }
@@ -269,9 +273,8 @@ impl<'de> Deserialize<'de> for Wire<'de> {
                             wire.resync_after_seconds =
                                 map.next_value().map_err(|error| in_field("resyncAfterSeconds", error))?;
                         }
-                        // Of the finalize hook; means nothing in a sync reply, as in Metacontroller.
                         "finalized" => {
-                            map.next_value::<Option<bool>>().map_err(|error| in_field("finalized", error))?;
+                            wire.finalized = map.next_value().map_err(|error| in_field("finalized", error))?;
                         }
                         _ => {
                             map.next_value::<IgnoredAny>()?;

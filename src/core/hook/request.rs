@@ -32,10 +32,16 @@ pub fn inner_key<'a>(version: HookVersion, parent: &Object, object: &'a Object) 
     }
 }
 
-/// The body of a sync request: `controller`, `parent`, `children`, `related`, `finalizing`. Each declared kind has an
-/// entry in `children`, also when it is empty.
+/// The body of a request to the sync or the finalize hook: `controller`, `parent`, `children`, `related`, `finalizing`.
+/// Each declared kind has an entry in `children`, also when it is empty.
 #[must_use]
-pub fn sync_request(controller: &[u8], parent: &Object, children: &[Observed], version: HookVersion) -> Vec<u8> {
+pub fn sync_request(
+    controller: &[u8],
+    parent: &Object,
+    children: &[Observed],
+    version: HookVersion,
+    finalizing: bool,
+) -> Vec<u8> {
     let objects = children.iter().flat_map(|kind| &kind.objects);
     let payload: usize = objects.map(|object| object.json().len() + object.key().as_str().len() + 4).sum();
     let mut out = Vec::with_capacity(controller.len() + parent.json().len() + payload + 128 + children.len() * 64);
@@ -63,7 +69,8 @@ pub fn sync_request(controller: &[u8], parent: &Object, children: &[Observed], v
         }
         out.push(b'}');
     }
-    out.extend_from_slice(br#"},"related":{},"finalizing":false}"#);
+    out.extend_from_slice(br#"},"related":{},"finalizing":"#);
+    out.extend_from_slice(if finalizing { b"true}" } else { b"false}" });
     out
 }
 
@@ -87,7 +94,8 @@ mod tests {
 
     fn request(parent: &Object, objects: Vec<Arc<Object>>, version: HookVersion) -> Value {
         let children = [Observed { resource: Arc::new(config_maps()), objects }];
-        serde_json::from_slice(&sync_request(br#"{"kind":"CompositeController"}"#, parent, &children, version)).unwrap()
+        let controller = br#"{"kind":"CompositeController"}"#;
+        serde_json::from_slice(&sync_request(controller, parent, &children, version, false)).unwrap()
     }
 
     #[test]
@@ -104,6 +112,9 @@ mod tests {
         });
         assert_eq!(body, expected);
         assert_eq!(request(&parent, vec![], HookVersion::V2)["children"], json!({"ConfigMap.v1": {}}));
+        let finalizing: Value =
+            serde_json::from_slice(&sync_request(b"{}", &parent, &[], HookVersion::V2, true)).unwrap();
+        assert_eq!(finalizing["finalizing"], true);
     }
 
     #[test]

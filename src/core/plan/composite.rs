@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::claim::{CONTROLLER_UID_LABEL, controller_reference};
+use super::finalize::{has_finalizer, manages_children};
 use super::merge;
 use crate::controller::{Controller, UpdateStrategy};
 use crate::hash::xxh;
@@ -61,11 +62,13 @@ pub struct Input<'a> {
     pub kinds: &'a [Kind],
     /// What the webhook answered.
     pub reply: &'a SyncReply,
+    /// Whether it was asked as the finalize hook.
+    pub finalizing: bool,
     /// The parent's shard, if its controller is sharded: children carry its number as a label.
     pub shard: Option<u8>,
 }
 
-/// What to do, in this order: deletes, then creates and updates, then the status.
+/// What to do, in this order: deletes, then creates and updates, then the status, then the finalizer.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// Children to delete, in the background, if they are still the version that was seen.
@@ -76,13 +79,15 @@ pub struct Plan {
     pub updates: Vec<Update>,
     /// A JSON patch for the parent's status; `None` if it is right as it is.
     pub status: Option<Vec<u8>>,
+    /// Once all of this is done, the controller's finalizer is to be taken off the parent.
+    pub finalized: bool,
 }
 
 impl Plan {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.writes_no_children() && self.status.is_none()
+        self.writes_no_children() && self.status.is_none() && !self.finalized
     }
 
     /// Whether no child is touched.
@@ -135,10 +140,11 @@ pub struct Update {
 /// If a child of the reply can't be applied: undeclared kind, wrong scope or namespace, bad name, labels that the
 /// parent's selector doesn't match, an owner of its own, (read strictly) twice, or if what is there can't be compared.
 pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
-    let mut plan = Plan { status: status(input), ..Plan::default() };
+    let waits = || has_finalizer(input.parent, &input.controller.finalizer());
+    let finalized = input.finalizing && input.reply.finalized && waits();
+    let mut plan = Plan { status: status(input), finalized, ..Plan::default() };
     let wanted = wanted(input)?;
-    // A parent that is being deleted, without a finalize hook, still gets its status and no child changes (contract 1.7).
-    if input.parent.is_deleting() {
+    if !manages_children(input.controller, input.parent) {
         return Ok(plan);
     }
     for (index, kind) in input.kinds.iter().enumerate() {
@@ -198,7 +204,7 @@ fn wanted<'a>(input: &Input<'a>) -> Result<BTreeMap<(usize, ObjectKey), &'a Desi
         let twice = twice.count() > 0;
         wanted.insert((kind, key), child);
         // Read loosely, the last one counts (contract 1.5).
-        if twice && input.controller.sync.webhook.strict {
+        if twice && input.controller.hook(input.finalizing).webhook.strict {
             return Err(fail("stands twice in the reply; name each child once".to_owned()));
         }
     }
@@ -443,4 +449,4 @@ fn status(input: &Input<'_>) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

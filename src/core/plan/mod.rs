@@ -5,7 +5,9 @@
 mod change;
 mod claim;
 pub mod composite;
+mod finalize;
 pub mod merge;
 
 pub use change::describe;
 pub use claim::{CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, label_patch, parent_selector, release_patch};
+pub use finalize::{Phase, finalizer_patch, has_finalizer, manages_children, phase};

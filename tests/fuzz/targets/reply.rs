@@ -97,6 +97,7 @@ impl World {
             paused: false,
             sharded: false,
             syncs_per_shard: None,
+            finalize: None,
             sync: Hook {
                 version: if flag(5) { HookVersion::V1 } else { HookVersion::V2 },
                 webhook: Webhook {
@@ -231,6 +232,7 @@ impl World {
             let kinds = self.kinds(&selector);
             self.request(&kinds);
             let input = Input {
+                finalizing: false,
                 controller: &self.controller,
                 resource: &self.resource,
                 parent: &self.parent,
@@ -258,7 +260,7 @@ impl World {
             .iter()
             .map(|kind| Observed { resource: Arc::clone(&kind.resource), objects: kind.owned.clone() })
             .collect();
-        let request = sync_request(&self.controller.json, &self.parent, &observed, version);
+        let request = sync_request(&self.controller.json, &self.parent, &observed, version, false);
         let deep = |tree: &Value| levels(tree) > MAX_LEVELS - LEVELS_AROUND;
         if self.objects.values().any(deep) {
             return;

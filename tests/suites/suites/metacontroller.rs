@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use crate::cluster::Context;
-use crate::hook::Hook;
+use crate::hook::{Hook, Reply};
 use crate::objects::Resource;
 use crate::process::Ringmaster;
 use crate::trial::Case;
@@ -22,6 +22,7 @@ const QUIET: Duration = Duration::from_secs(2);
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("metacontroller", "a_composite_runs_with_its_own_crds_alone", runs).own_server(),
+        Case::new("metacontroller", "a_parent_is_finalized_under_its_own_finalizer", finalizes),
         Case::new("metacontroller", "what_is_not_there_yet_is_told", told),
     ]
 }
@@ -97,18 +98,67 @@ async fn runs(ctx: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A parent that has the finalizer already, as Metacontroller leaves it, and one that gets it.
+async fn finalizes(ctx: Context) -> anyhow::Result<()> {
+    let kinds = Kinds::install(&ctx).await?;
+    let finalizer = format!("metacontroller.io/compositecontroller-{}", ctx.controller_name("website"));
+    let mut known = Kinds::website("a", "A");
+    known["metadata"]["finalizers"] = json!([finalizer]);
+    ctx.admin.create(&kinds.websites, known).await?;
+    ctx.admin.create(&kinds.websites, Kinds::website("b", "B")).await?;
+    let hook = Hook::start(|request, info| {
+        if info.path == "/finalize" {
+            // What there is goes first.
+            let left = request["children"].as_object().is_some_and(|kinds| kinds.values().any(|kind| kind != &json!({})));
+            Reply::json(&json!({ "children": [], "status": { "phase": "Going" }, "finalized": !left }))
+        } else {
+            reply(request)
+        }
+    })?;
+    let ringmaster = Ringmaster::start(&ctx)?;
+    let mut spec = kinds.spec(&hook.url("/sync"));
+    spec["hooks"]["finalize"] = json!({ "webhook": { "url": hook.url("/finalize") } });
+    let metadata = json!({ "name": ctx.controller_name("website"), "labels": { "suite": ctx.id } });
+    ctx.admin.create(&controllers(), json!({ "metadata": metadata, "spec": spec })).await?;
+    for name in ["a", "b"] {
+        ctx.wait("the website is ready", SOON, async || {
+            let website = ctx.admin.get(&kinds.websites, name).await?;
+            ensure!(website["status"]["phase"] == "Ready", "{}", website["status"]);
+            ensure!(website["metadata"]["finalizers"] == json!([finalizer]), "{website}");
+            Ok(())
+        })
+        .await?;
+    }
+    ensure!(hook.calls().iter().all(|call| call.path == "/sync" && call.request["finalizing"] == false));
+    for name in ["a", "b"] {
+        ctx.admin.delete(&kinds.websites, name).await?;
+        ctx.wait("the website is gone", SOON, async || {
+            ensure!(ctx.admin.find(&kinds.websites, name).await?.is_none(), "{name} is there");
+            Ok(())
+        })
+        .await?;
+        for child in &kinds.children {
+            ensure!(ctx.admin.find(child, name).await?.is_none(), "{} {name} is there", child.kind);
+        }
+    }
+    let last = hook.calls().last().context("no call")?.clone();
+    ensure!(last.path == "/finalize" && last.request["finalizing"] == true, "{}: {}", last.path, last.request);
+    ensure!(ringmaster.stop().await?.success());
+    Ok(())
+}
+
 async fn told(ctx: Context) -> anyhow::Result<()> {
     let kinds = Kinds::install(&ctx).await?;
     let _ringmaster = Ringmaster::start(&ctx)?;
     let mut spec = kinds.spec("http://127.0.0.1:1/sync");
-    spec["hooks"]["finalize"] = json!({ "webhook": { "url": "http://127.0.0.1:1/finalize" } });
+    spec["hooks"]["customize"] = json!({ "webhook": { "url": "http://127.0.0.1:1/customize" } });
     let metadata = json!({ "name": ctx.controller_name("website"), "labels": { "suite": ctx.id } });
     let created = ctx.admin.create(&controllers(), json!({ "metadata": metadata, "spec": spec })).await?;
     ctx.wait("an event names the field", SOON, async || {
         let events = ctx.events_for(&created).await?;
         let told = events.iter().find(|event| event["reason"] == "CreateError").context("no CreateError yet")?;
         let message = told["message"].as_str().unwrap_or_default();
-        ensure!(message.contains("spec.hooks.finalize"), "{message}");
+        ensure!(message.contains("spec.hooks.customize"), "{message}");
         Ok(())
     })
     .await

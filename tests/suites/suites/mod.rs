@@ -20,6 +20,7 @@ mod faults_reply;
 mod faults_retry;
 mod faults_rights;
 mod faults_settings;
+mod finalize;
 mod kubectl;
 mod labelpolicy;
 mod main_job;
@@ -81,6 +82,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults_retry::cases(),
         faults_rights::cases(),
         faults_settings::cases(),
+        finalize::cases(),
         members_begin::cases(),
         members_check::cases(),
         members_parts::cases(),

@@ -29,6 +29,39 @@ struct World {
     drops_nulls: bool,
 }
 
+/// A controller of one sync hook, with strict replies.
+pub(in crate::plan) fn controller(dialect: &'static Dialect) -> Controller {
+    let webhook = Webhook {
+        address: Address::Url("https://hooks.example.com/sync".into()),
+        timeout: std::time::Duration::from_secs(10),
+        insecure: false,
+        strict: true,
+        idempotent: false,
+        tls: crate::controller::Tls::default(),
+    };
+    Controller {
+        name: "sites".into(),
+        uid: Uid::new("controller"),
+        generation: 1,
+        dialect,
+        json: Arc::from(&b"{}"[..]),
+        parent: ParentRule {
+            api_version: ApiVersion::new("example.com/v1"),
+            resource: "sites".into(),
+            selector: Selector::everything(),
+            ignore_status_changes: dialect.ignore_status_changes,
+        },
+        children: Vec::new(),
+        generate_selector: false,
+        resync_period: None,
+        paused: false,
+        sharded: false,
+        syncs_per_shard: None,
+        sync: Hook { version: dialect.hook_version, webhook },
+        finalize: None,
+    }
+}
+
 impl World {
     /// With a parent `shop/front` that selects `app=x`, strict replies, and children that are updated in place.
     fn new(dialect: &'static Dialect) -> Self {
@@ -50,34 +83,9 @@ impl World {
         if !namespace.is_empty() {
             parent["metadata"]["namespace"] = namespace.into();
         }
-        let webhook = Webhook {
-            address: Address::Url("https://hooks.example.com/sync".into()),
-            timeout: std::time::Duration::from_secs(10),
-            insecure: false,
-            strict: true,
-            idempotent: false,
-            tls: crate::controller::Tls::default(),
-        };
-        let controller = Controller {
-            name: "sites".into(),
-            uid: Uid::new("controller"),
-            generation: 1,
-            dialect,
-            json: Arc::from(&b"{}"[..]),
-            parent: ParentRule {
-                api_version: resource.api_version.clone(),
-                resource: Arc::clone(&resource.plural),
-                selector: Selector::everything(),
-                ignore_status_changes: dialect.ignore_status_changes,
-            },
-            children: Vec::new(),
-            generate_selector: false,
-            resync_period: None,
-            paused: false,
-            sharded: false,
-            syncs_per_shard: None,
-            sync: Hook { version: dialect.hook_version, webhook },
-        };
+        let mut controller = controller(dialect);
+        controller.parent.api_version = resource.api_version.clone();
+        controller.parent.resource = Arc::clone(&resource.plural);
         let kind =
             |resource| Kind { resource: Arc::new(resource), strategy: UpdateStrategy::InPlace, owned: Vec::new() };
         let kinds = vec![
@@ -122,6 +130,7 @@ impl World {
         let reply = SyncReply::parse(reply.to_string().as_bytes(), Limits::default(), strict).unwrap();
         let selector = parent_selector(&self.controller, &self.parent).unwrap();
         of(&Input {
+            finalizing: false,
             controller: &self.controller,
             resource: &self.resource,
             parent: &self.parent,
