@@ -42,6 +42,8 @@ pub(crate) struct Replica {
     pub(crate) state: State,
     /// Its last process.
     pub(crate) process: Option<Process>,
+    /// Whether it has listened. Who started one that hasn't tells why.
+    has_listened: bool,
     /// What was wrong with the end of one, if it was nobody here who killed it.
     wrong: Option<String>,
 }
@@ -140,6 +142,7 @@ impl Replicas {
             is_ours = matches!(it.state, State::Off | State::Dead { .. });
             if is_ours {
                 it.state = State::Starts;
+                it.has_listened = false;
             }
         });
         if !is_ours {
@@ -164,10 +167,13 @@ impl Replicas {
             Ok(Some(address)) => {
                 relay.open(address).await.map_err(Error::Place)?;
                 let mut has_ended = false;
-                self.change(replica, |it| match it.state {
-                    State::Starts => it.state = State::Runs,
-                    State::Runs | State::Leaving => {}
-                    State::Off | State::Dead { .. } => has_ended = true,
+                self.change(replica, |it| {
+                    it.has_listened = true;
+                    match it.state {
+                        State::Starts => it.state = State::Runs,
+                        State::Runs | State::Leaving => {}
+                        State::Off | State::Dead { .. } => has_ended = true,
+                    }
                 });
                 if has_ended {
                     relay.close().await;
@@ -240,9 +246,9 @@ impl Replicas {
         }
     }
 
-    /// One that ended though nobody asked it to, or that didn't when it was asked to, with its last words.
+    /// One that listened and ended though nobody asked it to, or that didn't when it was asked to, with its last words.
     pub(crate) fn deserter(&self) -> Option<String> {
-        self.known.lock().iter().find_map(|(replica, it)| {
+        self.known.lock().iter().filter(|(_, it)| it.has_listened).find_map(|(replica, it)| {
             let how = it.wrong.as_ref()?;
             Some(format!("{} {how}{}", name(*replica), it.process.as_ref()?.said().text()))
         })
