@@ -57,6 +57,10 @@ pub struct Hooks {
     /// doesn't select any more. While it is declared, parents have a finalizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finalize: Option<Hook>,
+    /// Says, for each parent, which objects that it doesn't own it is to be synced with: they are watched and sent with
+    /// every sync and finalize call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub customize: Option<Hook>,
 }
 
 /// One hook.

@@ -41,6 +41,8 @@ pub struct Controller {
     pub sync: Hook,
     /// The finalize hook, if there is anything to do before a parent may go.
     pub finalize: Option<Hook>,
+    /// The customize hook, if parents are synced with objects that they don't own.
+    pub customize: Option<Hook>,
 }
 
 impl Controller {

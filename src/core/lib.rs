@@ -5,6 +5,7 @@
 //!   cache                what is known of all things of one kind
 //!   controller, dialect  what the user declared
 //!   queue                which parent is next
+//!   related              which objects a parent is synced with that it doesn't own
 //!   hook                 what is asked of the webhook, and what it answered
 //!   plan                 (parent, children, reply) -> actions
 //!   shards, table        who owns which part of the work, and how it changes hands
@@ -31,6 +32,7 @@ pub mod lease;
 pub mod object;
 pub mod plan;
 pub mod queue;
+pub mod related;
 pub mod selector;
 pub mod shards;
 pub mod table;

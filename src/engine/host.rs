@@ -34,6 +34,7 @@ use crate::member::declared::DeclaredControllers;
 use crate::member::guard::Guard;
 use crate::member::posts::{Post, Posts, Stand};
 use crate::metrics::{Metrics, Sample, count};
+use crate::related::RelatedObjects;
 use crate::route::{ChildRoute, ParentRoute, index_parent};
 use crate::serve::Kinds;
 use crate::status::{Board, Cause};
@@ -57,7 +58,7 @@ pub(crate) const UNREACHABLE: &str = "ApiServerUnreachable";
 
 /// What every hosted controller needs.
 pub(crate) struct Stage {
-    pub(crate) discovery: Discovery,
+    pub(crate) discovery: Arc<Discovery>,
     pub(crate) watches: Arc<Watches>,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) tell: Tell,
@@ -118,6 +119,21 @@ impl Stage {
                 "ringmaster_unassigned_oldest_seconds",
                 "How long the first of the parents without a label has been seen without it",
                 each_value(&|hosted| hosted.unlabelled_count().1.as_secs_f64()),
+            ),
+            Sample::gauge(
+                "ringmaster_related_watches",
+                "Watches of related objects that the controller's rules need",
+                each(&|hosted| hosted.related_totals().0),
+            ),
+            Sample::gauge(
+                "ringmaster_related_objects",
+                "Objects in the watches of related objects, which controllers may share",
+                each(&|hosted| hosted.related_totals().1),
+            ),
+            Sample::gauge(
+                "ringmaster_related_bytes",
+                "Bytes of the objects in the watches of related objects",
+                each(&|hosted| hosted.related_totals().2),
             ),
             Sample::gauge(
                 "ringmaster_parents_refused",
@@ -251,7 +267,19 @@ impl Round {
             Some(hook) => Some(route("finalize", &hook.webhook)?),
             None => None,
         };
-        Some((Routes { sync, finalize }, backends))
+        let customize = match &self.model.customize {
+            Some(hook) => {
+                let others = [(Some(&self.model.sync), Some(&sync)), (self.model.finalize.as_ref(), finalize.as_ref())];
+                let same =
+                    others.into_iter().find(|(other, _)| other.is_some_and(|other| other.webhook == hook.webhook));
+                match same {
+                    Some((_, same)) => same.map(Arc::clone),
+                    None => Some(route("customize", &hook.webhook)?),
+                }
+            }
+            None => None,
+        };
+        Some((Routes { sync, finalize, customize }, backends))
     }
 
     fn route(&self, slot: &Arc<OnceLock<Weak<Hosted>>>, name: &str, webhook: &Webhook) -> Option<Arc<Route>> {
@@ -388,6 +416,9 @@ impl Round {
             kinds.push(ChildKind { resource, strategy: rule.strategy, shared, strays: stray });
             subscriptions.push(subscription);
         }
+        let related = self.model.customize.is_some();
+        let related =
+            related.then(|| RelatedObjects::new(Arc::clone(&slot), Arc::clone(dispatch), Arc::clone(watches)));
         let hosted = Arc::new(Hosted {
             id: ControllerId(self.stage.next_id.fetch_add(1, Ordering::Relaxed)),
             model: self.model.clone(),
@@ -395,6 +426,7 @@ impl Round {
             parent,
             parents: Arc::clone(subscriptions[0].shared()),
             children: kinds,
+            related,
             metrics: Arc::new(self.stage.metrics.controller(&self.model.name)),
             board: Arc::clone(&self.board),
             active: AtomicBool::new(false),

@@ -22,6 +22,7 @@ use ringmaster_hooks::Route;
 use tokio::sync::Notify;
 
 use crate::metrics::ControllerMetrics;
+use crate::related::RelatedObjects;
 use crate::strays::StraySubscription;
 use crate::streams::Shared;
 use crate::unlabelled::StrayChildren;
@@ -40,6 +41,8 @@ pub(crate) struct Hosted {
     pub(crate) parents: Arc<Shared>,
     /// The declared kinds of children, in their order.
     pub(crate) children: Vec<ChildKind>,
+    /// If it has a customize hook: what its parents are related to.
+    pub(crate) related: Option<RelatedObjects>,
     /// What is counted of it.
     pub(crate) metrics: Arc<ControllerMetrics>,
     /// What its status is made of.
@@ -63,6 +66,8 @@ pub(crate) struct Routes {
     pub(crate) sync: Arc<Route>,
     /// The same one, where both hooks are one webhook.
     pub(crate) finalize: Option<Arc<Route>>,
+    /// That of another hook, where both are one webhook.
+    pub(crate) customize: Option<Arc<Route>>,
 }
 
 impl Routes {
@@ -73,17 +78,17 @@ impl Routes {
 
     /// Whether one of them leads a shard to the endpoint of this name.
     pub(crate) fn lead_to(&self, shard: u8, endpoint: &str) -> bool {
-        std::iter::once(&self.sync).chain(&self.finalize).any(|route| route.leads_to(shard, endpoint))
+        self.all().any(|route| route.leads_to(shard, endpoint))
     }
 
     /// What is known of the endpoints: of the first hook that isn't well, or of the sync hook.
     pub(crate) fn standing(&self) -> Standing {
-        let sync = self.sync.standing();
-        if sync.condition().0 != "True" {
-            return sync;
-        }
-        let finalize = self.finalize.as_ref().map(|route| route.standing());
-        finalize.filter(|standing| standing.condition().0 != "True").unwrap_or(sync)
+        let ill = self.all().map(|route| route.standing()).find(|standing| standing.condition().0 != "True");
+        ill.unwrap_or_else(|| self.sync.standing())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        std::iter::once(&self.sync).chain(&self.finalize).chain(&self.customize)
     }
 }
 
@@ -226,6 +231,9 @@ impl Hosted {
         sharded.unlabelled.lock().retain(|parent, _| stays(parent));
         sharded.searched.lock().retain(|parent| stays(parent));
         self.notes.lock().retain(|parent, _| stays(parent));
+        if let Some(related) = &self.related {
+            related.retain(stays);
+        }
         self.board.retain(stays);
     }
 
@@ -337,11 +345,12 @@ impl Hosted {
 
     /// A hook's URL, or the first of several, for people.
     pub(crate) fn hook_url(&self, finalizing: bool) -> String {
-        match self.routes.of(finalizing).uris() {
-            [] => String::new(),
-            [one] => one.to_string(),
-            [first, others @ ..] => format!("{first} and {} more", others.len()),
-        }
+        url(self.routes.of(finalizing))
+    }
+
+    /// Watches of related objects, and the objects and bytes in them.
+    pub(crate) fn related_totals(&self) -> (usize, usize, usize) {
+        self.related.as_ref().map(RelatedObjects::totals).unwrap_or_default()
     }
 
     /// Whether changes lead to syncs.
@@ -460,5 +469,17 @@ impl Hosted {
         self.notes.lock().remove(parent);
         self.board.not_failing(parent);
         self.search_again(parent);
+        if let Some(related) = &self.related {
+            related.forget(parent);
+        }
+    }
+}
+
+/// A route's URL, or the first of several, for people.
+pub(crate) fn url(route: &Route) -> String {
+    match route.uris() {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [first, others @ ..] => format!("{first} and {} more", others.len()),
     }
 }

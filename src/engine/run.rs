@@ -216,7 +216,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     tasks.spawn(Arc::clone(&labels).run(client.clone(), Arc::clone(&guard), rest.clone()));
     let watches = Arc::new(Watches::new(client.clone(), tasks.clone(), rest.clone()));
     let stage = Arc::new(Stage {
-        discovery: Discovery::new(client.clone(), settings.discovery_interval),
+        discovery: Arc::new(Discovery::new(client.clone(), settings.discovery_interval)),
         watches: Arc::clone(&watches),
         dispatch: Arc::clone(&dispatch),
         tell: tell.clone(),
@@ -267,6 +267,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     let member = HeaderValue::from_str(identity.name.as_str()).unwrap_or_else(|_| HeaderValue::from_static(""));
     let syncer = Arc::new(Syncer {
         client: client.clone(),
+        discovery: Arc::clone(&stage.discovery),
         tell: tell.clone(),
         limits,
         guard: Arc::clone(&guard),

@@ -33,6 +33,9 @@ pub(crate) enum State {
     Troubled(&'static str, String, bool),
 }
 
+/// Who listens, by number.
+type Listeners = Arc<[(u64, Arc<dyn Listener>)]>;
+
 /// One kind in one scope.
 pub(crate) struct Shared {
     resource: Arc<Resource>,
@@ -43,7 +46,8 @@ pub(crate) struct Shared {
     /// Locked before the collection.
     running: Mutex<Running>,
     pub(crate) collection: RwLock<Collection>,
-    listeners: RwLock<Vec<(u64, Arc<dyn Listener>)>>,
+    /// Replaced as a whole, so that they are told under no lock.
+    listeners: RwLock<Listeners>,
     state: watch::Sender<State>,
     pub(crate) checks: Checks,
     /// What the subscriptions hold: pumps hold the collection itself, and must end without them.
@@ -77,7 +81,7 @@ impl Shared {
             pumps: Arc::clone(pumps),
             running: Mutex::new(Running { cancel: hold.cancel.clone(), streams: BTreeMap::new() }),
             collection: RwLock::new(Collection::new(scope)),
-            listeners: RwLock::default(),
+            listeners: RwLock::new(Arc::default()),
             state: watch::Sender::new(State::Starting),
             checks: Checks::default(),
             hold: Arc::downgrade(hold),
@@ -108,11 +112,13 @@ impl Shared {
     }
 
     pub(crate) fn listen(&self, id: u64, listener: Arc<dyn Listener>) {
-        self.listeners.write().push((id, listener));
+        let mut listeners = self.listeners.write();
+        *listeners = listeners.iter().cloned().chain([(id, listener)]).collect();
     }
 
     pub(crate) fn leave(&self, id: u64) {
-        self.listeners.write().retain(|(other, _)| *other != id);
+        let mut listeners = self.listeners.write();
+        *listeners = listeners.iter().filter(|(other, _)| *other != id).cloned().collect();
     }
 
     /// The objects. Held briefly, never across an await.
@@ -192,7 +198,8 @@ impl Shared {
 
     pub(crate) fn tell(&self, changes: impl IntoIterator<Item = Change>, origin: Option<&SyncKey>) {
         for change in changes {
-            for (_, listener) in self.listeners.read().iter() {
+            let listeners = Arc::clone(&self.listeners.read());
+            for (_, listener) in &*listeners {
                 listener.changed(&change, origin);
             }
         }

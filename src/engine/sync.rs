@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use ringmaster_cluster::Client;
+use ringmaster_cluster::{Client, Discovery};
 use ringmaster_core::condition::HookHealth;
 use ringmaster_core::hash::{shard, xxh};
 use ringmaster_core::hook::{Limits, Observed, SyncReply, sync_request};
@@ -35,6 +35,7 @@ const LAPSED_RETRY: Duration = Duration::from_secs(1);
 /// What every sync needs.
 pub(crate) struct Syncer {
     pub(crate) client: Client,
+    pub(crate) discovery: Arc<Discovery>,
     pub(crate) tell: Tell,
     pub(crate) limits: Limits,
     /// Asked before each call and write.
@@ -151,7 +152,8 @@ impl Syncer {
         let (parent, finalizing) = self.guarded(&family, seen).await?;
         let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
         let kinds = self.claimed(&family, &parent, &selector).await?;
-        let reply = self.call((&family, pass), (&parent, finalizing), &kinds, popped.attempt).await?;
+        let related = self.related(&family, &parent, popped.attempt).await?;
+        let reply = self.call((&family, pass), (&parent, finalizing), (&kinds, &related), popped.attempt).await?;
         hosted.answered(&key.parent);
         for remark in &reply.remarks {
             self.tell.remark(hosted, &parent, remark);
@@ -166,7 +168,8 @@ impl Syncer {
             finalizing,
             shard: family.shard,
         };
-        let plan = plan(&input).map_err(|error| Problem::Reply(error.to_string()))?;
+        let plan =
+            plan(&input).map_err(|error| Problem::Reply(format!("POST {}: {error}", hosted.hook_url(finalizing))))?;
         let resync_after = reply.resync_after;
         if plan.is_empty() {
             hosted.at_rest(&key.parent);
@@ -212,7 +215,7 @@ impl Syncer {
         &self,
         (family, pass): (&Family<'_>, Pass),
         (parent, finalizing): (&Object, bool),
-        kinds: &[Kind],
+        (kinds, related): (&[Kind], &[Observed]),
         attempt: u32,
     ) -> Result<SyncReply, Problem> {
         let hosted = family.hosted;
@@ -221,7 +224,23 @@ impl Syncer {
             .iter()
             .map(|kind| Observed { resource: Arc::clone(&kind.resource), objects: kind.owned.clone() })
             .collect();
-        let body = sync_request(&hosted.model.json, parent, &observed, hook.version, finalizing);
+        let body = sync_request(&hosted.model.json, parent, &observed, related, hook.version, finalizing);
+        let name = if finalizing { "finalize" } else { "sync" };
+        let reply = self.ask((family, pass), parent, (name, route), body, attempt).await?;
+        let read = SyncReply::parse(&reply, self.limits, hook.webhook.strict);
+        self.understood(hosted, parent, &hosted.hook_url(finalizing), &reply, read).map_err(Problem::Reply)
+    }
+
+    /// Calls a hook for a parent.
+    pub(crate) async fn ask(
+        &self,
+        (family, pass): (&Family<'_>, Pass),
+        parent: &Object,
+        (hook, route): (&'static str, &Route),
+        body: Vec<u8>,
+        attempt: u32,
+    ) -> Result<Bytes, Problem> {
+        let hosted = family.hosted;
         let headers = self.headers((family, route), parent, &body, attempt);
         family.permit.check_begin("a hook call").map_err(Problem::Read)?;
         let call = Call {
@@ -229,12 +248,12 @@ impl Syncer {
             shard: shard(&hosted.parent, parent.key()),
             headers,
             body: Bytes::from(body),
-            caller: &SyncCall { hosted, permit: family.permit, hook: if finalizing { "finalize" } else { "sync" } },
+            caller: &SyncCall { hosted, permit: family.permit, hook },
         };
         let answer = route.call(call, pass).await;
         family.permit.check("what follows from a hook's reply").map_err(Problem::Read)?;
-        let reply = match answer {
-            Ok(reply) => reply,
+        match answer {
+            Ok(reply) => Ok(reply.body),
             Err(failure) => {
                 match failure.error {
                     ringmaster_hooks::Error::Later { after } => {
@@ -250,20 +269,30 @@ impl Syncer {
                 if failure.error.is_terminal() && hosted.model.dialect.terminal_422 {
                     return Err(Problem::Terminal(failure));
                 }
-                return Err(Problem::Hook(failure));
+                Err(Problem::Hook(failure))
             }
-        };
-        match SyncReply::parse(&reply.body, self.limits, hook.webhook.strict) {
-            Ok(reply) => {
+        }
+    }
+
+    /// What a reply says; one that can't be used is told.
+    pub(crate) fn understood<T>(
+        &self,
+        hosted: &Hosted,
+        parent: &Object,
+        url: &str,
+        reply: &[u8],
+        read: Result<T, ringmaster_core::hook::Error>,
+    ) -> Result<T, String> {
+        match read {
+            Ok(read) => {
                 self.tell.hook(hosted, HookHealth::Reachable, false);
-                Ok(reply)
+                Ok(read)
             }
             Err(error) => {
-                let url = hosted.hook_url(finalizing);
                 let health = HookHealth::Failing("BadReply".into(), format!("POST {url}: {error}"));
                 self.tell.hook(hosted, health, true);
-                self.tell.bad_reply(hosted, parent, &reply.body);
-                Err(Problem::Reply(error.to_string()))
+                self.tell.bad_reply(hosted, parent, reply);
+                Err(format!("POST {url}: {error}"))
             }
         }
     }

@@ -44,8 +44,10 @@ pub(crate) enum Problem {
     Hook(ringmaster_hooks::Failure),
     /// The hook refused the parent until it changes.
     Terminal(ringmaster_hooks::Failure),
-    /// The reply can't be used.
+    /// The reply of the hook that the text names can't be used.
     Reply(String),
+    /// The objects that the parent is related to aren't known: a word and a sentence.
+    Related(&'static str, String),
     /// The API server couldn't be read.
     Read(ringmaster_cluster::Error),
     /// What we saw isn't what is.
@@ -55,15 +57,14 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
-    fn text(&self, url: &str) -> String {
+    fn text(&self) -> String {
         match self {
             Self::Gone => "the parent is gone".to_owned(),
             Self::Later(_) => "the hook asks to be called later".to_owned(),
             Self::Busy(_) => "its hook has more calls than it takes".to_owned(),
-            Self::Parent(text) | Self::Stale(text) => text.clone(),
+            Self::Parent(text) | Self::Stale(text) | Self::Related(_, text) | Self::Reply(text) => text.clone(),
             Self::Hook(failure) => failure.to_string(),
             Self::Terminal(failure) => format!("{failure}; not called again until the parent changes"),
-            Self::Reply(text) => format!("POST {url}: {text}"),
             Self::Read(error) => error.to_string(),
             Self::Write(failures) => failures.to_string(),
         }
@@ -108,6 +109,7 @@ impl Problem {
             Self::Parent(_) => "InvalidParent",
             Self::Hook(failure) | Self::Terminal(failure) => failure.error.reason(),
             Self::Reply(_) => "BadReply",
+            Self::Related(reason, _) => reason,
             Self::Read(error) => error.reason(),
             Self::Write(failures) => failures.reason(),
         }
@@ -127,8 +129,7 @@ impl Tell {
 
     /// A sync of `parent` failed; `attempt` failed before it.
     pub(crate) fn problem(&self, hosted: &Hosted, parent: &Object, attempt: u32, problem: &Problem) {
-        let (controller, reason, text) =
-            (&hosted.model.name, problem.reason(), problem.text(&hosted.hook_url(hosted.finalizes(parent))));
+        let (controller, reason, text) = (&hosted.model.name, problem.reason(), problem.text());
         if problem.is_quiet(attempt) {
             debug!(%controller, parent = %parent.key(), "sync will be repeated: {text}");
             return;

@@ -35,7 +35,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
     if spec.endpoint_configs.as_ref().is_some_and(|configs| !configs.is_empty()) {
         return Err(unavailable("spec.endpointConfigs", "remove it"));
     }
-    let (sync, finalize) = hooks(spec, &mut warnings)?;
+    let (sync, finalize, customize) = hooks(spec, &mut warnings)?;
     let controller = Controller {
         name: name.into(),
         uid,
@@ -51,6 +51,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         syncs_per_shard: None,
         sync,
         finalize,
+        customize,
     };
     Ok(Converted { controller, warnings })
 }
@@ -114,17 +115,14 @@ fn resync_period(seconds: Option<i32>, warnings: &mut Vec<String>) -> Option<Dur
     Some(Duration::from_secs(seconds.max(1).unsigned_abs().into()))
 }
 
-/// The sync hook, and the finalize hook if there is one.
+/// The sync hook, and the finalize and customize hooks if there are any.
 fn hooks(
     spec: &CompositeControllerSpec,
     warnings: &mut Vec<String>,
-) -> Result<(core::Hook, Option<core::Hook>), Error> {
+) -> Result<(core::Hook, Option<core::Hook>, Option<core::Hook>), Error> {
     let Some(hooks) = &spec.hooks else {
         return Err(Error::new("spec.hooks", "is missing; declare hooks.sync"));
     };
-    if hooks.customize.is_some() {
-        return Err(unavailable("spec.hooks.customize", "remove it"));
-    }
     for (name, declared) in [("preUpdateChild", &hooks.pre_update_child), ("postUpdateChild", &hooks.post_update_child)]
     {
         if declared.is_some() {
@@ -136,7 +134,9 @@ fn hooks(
     };
     let sync = hook("spec.hooks.sync", sync, warnings)?;
     let finalize = hooks.finalize.as_ref().map(|finalize| hook("spec.hooks.finalize", finalize, warnings));
-    Ok((sync, finalize.transpose()?))
+    let finalize = finalize.transpose()?;
+    let customize = hooks.customize.as_ref().map(|customize| hook("spec.hooks.customize", customize, warnings));
+    Ok((sync, finalize, customize.transpose()?))
 }
 
 fn hook(field: &str, hook: &Hook, warnings: &mut Vec<String>) -> Result<core::Hook, Error> {

@@ -61,6 +61,7 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
             .transpose()?,
         sync: hook("spec.hooks.sync", sync)?,
         finalize: spec.hooks.finalize.as_ref().map(|declared| hook("spec.hooks.finalize", declared)).transpose()?,
+        customize: spec.hooks.customize.as_ref().map(|declared| hook("spec.hooks.customize", declared)).transpose()?,
     };
     Ok(Converted { controller, warnings: Vec::new() })
 }

@@ -3,6 +3,7 @@
 //!
 //! Never sends anything, and never parses what it only passes on.
 
+mod customize;
 mod reply;
 mod request;
 mod values;
@@ -10,5 +11,6 @@ mod values;
 pub(crate) use reply::{MAX_NAME_CHARS, MAX_PROBLEM_CHARS, excerpt};
 pub(crate) use values::find;
 
+pub use customize::{MAX_NAMES, MAX_RULES, RelatedRule, customize_request, related_rules};
 pub use reply::{Desired, Error, Limits, MAX_RESYNC_AFTER, MIN_RESYNC_AFTER, SyncReply};
 pub use request::{Observed, inner_key, sync_request};

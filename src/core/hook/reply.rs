@@ -67,13 +67,35 @@ pub enum Error {
     Shape(String),
     /// A field that the protocol doesn't know, read strictly.
     #[error(
-        "{0}: unknown field in the reply; known are status, children, resyncAfterSeconds and finalized \
-         (webhook.responseUnMarshallMode: loose accepts others)"
+        "{name}: unknown field in the reply; known are {known} (webhook.responseUnMarshallMode: loose accepts others)"
     )]
-    Unknown(String),
+    Unknown {
+        /// Its name.
+        name: String,
+        /// Those that the protocol knows.
+        known: &'static str,
+    },
     /// A field that stands twice, read strictly.
     #[error("{0}: the field stands twice in the reply (webhook.responseUnMarshallMode: loose takes the last)")]
     Duplicate(String),
+    /// A rule of a customize hook that can't be followed.
+    #[error("relatedResources[{index}]{problem}")]
+    Rule {
+        /// Its place in the list.
+        index: usize,
+        /// The field in it, after a dot, what is wrong, and what to do.
+        problem: String,
+    },
+    /// More rules or names in them than are followed.
+    #[error("relatedResources: {count} {what} are more than the limit of {limit}")]
+    Rules {
+        /// How many there are.
+        count: usize,
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
     /// A child that can't be applied.
     #[error("children[{index}]: {problem}")]
     Child {
@@ -122,22 +144,12 @@ impl SyncReply {
     /// # Errors
     /// If it is beyond `limits`, isn't of the protocol's shape, or (when `strict`) has unknown or duplicate fields.
     pub fn parse(body: &[u8], limits: Limits, strict: bool) -> Result<Self, Error> {
-        if body.len() > limits.body_bytes {
-            return Err(Error::Body { limit: limits.body_bytes });
-        }
-        if body.trim_ascii().is_empty() {
-            return Err(Error::Empty);
-        }
-        check_depth(body, limits.depth)?;
-        let text = std::str::from_utf8(body).map_err(|error| {
-            let compressed = if body.starts_with(GZIP) { "compressed, which was not asked for, and " } else { "" };
-            shape(format_args!("{compressed}not UTF-8: {error}"))
-        })?;
+        let text = text(body, limits)?;
         let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| shape(format_args!("{error}")))?;
         let mut remarks = Vec::new();
         if strict {
             if let Some(name) = wire.unknown.into_iter().next() {
-                return Err(Error::Unknown(name));
+                return Err(Error::Unknown { name, known: "status, children, resyncAfterSeconds and finalized" });
             }
             if let Some(name) = wire.duplicate.into_iter().next() {
                 return Err(Error::Duplicate(name));
@@ -166,6 +178,21 @@ impl SyncReply {
             remarks,
         })
     }
+}
+
+/// A reply's text, if it is within the limits of size and depth.
+pub(super) fn text(body: &[u8], limits: Limits) -> Result<&str, Error> {
+    if body.len() > limits.body_bytes {
+        return Err(Error::Body { limit: limits.body_bytes });
+    }
+    if body.trim_ascii().is_empty() {
+        return Err(Error::Empty);
+    }
+    check_depth(body, limits.depth)?;
+    std::str::from_utf8(body).map_err(|error| {
+        let compressed = if body.starts_with(GZIP) { "compressed, which was not asked for, and " } else { "" };
+        shape(format_args!("{compressed}not UTF-8: {error}"))
+    })
 }
 
 fn resync_after(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
@@ -316,7 +343,7 @@ pub(crate) fn excerpt(text: &str, chars: usize) -> String {
     cut
 }
 
-fn shape(problem: fmt::Arguments<'_>) -> Error {
+pub(super) fn shape(problem: fmt::Arguments<'_>) -> Error {
     Error::Shape(excerpt(&problem.to_string(), MAX_PROBLEM_CHARS))
 }
 

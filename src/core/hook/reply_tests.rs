@@ -68,7 +68,11 @@ fn errors_repeat_little_of_a_reply() {
 
 #[test]
 fn strict_refuses_what_loose_remarks_on() {
-    assert_eq!(fails(r#"{"stauts":{}}"#), Error::Unknown("stauts".into()).to_string());
+    assert_eq!(
+        fails(r#"{"stauts":{}}"#),
+        Error::Unknown { name: "stauts".into(), known: "status, children, resyncAfterSeconds and finalized" }
+            .to_string()
+    );
     assert_eq!(fails(r#"{"children":[],"children":[]}"#), Error::Duplicate("children".into()).to_string());
     let reply = parse(r#"{"stauts":{},"status":{"a":1},"status":{"a":2}}"#, false).unwrap();
     assert_eq!(reply.status.unwrap().get(), r#"{"a":2}"#);
@@ -189,7 +193,7 @@ proptest! {
                 prop_assert!(strict.remarks.is_empty() && loose.remarks.is_empty());
                 prop_assert_eq!((strict.children.len(), strict.resync_after), (loose.children.len(), loose.resync_after));
             }
-            (Err(Error::Unknown(_) | Error::Duplicate(_)), Ok(loose)) => prop_assert!(!loose.remarks.is_empty()),
+            (Err(Error::Unknown { .. } | Error::Duplicate(_)), Ok(loose)) => prop_assert!(!loose.remarks.is_empty()),
             (Err(_), Err(_)) => {}
             _ => prop_assert!(false, "{strict:?} {loose:?} {body}"),
         }

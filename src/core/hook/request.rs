@@ -33,28 +33,42 @@ pub fn inner_key<'a>(version: HookVersion, parent: &Object, object: &'a Object) 
 }
 
 /// The body of a request to the sync or the finalize hook: `controller`, `parent`, `children`, `related`, `finalizing`.
-/// Each declared kind has an entry in `children`, also when it is empty.
+/// Each declared kind has an entry in `children`, and each kind that the customize hook named one in `related`, also when
+/// it is empty.
 #[must_use]
 pub fn sync_request(
     controller: &[u8],
     parent: &Object,
     children: &[Observed],
+    related: &[Observed],
     version: HookVersion,
     finalizing: bool,
 ) -> Vec<u8> {
-    let objects = children.iter().flat_map(|kind| &kind.objects);
+    let kinds = || children.iter().chain(related);
+    let objects = kinds().flat_map(|kind| &kind.objects);
     let payload: usize = objects.map(|object| object.json().len() + object.key().as_str().len() + 4).sum();
-    let mut out = Vec::with_capacity(controller.len() + parent.json().len() + payload + 128 + children.len() * 64);
+    let mut out = Vec::with_capacity(controller.len() + parent.json().len() + payload + 128 + kinds().count() * 64);
     out.extend_from_slice(br#"{"controller":"#);
     out.extend_from_slice(controller);
     out.extend_from_slice(br#","parent":"#);
     out.extend_from_slice(parent.json());
-    out.extend_from_slice(br#","children":{"#);
-    for (index, kind) in children.iter().enumerate() {
+    out.extend_from_slice(br#","children":"#);
+    write_kinds(&mut out, parent, children, version);
+    out.extend_from_slice(br#","related":"#);
+    write_kinds(&mut out, parent, related, version);
+    out.extend_from_slice(br#","finalizing":"#);
+    out.extend_from_slice(if finalizing { b"true}" } else { b"false}" });
+    out
+}
+
+/// Objects by kind and inner key.
+fn write_kinds(out: &mut Vec<u8>, parent: &Object, kinds: &[Observed], version: HookVersion) {
+    out.push(b'{');
+    for (index, kind) in kinds.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        write_string(&mut out, &kind.resource.hook_key());
+        write_string(out, &kind.resource.hook_key());
         out.extend_from_slice(b":{");
         let mut first = true;
         for object in &kind.objects {
@@ -63,15 +77,13 @@ pub fn sync_request(
                 out.push(b',');
             }
             first = false;
-            write_string(&mut out, key);
+            write_string(out, key);
             out.push(b':');
             out.extend_from_slice(object.json());
         }
         out.push(b'}');
     }
-    out.extend_from_slice(br#"},"related":{},"finalizing":"#);
-    out.extend_from_slice(if finalizing { b"true}" } else { b"false}" });
-    out
+    out.push(b'}');
 }
 
 fn write_string(out: &mut Vec<u8>, text: &str) {
@@ -95,7 +107,7 @@ mod tests {
     fn request(parent: &Object, objects: Vec<Arc<Object>>, version: HookVersion) -> Value {
         let children = [Observed { resource: Arc::new(config_maps()), objects }];
         let controller = br#"{"kind":"CompositeController"}"#;
-        serde_json::from_slice(&sync_request(controller, parent, &children, version, false)).unwrap()
+        serde_json::from_slice(&sync_request(controller, parent, &children, &[], version, false)).unwrap()
     }
 
     #[test]
@@ -112,9 +124,11 @@ mod tests {
         });
         assert_eq!(body, expected);
         assert_eq!(request(&parent, vec![], HookVersion::V2)["children"], json!({"ConfigMap.v1": {}}));
+        let children = [Observed { resource: Arc::new(config_maps()), objects: vec![object("n", "a")] }];
         let finalizing: Value =
-            serde_json::from_slice(&sync_request(b"{}", &parent, &[], HookVersion::V2, true)).unwrap();
+            serde_json::from_slice(&sync_request(b"{}", &parent, &[], &children, HookVersion::V2, true)).unwrap();
         assert_eq!(finalizing["finalizing"], true);
+        assert_eq!((&finalizing["children"], &finalizing["related"]), (&json!({}), &body["children"]));
     }
 
     #[test]

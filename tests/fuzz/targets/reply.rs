@@ -98,6 +98,7 @@ impl World {
             sharded: false,
             syncs_per_shard: None,
             finalize: None,
+            customize: None,
             sync: Hook {
                 version: if flag(5) { HookVersion::V1 } else { HookVersion::V2 },
                 webhook: Webhook {
@@ -260,7 +261,7 @@ impl World {
             .iter()
             .map(|kind| Observed { resource: Arc::clone(&kind.resource), objects: kind.owned.clone() })
             .collect();
-        let request = sync_request(&self.controller.json, &self.parent, &observed, version, false);
+        let request = sync_request(&self.controller.json, &self.parent, &observed, &observed, version, false);
         let deep = |tree: &Value| levels(tree) > MAX_LEVELS - LEVELS_AROUND;
         if self.objects.values().any(deep) {
             return;

@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("metacontroller", "a_composite_runs_with_its_own_crds_alone", runs).own_server(),
         Case::new("metacontroller", "a_parent_is_finalized_under_its_own_finalizer", finalizes),
+        Case::new("metacontroller", "a_parent_is_synced_with_what_it_is_related_to", customizes),
         Case::new("metacontroller", "what_is_not_there_yet_is_told", told),
     ]
 }
@@ -109,7 +110,8 @@ async fn finalizes(ctx: Context) -> anyhow::Result<()> {
     let hook = Hook::start(|request, info| {
         if info.path == "/finalize" {
             // What there is goes first.
-            let left = request["children"].as_object().is_some_and(|kinds| kinds.values().any(|kind| kind != &json!({})));
+            let left =
+                request["children"].as_object().is_some_and(|kinds| kinds.values().any(|kind| kind != &json!({})));
             Reply::json(&json!({ "children": [], "status": { "phase": "Going" }, "finalized": !left }))
         } else {
             reply(request)
@@ -147,18 +149,55 @@ async fn finalizes(ctx: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Related objects under hook version v1: bare names, of the parent's namespace alone.
+async fn customizes(ctx: Context) -> anyhow::Result<()> {
+    let kinds = Kinds::install(&ctx).await?;
+    let map = |value: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "theme" }, "data": { "v": value } });
+    ctx.admin.create(&ctx.configmaps(), map("1")).await?;
+    ctx.admin.create(&kinds.websites, Kinds::website("a", "A")).await?;
+    let hook = Hook::start(|request, info| {
+        if info.path == "/customize" {
+            let rules = json!([{ "apiVersion": "v1", "resource": "configmaps", "names": ["theme"] }]);
+            return Reply::json(&json!({ "relatedResources": rules, "more": 1 }));
+        }
+        reply(request)
+    })?;
+    let ringmaster = Ringmaster::start(&ctx)?;
+    let mut spec = kinds.spec(&hook.url("/sync"));
+    spec["hooks"]["customize"] = json!({ "webhook": { "url": hook.url("/customize") } });
+    let metadata = json!({ "name": ctx.controller_name("website"), "labels": { "suite": ctx.id } });
+    ctx.admin.create(&controllers(), json!({ "metadata": metadata, "spec": spec })).await?;
+    for value in ["1", "2"] {
+        ctx.admin.patch_merge(&ctx.configmaps(), "theme", &json!({ "data": { "v": value } })).await?;
+        ctx.wait("the hook is sent what the parent is related to", SOON, async || {
+            let calls = hook.calls();
+            let last = calls.iter().rfind(|call| call.path == "/sync").context("no sync")?;
+            let related = &last.request["related"];
+            ensure!(related["ConfigMap.v1"]["theme"]["data"]["v"] == value, "{related}");
+            ensure!(related.as_object().is_some_and(|kinds| kinds.len() == 1), "{related}");
+            Ok(())
+        })
+        .await?;
+    }
+    let customize = hook.calls().into_iter().find(|call| call.path == "/customize").context("no customize call")?;
+    let fields: Vec<&String> = customize.request.as_object().into_iter().flat_map(serde_json::Map::keys).collect();
+    ensure!(fields == ["controller", "parent"], "{fields:?}");
+    ensure!(ringmaster.stop().await?.success());
+    Ok(())
+}
+
 async fn told(ctx: Context) -> anyhow::Result<()> {
     let kinds = Kinds::install(&ctx).await?;
     let _ringmaster = Ringmaster::start(&ctx)?;
     let mut spec = kinds.spec("http://127.0.0.1:1/sync");
-    spec["hooks"]["customize"] = json!({ "webhook": { "url": "http://127.0.0.1:1/customize" } });
+    spec["hooks"]["customize"] = json!({ "version": "v3", "webhook": { "url": "http://127.0.0.1:1/customize" } });
     let metadata = json!({ "name": ctx.controller_name("website"), "labels": { "suite": ctx.id } });
     let created = ctx.admin.create(&controllers(), json!({ "metadata": metadata, "spec": spec })).await?;
     ctx.wait("an event names the field", SOON, async || {
         let events = ctx.events_for(&created).await?;
         let told = events.iter().find(|event| event["reason"] == "CreateError").context("no CreateError yet")?;
         let message = told["message"].as_str().unwrap_or_default();
-        ensure!(message.contains("spec.hooks.customize"), "{message}");
+        ensure!(message.contains("spec.hooks.customize.version"), "{message}");
         Ok(())
     })
     .await

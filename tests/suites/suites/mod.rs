@@ -8,6 +8,7 @@ mod children_claim;
 mod children_when;
 mod command;
 mod conformance;
+mod customize;
 mod dev;
 mod errors_setting;
 mod events;
@@ -82,6 +83,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults_retry::cases(),
         faults_rights::cases(),
         faults_settings::cases(),
+        customize::cases(),
         finalize::cases(),
         members_begin::cases(),
         members_check::cases(),

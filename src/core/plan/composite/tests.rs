@@ -59,6 +59,7 @@ pub(in crate::plan) fn controller(dialect: &'static Dialect) -> Controller {
         syncs_per_shard: None,
         sync: Hook { version: dialect.hook_version, webhook },
         finalize: None,
+        customize: None,
     }
 }
 

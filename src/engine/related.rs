@@ -1,0 +1,348 @@
+//! Related objects: what the customize hook said of each parent, the watches that this needs, and whom a change concerns.
+//!
+//! Never calls a hook while an event is handled: what is known of a parent is what its last sync learned.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::FixedState;
+use parking_lot::Mutex;
+use ringmaster_core::cache::Change;
+use ringmaster_core::hash::xxh;
+use ringmaster_core::hook::Observed;
+use ringmaster_core::key::{ObjectKey, Resource, SyncKey, Uid};
+use ringmaster_core::object::Object;
+use ringmaster_core::queue::Priority;
+use ringmaster_core::related::Related;
+use ringmaster_core::watch::{Scope, Selection};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::dispatch::Dispatch;
+use crate::hosted::Hosted;
+use crate::route::running;
+use crate::streams::State;
+use crate::watches::{Listener, Subscription, Watches};
+
+/// Narrow watches of one kind that a controller's rules may need; rules beyond them share one watch of the whole kind.
+pub(crate) const MAX_NARROW_WATCHES: usize = 64;
+/// An answer counts for so long even if its parent doesn't change (contract, 1.6): it may depend on more than that.
+const MAX_AGE: Duration = Duration::from_secs(20 * 60);
+/// A sync waits so long for the first list of what a new rule needs before its parent is queued again.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// One kind in one scope, as a collection is known.
+type Place = (Arc<Resource>, Scope);
+/// Objects of one kind, in the order of requests.
+type Objects = BTreeMap<ObjectKey, Arc<Object>>;
+/// The parents whose rules need a place.
+type Parents = HashSet<ObjectKey, FixedState>;
+
+/// What a controller with a customize hook knows of its parents' related objects.
+pub(crate) struct RelatedObjects {
+    slot: Arc<OnceLock<Weak<Hosted>>>,
+    dispatch: Arc<Dispatch>,
+    watches: Arc<Watches>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    answers: HashMap<ObjectKey, Arc<Answer>, FixedState>,
+    places: HashMap<Place, Watched>,
+}
+
+/// What the hook said of one parent.
+pub(crate) struct Answer {
+    uid: Uid,
+    /// What it depended on, see [`fingerprint`].
+    fingerprint: u64,
+    at: Instant,
+    rules: Vec<Rule>,
+    /// Named by rules that reach nothing: they have an empty entry in requests.
+    empty: Vec<Arc<Resource>>,
+}
+
+/// One rule, and where its objects are seen.
+struct Rule {
+    related: Related,
+    places: Vec<Place>,
+}
+
+struct Watched {
+    subscription: Subscription,
+    /// Whose rules need it.
+    parents: Parents,
+}
+
+/// Why a parent's related objects aren't there.
+pub(crate) enum Missing {
+    /// They are being listed.
+    NotYet,
+    /// They can't be watched: a word and a sentence for people.
+    Troubled(&'static str, String),
+}
+
+impl RelatedObjects {
+    pub(crate) fn new(slot: Arc<OnceLock<Weak<Hosted>>>, dispatch: Arc<Dispatch>, watches: Arc<Watches>) -> Self {
+        Self { slot, dispatch, watches, known: Mutex::default() }
+    }
+
+    /// What the hook said of this very parent, if that still counts.
+    pub(crate) fn answer(&self, parent: &Object) -> Option<Arc<Answer>> {
+        let known = self.known.lock();
+        let answer = known.answers.get(parent.key())?;
+        let counts =
+            answer.uid == *parent.uid() && answer.fingerprint == fingerprint(parent) && answer.at.elapsed() < MAX_AGE;
+        counts.then(|| Arc::clone(answer))
+    }
+
+    /// Keeps what the hook said of a parent, and watches what it names. `namespaces` is the kind of namespaces, if a rule
+    /// asks for their labels. Tells how many watches had to be of a whole kind, because there are too many narrow ones.
+    pub(crate) fn keep(
+        &self,
+        parent: &Object,
+        rules: Vec<Related>,
+        empty: Vec<Arc<Resource>>,
+        namespaces: Option<&Arc<Resource>>,
+    ) -> usize {
+        let mut crowded = 0;
+        let mut known = self.known.lock();
+        let mut placed = Vec::with_capacity(rules.len());
+        let mut wanted: HashSet<Place> = HashSet::new();
+        for related in rules {
+            let mut places = Vec::new();
+            for selection in related.selections() {
+                let mut place = (Arc::clone(&related.resource), scope(selection));
+                if !known.places.contains_key(&place) && !wanted.contains(&place) {
+                    let others =
+                        known.places.keys().chain(wanted.iter().filter(|place| !known.places.contains_key(*place)));
+                    let is_narrow = |other: &&Place| other.0 == place.0 && other.1 != Scope::Everything;
+                    if place.1 != Scope::Everything && others.filter(is_narrow).count() >= MAX_NARROW_WATCHES {
+                        crowded += 1;
+                        place.1 = Scope::Everything;
+                    }
+                }
+                wanted.insert(place.clone());
+                if !places.contains(&place) {
+                    places.push(place);
+                }
+            }
+            placed.push(Rule { related, places });
+        }
+        if let Some(namespaces) = namespaces.filter(|_| placed.iter().any(|rule| rule.related.asks_for_namespaces())) {
+            wanted.insert((Arc::clone(namespaces), Scope::Everything));
+        }
+        for place in &wanted {
+            let watched = known
+                .places
+                .entry(place.clone())
+                .or_insert_with(|| Watched { subscription: self.subscribe(place), parents: Parents::default() });
+            watched.parents.insert(parent.key().clone());
+        }
+        let answer = Arc::new(Answer {
+            uid: parent.uid().clone(),
+            fingerprint: fingerprint(parent),
+            at: Instant::now(),
+            rules: placed,
+            empty,
+        });
+        known.answers.insert(parent.key().clone(), answer);
+        let unused = known.leave(|place, parents| !wanted.contains(place) && parents.remove(parent.key()));
+        drop(known);
+        // Watches end under no lock.
+        drop(unused);
+        crowded
+    }
+
+    fn subscribe(&self, place: &Place) -> Subscription {
+        let listener =
+            RelatedRoute { hosted: Arc::clone(&self.slot), dispatch: Arc::clone(&self.dispatch), place: place.clone() };
+        self.watches.subscribe(Arc::clone(&place.0), place.1.clone(), Arc::new(listener))
+    }
+
+    /// The objects that an answer names, by kind; waits a little for those that are being listed.
+    pub(crate) async fn objects(&self, parent: &ObjectKey) -> Result<Vec<Observed>, Missing> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let unread: Vec<_> = {
+            let known = self.known.lock();
+            let of_parent = known.places.values().filter(|watched| watched.parents.contains(parent));
+            of_parent.map(|watched| Arc::clone(watched.subscription.shared())).filter(|it| !it.is_synced()).collect()
+        };
+        for shared in unread {
+            let (kind, mut state) = (shared.resource(), shared.state());
+            let informed = state.wait_for(|state| *state != State::Starting);
+            let Ok(informed) = tokio::time::timeout_at(deadline, informed).await else { return Err(Missing::NotYet) };
+            match informed.ok().as_deref() {
+                Some(State::Troubled(reason, text, not_served)) => {
+                    if *not_served {
+                        self.forget(parent);
+                    }
+                    let fix = if *reason == "Forbidden" {
+                        format!("; grant get, list and watch on {} to Ringmaster's account", kind.plural)
+                    } else {
+                        String::new()
+                    };
+                    return Err(Missing::Troubled(
+                        reason,
+                        format!("related {} can't be watched: {text}{fix}", kind.plural),
+                    ));
+                }
+                // Its sender goes with the watch: the rules have changed meanwhile.
+                None => return Err(Missing::NotYet),
+                Some(State::Starting | State::Synced) => {}
+            }
+        }
+        let known = self.known.lock();
+        let Some(answer) = known.answers.get(parent) else { return Err(Missing::NotYet) };
+        let mut kinds: BTreeMap<String, (Arc<Resource>, Objects)> = BTreeMap::new();
+        let kind = |resource: &Arc<Resource>| (resource.hook_key(), (Arc::clone(resource), Objects::new()));
+        kinds.extend(answer.empty.iter().map(kind));
+        for rule in &answer.rules {
+            let (name, new) = kind(&rule.related.resource);
+            let (_, objects) = kinds.entry(name).or_insert(new);
+            for watched in rule.places.iter().filter_map(|place| known.places.get(place)) {
+                let store = watched.subscription.shared().store();
+                let found: Vec<&Arc<Object>> = match rule.related.keys() {
+                    Some(keys) => keys.iter().filter_map(|key| store.get(key)).collect(),
+                    None => store.iter().collect(),
+                };
+                let named = found.into_iter().filter(|object| known.names(&rule.related, object));
+                objects.extend(named.map(|object| (object.key().clone(), Arc::clone(object))));
+            }
+        }
+        let observed = kinds
+            .into_values()
+            .map(|(resource, objects)| Observed { resource, objects: objects.into_values().collect() });
+        Ok(observed.collect())
+    }
+
+    /// Nothing is remembered of parents that don't stay.
+    pub(crate) fn retain(&self, stays: impl Fn(&ObjectKey) -> bool) {
+        let mut known = self.known.lock();
+        known.answers.retain(|parent, _| stays(parent));
+        let unused = known.leave(|_, parents| {
+            parents.retain(|parent| stays(parent));
+            true
+        });
+        drop(known);
+        // Watches end under no lock.
+        drop(unused);
+    }
+
+    /// Nothing is remembered of a parent.
+    pub(crate) fn forget(&self, parent: &ObjectKey) {
+        let mut known = self.known.lock();
+        if known.answers.remove(parent).is_some() {
+            let unused = known.leave(|_, parents| parents.remove(parent));
+            drop(known);
+            drop(unused);
+        }
+    }
+
+    /// Watches that its rules need, and the objects and bytes in them.
+    pub(crate) fn totals(&self) -> (usize, usize, usize) {
+        let known = self.known.lock();
+        let stores = known.places.values().map(|watched| watched.subscription.shared().store());
+        let (objects, bytes) =
+            stores.fold((0, 0), |(objects, bytes), store| (objects + store.len(), bytes + store.bytes()));
+        (known.places.len(), objects, bytes)
+    }
+
+    /// The parents that a change at a place concerns.
+    fn concerned(&self, place: &Place, change: &Change) -> Vec<ObjectKey> {
+        let (old, new) = match change {
+            Change::Applied { old, new } => (old.as_ref(), Some(new)),
+            Change::Deleted { old, .. } => (Some(old), None),
+        };
+        let known = self.known.lock();
+        let Some(watched) = known.places.get(place) else { return Vec::new() };
+        // What its first list brings is read by those who wait for it.
+        if !watched.subscription.shared().is_synced() {
+            return Vec::new();
+        }
+        let is_concerned = |parent: &&ObjectKey| {
+            let Some(answer) = known.answers.get(*parent) else { return false };
+            answer.rules.iter().any(|rule| {
+                let names = |object: &Arc<Object>| rule.places.contains(place) && known.names(&rule.related, object);
+                old.is_some_and(names)
+                    || new.is_some_and(names)
+                    || (is_namespace(&place.0)
+                        && rule.related.follows_namespace(old.map(|old| &**old), new.map(|new| &**new)))
+            })
+        };
+        watched.parents.iter().filter(is_concerned).cloned().collect()
+    }
+}
+
+impl Known {
+    /// Whether a rule names an object, as far as the labels of namespaces are known.
+    fn names(&self, related: &Related, object: &Object) -> bool {
+        if !related.asks_for_namespaces() {
+            return related.matches(object, |_| None);
+        }
+        let watched = self.places.iter().find(|(place, _)| is_namespace(&place.0) && place.1 == Scope::Everything);
+        let Some((_, watched)) = watched else { return false };
+        let store = watched.subscription.shared().store();
+        related.matches(object, |name| store.get(&ObjectKey::new("", name)))
+    }
+
+    /// Takes parents off places, as `leave` does and tells; hands out what nobody needs any more, to be dropped under no
+    /// lock.
+    fn leave(&mut self, leave: impl Fn(&Place, &mut Parents) -> bool) -> Vec<Subscription> {
+        let is_left =
+            |place: &Place, watched: &mut Watched| leave(place, &mut watched.parents) && watched.parents.is_empty();
+        self.places.extract_if(is_left).map(|(_, watched)| watched.subscription).collect()
+    }
+}
+
+/// Listens to one place.
+struct RelatedRoute {
+    hosted: Arc<OnceLock<Weak<Hosted>>>,
+    dispatch: Arc<Dispatch>,
+    place: Place,
+}
+
+impl Listener for RelatedRoute {
+    fn changed(&self, change: &Change, origin: Option<&SyncKey>) {
+        let Some(hosted) = running(&self.hosted) else { return };
+        let Some(related) = &hosted.related else { return };
+        for parent in related.concerned(&self.place, change) {
+            let key = hosted.key(&parent);
+            if hosted.holds(&parent) && origin != Some(&key) {
+                self.dispatch.add(key, Priority::Child);
+            }
+        }
+    }
+}
+
+fn is_namespace(resource: &Resource) -> bool {
+    resource.api_version.as_str() == "v1" && *resource.plural == *"namespaces"
+}
+
+/// What shows everything is one collection, whoever asks for it.
+fn scope(selection: Selection) -> Scope {
+    if selection == Selection::default() { Scope::Everything } else { Scope::Selected(selection) }
+}
+
+/// What the hook's answer may depend on: generation, labels and annotations; not the status.
+fn fingerprint(parent: &Object) -> u64 {
+    #[derive(Deserialize, Default)]
+    struct Metadata {
+        #[serde(default)]
+        labels: Option<Box<RawValue>>,
+        #[serde(default)]
+        annotations: Option<Box<RawValue>>,
+    }
+    let metadata: Metadata = parent.section("metadata").unwrap_or_default();
+    let text = |raw: &Option<Box<RawValue>>| raw.as_ref().map_or_else(String::new, |raw| raw.get().to_owned());
+    // A deletion is told by the request, too.
+    let parts = [
+        parent.generation().to_string(),
+        parent.is_deleting().to_string(),
+        text(&metadata.labels),
+        text(&metadata.annotations),
+    ];
+    xxh(parts.join("\n").as_bytes())
+}
