@@ -313,15 +313,13 @@ fn our_group_refuses_these_and_names_the_field() {
 
 #[test]
 fn what_metacontrollers_group_offers_and_we_dont_is_told() {
-    let hook = json!({ "webhook": { "url": "http://hook.example" } });
-    let hooks = |name: &str| with(object(), &format!("/spec/hooks/{name}"), hook.clone());
     let sync = |name: &str, value| with(object(), &format!("{WEBHOOK}/{name}"), value);
     let method = |text: &str| {
         let child = json!({ "apiVersion": "v1", "resource": "pods", "updateStrategy": { "method": text } });
         with(object(), "/spec/childResources/-", child)
     };
     for (field, object, fix) in [
-        ("spec.hooks.customize", hooks("customize"), "not available yet"),
+        ("spec.hooks.customize.webhook", with(object(), "/spec/hooks/customize", json!({})), "url or a service"),
         (
             "spec.endpointConfigs",
             with(object(), "/spec/endpointConfigs", json!([{ "host": "h" }])),
