@@ -128,6 +128,10 @@ pub struct Webhook {
     pub idempotent: bool,
     /// Whom to trust, and who we are.
     pub tls: Tls,
+    /// What each call's `Authorization` says, if anything.
+    pub auth: Option<Auth>,
+    /// The field that `tls` and `auth` are declared in: `webhook`, or an entry of `spec.endpointConfigs`.
+    pub credentials_in: Arc<str>,
 }
 
 /// What a webhook's connections need beside what the system has.
@@ -157,6 +161,27 @@ pub struct Entry {
     pub object: ObjectKey,
     /// The entry's key.
     pub key: Arc<str>,
+}
+
+/// What the header `Authorization` of each call is made of (RFC 9110, 11.6.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// A scheme, and what a Secret holds for it.
+    Token {
+        /// The scheme, such as `Bearer`; never `Basic`.
+        scheme: Arc<str>,
+        /// The Secret's entry.
+        entry: Entry,
+    },
+    /// A user name and a password (RFC 7617).
+    Basic {
+        /// The Secret that holds both.
+        secret: ObjectKey,
+        /// The key of the user name.
+        username: Arc<str>,
+        /// The key of the password.
+        password: Arc<str>,
+    },
 }
 
 /// A certificate and its private key, in a Secret.

@@ -330,6 +330,7 @@ impl ringmaster_hooks::Listener for Watcher {
                 self.tell.event(self.subject.clone(), false, "EndpointBack", note);
             }
             News::Reachable => info!(%controller, "the hook can be reached again"),
+            News::Credentials => info!(%controller, "calls of the hook carry another Authorization header"),
             News::Changed => {}
         }
         // What had no room at one endpoint may be another's now.

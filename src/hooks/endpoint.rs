@@ -52,6 +52,8 @@ pub enum News<'a> {
     Reachable,
     /// The endpoints are others than before.
     Changed,
+    /// Calls carry another `Authorization`.
+    Credentials,
 }
 
 /// Who is told. Calls must not block.

@@ -47,7 +47,7 @@ pub enum Error {
     /// There is nothing to call.
     #[error("no endpoint to call: {0}")]
     NoEndpoints(String),
-    /// What is needed to connect can't be used.
+    /// What is needed to connect, or to say who calls, can't be used.
     #[error("{0}")]
     Credentials(String),
     /// Too many calls wait for their turn already.
@@ -226,7 +226,9 @@ impl Error {
 fn hint(code: u16) -> &'static str {
     match code {
         100..=299 => ", but only 200 with a JSON object is an answer",
-        401 | 403 => ": it wants credentials, which Ringmaster does not send",
+        401 | 403 => {
+            ": it wants other credentials than it gets; see webhook.authorization, webhook.basicAuth and webhook.clientTLS"
+        }
         404 | 405 => ": is the path of webhook.url right, and does it take POST?",
         _ => "; its own log says why, and Ringmaster's shows the beginning of the answer",
     }

@@ -6,6 +6,7 @@
 //!   endpoint  one of them: its places, its health, its connections
 //!   client    one exchange
 //!   connect   one connection; tls: what it is made with; policy, resolve: where it may go
+//!   auth      what calls carry to say who calls
 //! ```
 //!
 //! Never decides what to send or what a reply means: bytes go out, bytes within a limit come back. A call goes to another
@@ -14,6 +15,7 @@
 
 use ringmaster_core::key::ControllerId;
 
+mod auth;
 mod client;
 mod connect;
 mod endpoint;
@@ -24,6 +26,7 @@ mod resolve;
 mod route;
 mod tls;
 
+pub use auth::Credential;
 pub use client::Reply;
 pub use endpoint::{Coming, Listener, News};
 pub use error::Error;

@@ -101,8 +101,9 @@ mod tests {
 
     fn webhook(url: &str, insecure: bool) -> Webhook {
         let address = Address::Url(url.into());
-        let (idempotent, tls) = (false, Tls::default());
-        Webhook { address, timeout: Duration::from_secs(1), insecure, strict: true, idempotent, tls }
+        let (idempotent, tls, timeout) = (false, Tls::default(), Duration::from_secs(1));
+        let credentials_in = "webhook".into();
+        Webhook { address, timeout, insecure, strict: true, idempotent, tls, auth: None, credentials_in }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Uri};
 use parking_lot::Mutex;
 use ringmaster_core::controller::{Address, Webhook};
@@ -17,6 +18,7 @@ use ringmaster_core::endpoints::{Choice, MAX_ENDPOINTS, Ready, Source, Standing}
 use ringmaster_core::key::ControllerId;
 use tokio::sync::watch;
 
+use crate::auth::{Auth, Credential};
 use crate::client::Reply;
 use crate::endpoint::{Coming, Endpoint, Listener, News, Place};
 use crate::pool::{Pool, Site};
@@ -100,6 +102,7 @@ pub struct Route {
     idempotent: bool,
     pool: Arc<Pool>,
     tls: Mutex<Tls>,
+    auth: Auth,
     /// Told when TLS is another, or was found to be of no use.
     tls_told: watch::Sender<()>,
     targets: watch::Sender<Option<Arc<Targets>>>,
@@ -146,8 +149,8 @@ struct Targets {
 }
 
 impl Route {
-    /// The way to a declared webhook. A Service's endpoints are unknown until [`Self::found`] tells them, and TLS until
-    /// [`Self::set_tls`] does, where anything was declared of it.
+    /// The way to a declared webhook. A Service's endpoints are unknown until [`Self::found`] tells them, TLS until
+    /// [`Self::set_tls`] does, and what calls carry until [`Self::set_auth`] does, where anything was declared of it.
     ///
     /// # Errors
     /// If a URL can't be used, with the field.
@@ -167,6 +170,7 @@ impl Route {
             idempotent: webhook.idempotent,
             pool: Arc::clone(pool),
             tls: Mutex::new(if is_own { Tls::Missing } else { Tls::Common }),
+            auth: Auth::new(Arc::clone(&webhook.credentials_in), webhook.auth.is_some()),
             tls_told: watch::Sender::new(()),
             targets: watch::Sender::new(None),
             stale: Mutex::default(),
@@ -262,10 +266,18 @@ impl Route {
         }
     }
 
+    /// What calls carry to say who calls, from now on, on the connections that there are. What can't be used changes nothing
+    /// but what is told: calls go on with the last that could, if there was any.
+    pub fn set_auth(&self, read: Result<Credential, String>) {
+        if self.auth.set(read) {
+            self.listener.told(News::Credentials);
+        }
+    }
+
     /// What is known of its endpoints.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        if matches!(&*self.tls.lock(), Tls::Missing) {
+        if matches!(&*self.tls.lock(), Tls::Missing) || self.auth.is_unread() {
             return Standing::unknown();
         }
         let credentials = self.credentials();
@@ -286,14 +298,16 @@ impl Route {
         }
     }
 
-    /// What is wrong with what TLS needs.
+    /// What is wrong with what TLS needs, and with what calls carry.
     fn credentials(&self) -> Option<String> {
-        match &*self.tls.lock() {
+        let tls = match &*self.tls.lock() {
             Tls::Missing => Some("what webhook.caBundle or webhook.clientTLS names was not read yet".to_owned()),
             Tls::Own(Some(_), Some(text)) => Some(format!("{text}; calls go on with the last that was usable")),
             Tls::Own(None, text) => text.clone(),
             Tls::Own(_, None) | Tls::Common => None,
-        }
+        };
+        let both: Vec<String> = tls.into_iter().chain(self.auth.problem()).collect();
+        (!both.is_empty()).then(|| both.join("; "))
     }
 
     fn set(&self, mut sites: Vec<Site>, unready: usize, source: Source) {
@@ -358,7 +372,7 @@ impl Route {
             let Some((endpoint, is_well)) = targets.pick(call.shard, &tried) else {
                 return Err(last.unwrap_or_else(|| self.nothing()));
             };
-            if matches!(&*self.tls.lock(), Tls::Missing | Tls::Own(None, _)) {
+            if matches!(&*self.tls.lock(), Tls::Missing | Tls::Own(None, _)) || self.auth.is_missing() {
                 let why = self.credentials().unwrap_or_default();
                 return Err(self.failure(None, Error::Credentials(why)));
             }
@@ -428,7 +442,7 @@ impl Route {
         BUSY_PAUSE + Duration::from_micros(u64::try_from(u128::from(self.pool.random()) % spread).unwrap_or(0))
     }
 
-    /// The endpoints, once they and what TLS needs are known.
+    /// The endpoints, once they, and what TLS needs and calls carry, are known.
     async fn targets(&self) -> Result<Arc<Targets>, Failure> {
         let mut targets = self.targets.subscribe();
         let mut told = self.tls_told.subscribe();
@@ -436,6 +450,7 @@ impl Route {
             // The senders are this route's.
             let known = targets.wait_for(Option::is_some).await.ok().and_then(|known| known.clone());
             while matches!(&*self.tls.lock(), Tls::Missing) && told.changed().await.is_ok() {}
+            self.auth.known().await;
             known
         };
         let known = tokio::time::timeout(self.timeout, known).await.unwrap_or_else(|_| self.targets.borrow().clone());
@@ -473,7 +488,11 @@ impl Route {
         if !call.caller.may_send() {
             return Err(Error::Fenced);
         }
-        let (headers, body) = (call.headers.clone(), call.body.clone());
+        let (mut headers, body) = (call.headers.clone(), call.body.clone());
+        // As it is now: the call may have waited for its place.
+        if let Some(value) = self.auth.value().map_err(Error::Credentials)? {
+            headers.insert(AUTHORIZATION, value);
+        }
         let (answer, took) = place.call((call.shard, headers, body), self.timeout, self.reply_limit, has_others).await;
         call.caller.tried(answer.as_ref().map_or_else(Error::code, |_| 200), took);
         answer

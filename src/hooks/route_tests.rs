@@ -143,6 +143,7 @@ impl Listener for Told {
             News::Ejected { endpoint, .. } => Some(format!("ejected {endpoint}")),
             News::Returned { endpoint } => Some(format!("returned {endpoint}")),
             News::Reachable => Some("reachable".to_owned()),
+            News::Credentials => Some("credentials".to_owned()),
             News::Changed => None,
         });
     }
@@ -174,7 +175,16 @@ impl Drop for World {
 
 fn webhook(address: Address, timeout_ms: u64) -> Webhook {
     let timeout = Duration::from_millis(timeout_ms);
-    Webhook { address, timeout, insecure: false, strict: true, idempotent: false, tls: TlsRule::default() }
+    Webhook {
+        address,
+        timeout,
+        insecure: false,
+        strict: true,
+        idempotent: false,
+        tls: TlsRule::default(),
+        auth: None,
+        credentials_in: "webhook".into(),
+    }
 }
 
 fn urls(replicas: &[&Replica]) -> Address {

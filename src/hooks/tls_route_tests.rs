@@ -149,6 +149,11 @@ impl Caller for Ignored {
     fn tried(&self, _: u16, _: Duration) {}
 }
 
+fn declared(address: Address, timeout: Duration, tls: TlsRule) -> Webhook {
+    let (auth, credentials_in) = (None, "webhook".into());
+    Webhook { address, timeout, insecure: false, strict: true, idempotent: false, tls, auth, credentials_in }
+}
+
 /// The way to `https://hook.shop.svc/sync`, which is the server. Whom to trust is told later.
 fn route(address: SocketAddr) -> Arc<Route> {
     let mut overrides = Overrides::default();
@@ -158,7 +163,7 @@ fn route(address: SocketAddr) -> Arc<Route> {
     let ca = Some(CaBundle::Inline("".into()));
     let address = Address::Url("https://hook.shop.svc/sync".into());
     let (timeout, tls) = (Duration::from_secs(20), TlsRule { ca, client: None });
-    let webhook = Webhook { address, timeout, insecure: false, strict: true, idempotent: false, tls };
+    let webhook = declared(address, timeout, tls);
     hooks.route(&webhook, false, 1 << 20, Arc::new(Ignored)).unwrap()
 }
 
@@ -305,7 +310,7 @@ async fn who_hangs_in_its_handshake_is_left_out_and_no_call_fails_for_it() {
     let address = Address::Urls { urls, path: "/sync".into() };
     let tls = TlsRule { ca: Some(CaBundle::Inline("".into())), client: None };
     let timeout = Duration::from_secs(60);
-    let webhook = Webhook { address, timeout, insecure: false, strict: true, idempotent: false, tls };
+    let webhook = declared(address, timeout, tls);
     let route = hooks.route(&webhook, false, 1 << 20, Arc::new(Ignored)).unwrap();
     route.set_tls(Ok(trusting(&[&ours], None)));
     for shard in 0..8 {

@@ -167,6 +167,8 @@ fn hook(field: &str, hook: &Hook, warnings: &mut Vec<String>) -> Result<core::Ho
         strict,
         idempotent: false,
         tls: tls(&field, webhook, warnings)?,
+        auth: None,
+        credentials_in: "webhook".into(),
     };
     Ok(core::Hook { version, webhook })
 }

@@ -30,6 +30,8 @@ pub(super) fn hook(field: &str, hook: &Hook) -> Result<core::Hook, Error> {
         strict,
         idempotent: webhook.idempotent,
         tls: tls(&field, webhook)?,
+        auth: None,
+        credentials_in: "webhook".into(),
     };
     Ok(core::Hook { version, webhook })
 }

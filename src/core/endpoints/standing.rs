@@ -28,7 +28,7 @@ pub struct Standing {
     pub erring: Vec<(String, u16)>,
     /// How they are known.
     pub source: Source,
-    /// What is wrong with what TLS needs.
+    /// What is wrong with what TLS needs, or with what calls carry to say who calls.
     pub credentials: Option<String>,
     /// Why what is known can't be read anew, and counts as it was read last.
     pub stale: Option<String>,

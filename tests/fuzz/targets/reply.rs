@@ -108,6 +108,8 @@ impl World {
                     strict: flag(6),
                     idempotent: false,
                     tls: ringmaster_core::controller::Tls::default(),
+                    auth: None,
+                    credentials_in: "webhook".into(),
                 },
             },
         };

@@ -38,6 +38,8 @@ pub(in crate::plan) fn controller(dialect: &'static Dialect) -> Controller {
         strict: true,
         idempotent: false,
         tls: crate::controller::Tls::default(),
+        auth: None,
+        credentials_in: "webhook".into(),
     };
     Controller {
         name: "sites".into(),
