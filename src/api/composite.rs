@@ -9,8 +9,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, API_VERSION_MAX, CHILD_RESOURCES_MAX, RESOURCE_MAX};
-use crate::webhook::Hooks;
+use crate::schema::{self, API_VERSION_MAX, CHILD_RESOURCES_MAX, ENDPOINT_CONFIGS_MAX, RESOURCE_MAX};
+use crate::webhook::{EndpointConfig, Hooks};
 
 /// Most characters of a controller's name: it becomes part of a finalizer and of label values.
 pub const NAME_MAX: usize = 40;
@@ -106,6 +106,13 @@ pub struct CompositeControllerSpec {
     pub apply_strategy: ApplyStrategy,
     /// The webhooks that decide.
     pub hooks: Hooks,
+    /// TLS and credentials by host: the first entry for a webhook's host holds for it, if it names none of them itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = ENDPOINT_CONFIGS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["host"])
+    )]
+    pub endpoint_configs: Vec<EndpointConfig>,
 }
 
 /// How parents are divided among the members.

@@ -18,6 +18,12 @@ pub(crate) const URLS_MAX: u32 = 32;
 pub(crate) const OBJECT_NAME_MAX: u32 = 253;
 /// Longest key of a Secret's or ConfigMap's data.
 pub(crate) const DATA_KEY_MAX: u32 = 253;
+/// Longest scheme of an `Authorization` header.
+pub(crate) const AUTH_SCHEME_MAX: u32 = 64;
+/// Longest host with its port: a DNS subdomain, a colon and five digits.
+pub(crate) const HOST_MAX: u32 = 259;
+/// Most hosts with credentials of their own.
+pub(crate) const ENDPOINT_CONFIGS_MAX: u32 = 32;
 /// Longest text of certificates in a controller: a good hundred of them.
 pub(crate) const CA_BUNDLE_MAX: u32 = 256 << 10;
 /// Most child kinds of one controller.

@@ -8,7 +8,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{CA_BUNDLE_MAX, DATA_KEY_MAX, OBJECT_NAME_MAX, ORIGIN_MAX, URL_MAX, URLS_MAX};
+use crate::schema::{
+    AUTH_SCHEME_MAX, CA_BUNDLE_MAX, DATA_KEY_MAX, HOST_MAX, OBJECT_NAME_MAX, ORIGIN_MAX, URL_MAX, URLS_MAX,
+};
 
 const DNS_LABEL_RULE: &str = r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')";
 const URL_RULE: &str = concat!(
@@ -40,6 +42,14 @@ const TLS_RULE: &str = "!(has(self.caBundle) || has(self.clientTLS)) || \
      (has(self.service) && has(self.service.protocol) && self.service.protocol == 'https')";
 const ONE_CA_RULE: &str =
     "(has(self.inline) ? 1 : 0) + (has(self.secretRef) ? 1 : 0) + (has(self.configMapRef) ? 1 : 0) == 1";
+const ONE_AUTH_RULE: &str = "!(has(self.authorization) && has(self.basicAuth))";
+const EXPOSED_AUTH_RULE: &str = "!(has(self.authorization) || has(self.basicAuth)) || !has(self.service) || \
+     (has(self.insecure) && self.insecure) || (has(self.service.protocol) && self.service.protocol == 'https')";
+const SCHEME_RULE: &str = r##"self.matches("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")"##;
+const NOT_BASIC_RULE: &str = "!self.matches('^[Bb][Aa][Ss][Ii][Cc]$')";
+const HOST_RULE: &str = r"self.matches('^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$')";
+const ANY_CREDENTIALS_RULE: &str =
+    "has(self.caBundle) || has(self.clientTLS) || has(self.authorization) || has(self.basicAuth)";
 const OBJECT_NAME_RULE: &str = "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')";
 const DATA_KEY_RULE: &str = "self.matches('^[-._a-zA-Z0-9]+$')";
 const OBJECT_NAME_MESSAGE: &str = "name: must be the name of an object, lower-case letters, digits, dashes and dots";
@@ -106,6 +116,14 @@ pub enum HookVersion {
     validation = Rule::new(TLS_RULE)
         .message("webhook.caBundle and webhook.clientTLS: need https; set webhook.service.protocol: https, or use https URLs")
 )]
+#[x_kube(
+    validation = Rule::new(ONE_AUTH_RULE)
+        .message("webhook.authorization and webhook.basicAuth: exclude each other; remove one of them")
+)]
+#[x_kube(
+    validation = Rule::new(EXPOSED_AUTH_RULE)
+        .message("webhook.authorization and webhook.basicAuth: plain http to a Service needs webhook.insecure: true; better set webhook.service.protocol: https")
+)]
 pub struct Webhook {
     /// The whole URL, http or https.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,6 +182,101 @@ pub struct Webhook {
     /// The certificate that is shown to the webhook.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "clientTLS")]
     pub client_tls: Option<ClientTls>,
+    /// A token that is sent with every call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
+    /// A user name and a password that are sent with every call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuth>,
+}
+
+/// TLS and credentials for every webhook at one host that names none of its own.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(ONE_AUTH_RULE)
+        .message("endpointConfigs: authorization and basicAuth exclude each other; remove one of them")
+)]
+#[x_kube(
+    validation = Rule::new(ANY_CREDENTIALS_RULE)
+        .message("endpointConfigs: an entry needs at least one of caBundle, clientTLS, authorization and basicAuth")
+)]
+pub struct EndpointConfig {
+    /// The host as the webhook's URL has it, with its port unless that is the scheme's own: name.namespace for a Service.
+    #[schemars(length(max = HOST_MAX))]
+    #[x_kube(
+        validation = Rule::new(HOST_RULE)
+            .message("endpointConfigs.host: must be host or host:port, without scheme and path")
+    )]
+    pub host: String,
+    /// The authorities that may have signed the host's certificate, instead of those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<CaBundle>,
+    /// The certificate that is shown to the host.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "clientTLS")]
+    pub client_tls: Option<ClientTls>,
+    /// A token that is sent with every call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
+    /// A user name and a password that are sent with every call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuth>,
+}
+
+/// A token that is sent with every call, in the header Authorization. A change of the Secret is taken up at once.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Authorization {
+    /// The scheme. Bearer when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "type")]
+    #[schemars(length(max = AUTH_SCHEME_MAX))]
+    #[x_kube(
+        validation = Rule::new(SCHEME_RULE)
+            .message("authorization.type: must be the name of a scheme, such as Bearer, without spaces")
+    )]
+    #[x_kube(
+        validation = Rule::new(NOT_BASIC_RULE)
+            .message("authorization.type: Basic is what basicAuth is for, with user name and password; use that")
+    )]
+    pub scheme: Option<String>,
+    /// The Secret's entry that holds the token.
+    pub secret_ref: TokenReference,
+}
+
+/// An entry of a Secret.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct TokenReference {
+    /// The Secret's name.
+    #[schemars(length(max = OBJECT_NAME_MAX))]
+    #[x_kube(validation = Rule::new(OBJECT_NAME_RULE).message(OBJECT_NAME_MESSAGE))]
+    pub name: String,
+    /// The Secret's namespace.
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new(DNS_LABEL_RULE).message(NAMESPACE_MESSAGE))]
+    pub namespace: String,
+    /// The entry's key.
+    #[schemars(length(max = DATA_KEY_MAX))]
+    #[x_kube(validation = Rule::new(DATA_KEY_RULE).message(DATA_KEY_MESSAGE))]
+    pub key: String,
+}
+
+/// A user name and a password that are sent with every call, by the scheme Basic. A change of the Secret is taken up at
+/// once.
+#[derive(KubeSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BasicAuth {
+    /// The Secret that holds both, such as one of type kubernetes.io/basic-auth.
+    pub secret_ref: SecretReference,
+    /// The key of the user name. username when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = DATA_KEY_MAX))]
+    #[x_kube(validation = Rule::new(DATA_KEY_RULE).message(DATA_KEY_MESSAGE))]
+    pub username_key: Option<String>,
+    /// The key of the password. password when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = DATA_KEY_MAX))]
+    #[x_kube(validation = Rule::new(DATA_KEY_RULE).message(DATA_KEY_MESSAGE))]
+    pub password_key: Option<String>,
 }
 
 /// Certificates of authorities in PEM, from exactly one source. A change is taken up at once.

@@ -52,6 +52,11 @@ impl Controller {
         format!("{}{}", self.dialect.composite_finalizer, self.name)
     }
 
+    /// The hooks that are declared.
+    pub fn hooks(&self) -> impl Iterator<Item = &Hook> {
+        std::iter::once(&self.sync).chain(&self.finalize).chain(&self.customize)
+    }
+
     /// The hook for a parent that is finalized, or not. Without a finalize hook nothing is.
     #[must_use]
     pub fn hook(&self, finalizing: bool) -> &Hook {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use ringmaster_core::controller::{self as core, Controller};
 use ringmaster_core::dialect::METACONTROLLER;
 
+use super::endpoint_configs::{self, Credentials, OWN};
 use super::{Converted, Error, TIMEOUT_DEFAULT, TIMEOUT_MIN, duration, rules};
 use crate::metacontroller::{
-    CaBundle, ChildUpdateStrategy, CompositeController, CompositeControllerSpec, Hook, KeyReference, Webhook,
+    Authorization, BasicAuth, CaBundle, ChildUpdateStrategy, ClientTls, CompositeController, CompositeControllerSpec,
+    EndpointConfig, Hook, KeyReference, ObjectReference, Webhook,
 };
 
 /// Checks a controller of Metacontroller's group. `json` is the same object, compact, as every hook call sends it.
@@ -32,9 +34,6 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         warnings.push("spec.parentResource.revisionHistory: has no effect without a Rolling update method".to_owned());
     }
     let children = children(spec, &mut warnings)?;
-    if spec.endpoint_configs.as_ref().is_some_and(|configs| !configs.is_empty()) {
-        return Err(unavailable("spec.endpointConfigs", "remove it"));
-    }
     let (sync, finalize, customize) = hooks(spec, &mut warnings)?;
     let controller = Controller {
         name: name.into(),
@@ -53,6 +52,8 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         finalize,
         customize,
     };
+    let hosts: Vec<&str> = spec.endpoint_configs.iter().flatten().map(|config| config.host.as_str()).collect();
+    warnings.extend(endpoint_configs::unused(&hosts, controller.hooks()));
     Ok(Converted { controller, warnings })
 }
 
@@ -132,14 +133,17 @@ fn hooks(
     let Some(sync) = &hooks.sync else {
         return Err(Error::new("spec.hooks.sync", "is missing; declare the webhook that is called for each parent"));
     };
-    let sync = hook("spec.hooks.sync", sync, warnings)?;
-    let finalize = hooks.finalize.as_ref().map(|finalize| hook("spec.hooks.finalize", finalize, warnings));
-    let finalize = finalize.transpose()?;
-    let customize = hooks.customize.as_ref().map(|customize| hook("spec.hooks.customize", customize, warnings));
-    Ok((sync, finalize, customize.transpose()?))
+    let configs = spec.endpoint_configs.as_deref().unwrap_or_default();
+    let sync = hook("spec.hooks.sync", sync, configs, warnings)?;
+    let mut other = |name: &str, declared: &Option<Hook>| {
+        let declared = declared.as_ref();
+        declared.map(|declared| hook(&format!("spec.hooks.{name}"), declared, configs, warnings)).transpose()
+    };
+    let finalize = other("finalize", &hooks.finalize)?;
+    Ok((sync, finalize, other("customize", &hooks.customize)?))
 }
 
-fn hook(field: &str, hook: &Hook, warnings: &mut Vec<String>) -> Result<core::Hook, Error> {
+fn hook(field: &str, hook: &Hook, configs: &[EndpointConfig], warnings: &mut Vec<String>) -> Result<core::Hook, Error> {
     let version = match hook.version.as_deref() {
         None | Some("") => METACONTROLLER.hook_version,
         Some("v1") => core::HookVersion::V1,
@@ -150,7 +154,9 @@ fn hook(field: &str, hook: &Hook, warnings: &mut Vec<String>) -> Result<core::Ho
     let Some(webhook) = &hook.webhook else {
         return Err(Error::new(field, "is missing; give it a url or a service"));
     };
-    refuse_unavailable(&field, webhook)?;
+    if webhook.etag.as_ref().is_some_and(|etag| etag.enabled.unwrap_or(false)) {
+        return Err(unavailable(format!("{field}.etag"), "remove it"));
+    }
     let strict = match webhook.response_un_marshall_mode.as_deref() {
         None | Some("") => version == core::HookVersion::V2,
         Some("strict") => true,
@@ -160,40 +166,122 @@ fn hook(field: &str, hook: &Hook, warnings: &mut Vec<String>) -> Result<core::Ho
             return Err(Error::new(format!("{field}.responseUnMarshallMode"), message));
         }
     };
+    let address = address(&field, webhook, warnings)?;
+    let timeout = timeout(&format!("{field}.timeout"), webhook.timeout.as_deref(), warnings)?;
+    let Credentials { tls, auth, declared_in } = credentials(&field, webhook, &address, configs, warnings)?;
     let webhook = core::Webhook {
-        address: address(&field, webhook, warnings)?,
-        timeout: timeout(&format!("{field}.timeout"), webhook.timeout.as_deref(), warnings)?,
+        address,
+        timeout,
         insecure: false,
         strict,
         idempotent: false,
-        tls: tls(&field, webhook, warnings)?,
-        auth: None,
-        credentials_in: "webhook".into(),
+        tls,
+        auth,
+        credentials_in: declared_in,
     };
     Ok(core::Hook { version, webhook })
 }
 
-fn refuse_unavailable(field: &str, webhook: &Webhook) -> Result<(), Error> {
-    let etag = webhook.etag.as_ref().is_some_and(|etag| etag.enabled.unwrap_or(false));
-    for (name, used) in [
-        ("etag", etag),
-        ("authorization", webhook.authorization.is_some()),
-        ("basicAuth", webhook.basic_auth.is_some()),
-    ] {
-        if used {
-            return Err(unavailable(format!("{field}.{name}"), "remove it"));
+/// What a webhook, or an entry for its host, declares.
+struct Declared<'a> {
+    ca: Option<&'a CaBundle>,
+    client: Option<&'a ClientTls>,
+    authorization: Option<&'a Authorization>,
+    basic: Option<&'a BasicAuth>,
+}
+
+impl<'a> Declared<'a> {
+    fn itself(webhook: &'a Webhook) -> Self {
+        Self {
+            ca: webhook.ca_bundle.as_ref(),
+            client: webhook.client_tls.as_ref(),
+            authorization: webhook.authorization.as_ref(),
+            basic: webhook.basic_auth.as_ref(),
         }
     }
-    Ok(())
+
+    fn by_host(config: &'a EndpointConfig) -> Self {
+        Self {
+            ca: config.ca_bundle.as_ref(),
+            client: config.client_tls.as_ref(),
+            authorization: config.authorization.as_ref(),
+            basic: config.basic_auth.as_ref(),
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        self.ca.is_some() || self.client.is_some() || self.authorization.is_some() || self.basic.is_some()
+    }
+}
+
+/// What the webhook itself declares; if that is nothing, what the first entry for its host does.
+fn credentials(
+    field: &str,
+    webhook: &Webhook,
+    address: &core::Address,
+    configs: &[EndpointConfig],
+    warnings: &mut Vec<String>,
+) -> Result<Credentials, Error> {
+    let own = Declared::itself(webhook);
+    let hosts: Vec<&str> = configs.iter().map(|config| config.host.as_str()).collect();
+    let found = if own.is_any() { None } else { endpoint_configs::find(field, &hosts, address)? };
+    let (at, declared_in, declared) = match found.and_then(|index| Some((index, configs.get(index)?))) {
+        Some((index, config)) => {
+            let at = endpoint_configs::field(index);
+            (at.clone(), at, Declared::by_host(config))
+        }
+        None => (field.to_owned(), OWN.to_owned(), own),
+    };
+    let (tls, auth) = (tls(&at, webhook, &declared, warnings)?, auth(&at, &declared)?);
+    if auth.is_some() && rules::is_exposed(address) {
+        let name = if declared.basic.is_some() { "basicAuth" } else { "authorization" };
+        let warning = format!("{at}.{name}: is sent by plain http, which others can read on its way; use https");
+        // Two hooks may be at one host.
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+    Ok(Credentials { tls, auth, declared_in: declared_in.into() })
+}
+
+fn names(reference: Option<&ObjectReference>) -> (&str, &str) {
+    let both = reference.map(|reference| (reference.name.as_deref(), reference.namespace.as_deref()));
+    let (name, namespace) = both.unwrap_or_default();
+    (name.unwrap_or_default(), namespace.unwrap_or_default())
+}
+
+/// At most one of both, as in the contract.
+fn auth(field: &str, declared: &Declared<'_>) -> Result<Option<core::Auth>, Error> {
+    let auth = match (declared.authorization, declared.basic) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(rules::one_auth(field)),
+        (Some(Authorization { kind, secret_ref }), None) => {
+            let nothing = KeyReference::default();
+            let KeyReference { name, namespace, key } = secret_ref.as_ref().unwrap_or(&nothing);
+            let names = (name.as_deref().unwrap_or_default(), namespace.as_deref().unwrap_or_default());
+            let scheme = kind.as_deref().map(str::trim).filter(|scheme| !scheme.is_empty());
+            rules::token(&format!("{field}.authorization"), scheme, names, key.as_deref())?
+        }
+        (None, Some(BasicAuth { secret_ref, username_key, password_key })) => {
+            let names = names(secret_ref.as_ref());
+            rules::basic(&format!("{field}.basicAuth"), names, username_key.as_deref(), password_key.as_deref())?
+        }
+    };
+    Ok(Some(auth))
 }
 
 /// Exactly one source of authorities, as in the contract; none of it has an effect without https.
-fn tls(field: &str, webhook: &Webhook, warnings: &mut Vec<String>) -> Result<core::Tls, Error> {
+fn tls(
+    field: &str,
+    webhook: &Webhook,
+    declared: &Declared<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<core::Tls, Error> {
     let is_https = match (&webhook.url, &webhook.service) {
         (Some(url), _) => url.starts_with("https://"),
         (None, service) => service.as_ref().is_some_and(|service| service.protocol.as_deref() == Some("https")),
     };
-    for (name, given) in [("caBundle", webhook.ca_bundle.is_some()), ("clientTLS", webhook.client_tls.is_some())] {
+    for (name, given) in [("caBundle", declared.ca.is_some()), ("clientTLS", declared.client.is_some())] {
         if given && !is_https {
             warnings.push(format!("{field}.{name}: has no effect without https"));
         }
@@ -201,13 +289,11 @@ fn tls(field: &str, webhook: &Webhook, warnings: &mut Vec<String>) -> Result<cor
     if !is_https {
         return Ok(core::Tls::default());
     }
-    let ca = webhook.ca_bundle.as_ref().map(|bundle| ca(&format!("{field}.caBundle"), bundle)).transpose()?;
-    let client = webhook.client_tls.as_ref().map(|tls| {
-        let field = format!("{field}.clientTLS");
-        let secret = tls.secret_ref.as_ref();
-        let part = |part: Option<&Option<String>>| part.and_then(Option::as_deref).unwrap_or_default().to_owned();
-        let (name, namespace) = (part(secret.map(|s| &s.name)), part(secret.map(|s| &s.namespace)));
-        rules::client_certificate(&field, (&name, &namespace), tls.cert_key.as_deref(), tls.private_key_key.as_deref())
+    let ca = declared.ca.map(|bundle| ca(&format!("{field}.caBundle"), bundle)).transpose()?;
+    let client = declared.client.map(|tls| {
+        let names = names(tls.secret_ref.as_ref());
+        let keys = (tls.cert_key.as_deref(), tls.private_key_key.as_deref());
+        rules::client_certificate(&format!("{field}.clientTLS"), names, keys.0, keys.1)
     });
     Ok(core::Tls { ca, client: client.transpose()? })
 }

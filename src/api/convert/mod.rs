@@ -4,6 +4,7 @@
 //! Nothing here touches the network: whether a kind exists or a webhook answers is found out later.
 
 mod duration;
+mod endpoint_configs;
 mod metacontroller;
 mod ringmaster;
 mod rules;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use ringmaster_core::controller::{self as core, Controller};
 use ringmaster_core::dialect::RINGMASTER;
 
-use super::webhook::hook;
-use super::{Converted, Error, rules};
+use super::webhook::{check_endpoint_configs, hook};
+use super::{Converted, Error, endpoint_configs, rules};
 use crate::composite::{
     ApplyStrategy, CONCURRENCY_PER_SHARD_MAX, CompositeController, CompositeControllerSpec, NAME_MAX,
     RESYNC_PERIOD_SECONDS_MAX, UpdateMethod,
@@ -41,6 +41,11 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
     let Some(sync) = &spec.hooks.sync else {
         return Err(Error::new("spec.hooks.sync", "is missing; declare the webhook that is called for each parent"));
     };
+    let configs = &spec.endpoint_configs;
+    check_endpoint_configs(configs)?;
+    let other = |name: &str, declared: &Option<Hook>| {
+        declared.as_ref().map(|declared| hook(&format!("spec.hooks.{name}"), declared, configs)).transpose()
+    };
     let controller = Controller {
         name: name.into(),
         uid,
@@ -59,11 +64,13 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
             .and_then(|sharding| sharding.concurrency_per_shard)
             .map(bound)
             .transpose()?,
-        sync: hook("spec.hooks.sync", sync)?,
-        finalize: spec.hooks.finalize.as_ref().map(|declared| hook("spec.hooks.finalize", declared)).transpose()?,
-        customize: spec.hooks.customize.as_ref().map(|declared| hook("spec.hooks.customize", declared)).transpose()?,
+        sync: hook("spec.hooks.sync", sync, configs)?,
+        finalize: other("finalize", &spec.hooks.finalize)?,
+        customize: other("customize", &spec.hooks.customize)?,
     };
-    Ok(Converted { controller, warnings: Vec::new() })
+    let hosts: Vec<&str> = configs.iter().map(|config| config.host.as_str()).collect();
+    let warnings = endpoint_configs::unused(&hosts, controller.hooks());
+    Ok(Converted { controller, warnings })
 }
 
 fn children(spec: &CompositeControllerSpec, parent: &core::ParentRule) -> Result<Vec<core::ChildRule>, Error> {

@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use ringmaster_core::controller::{Address, CaBundle, ClientCertificate, Entry};
+use ringmaster_core::controller::{Address, Auth, CaBundle, ClientCertificate, Entry};
 use ringmaster_core::key::{ApiVersion, ObjectKey, Uid};
 use ringmaster_core::selector::Selector;
 
 use super::Error;
-use crate::schema::CA_BUNDLE_MAX;
+use crate::schema::{AUTH_SCHEME_MAX, CA_BUNDLE_MAX};
 
 /// Longest DNS label, DNS subdomain, and port text.
 const LABEL_MAX: usize = 63;
@@ -19,6 +19,8 @@ const SUBDOMAIN_MAX: usize = 253;
 const PORT_DIGITS_MAX: usize = 5;
 /// Longest URL and path; Metacontroller's group has no limit of its own.
 const URL_MAX: usize = crate::schema::URL_MAX as usize;
+/// The scheme of a token where none is given.
+const SCHEME_DEFAULT: &str = "Bearer";
 /// A Service's port where none is given.
 const SERVICE_PORT_DEFAULT: u16 = 80;
 
@@ -189,6 +191,61 @@ pub(super) fn client_certificate(
     })
 }
 
+/// A token in a Secret, by its name and namespace; the scheme is Bearer where none is given.
+pub(super) fn token(
+    field: &str,
+    scheme: Option<&str>,
+    (name, namespace): (&str, &str),
+    key: Option<&str>,
+) -> Result<Auth, Error> {
+    let scheme = scheme.unwrap_or(SCHEME_DEFAULT);
+    if scheme.eq_ignore_ascii_case("Basic") {
+        let message = "Basic is what basicAuth is for, with user name and password; use that instead of authorization";
+        return Err(Error::new(format!("{field}.type"), message));
+    }
+    if scheme.len() > AUTH_SCHEME_MAX as usize || !is_token(scheme) {
+        let message = format!("must be the name of a scheme, such as Bearer, without spaces, not {scheme:?}");
+        return Err(Error::new(format!("{field}.type"), message));
+    }
+    let field = format!("{field}.secretRef");
+    let object = reference(&field, name, namespace)?;
+    let field = format!("{field}.key");
+    if key.is_none_or(str::is_empty) {
+        return Err(Error::new(field, "is missing; name the Secret's entry that holds the token"));
+    }
+    Ok(Auth::Token { scheme: scheme.into(), entry: Entry { object, key: data_key(&field, key, "")? } })
+}
+
+/// User name and password in a Secret, by its name and namespace; the keys are those of type `kubernetes.io/basic-auth`
+/// where none are given.
+pub(super) fn basic(
+    field: &str,
+    (name, namespace): (&str, &str),
+    username: Option<&str>,
+    password: Option<&str>,
+) -> Result<Auth, Error> {
+    Ok(Auth::Basic {
+        secret: reference(&format!("{field}.secretRef"), name, namespace)?,
+        username: data_key(&format!("{field}.usernameKey"), username, "username")?,
+        password: data_key(&format!("{field}.passwordKey"), password, "password")?,
+    })
+}
+
+/// Both at once.
+pub(super) fn one_auth(field: &str) -> Error {
+    Error::new(format!("{field}.authorization"), "excludes basicAuth; remove one of them")
+}
+
+/// Whether calls there go to another machine by plain http.
+pub(super) fn is_exposed(address: &Address) -> bool {
+    let by_url = |text: &str| url("url", text).is_ok_and(|url| url.exposed);
+    match address {
+        Address::Url(url) => by_url(url),
+        Address::Urls { urls, .. } => urls.iter().any(|url| by_url(url)),
+        Address::Service { tls, .. } => !tls,
+    }
+}
+
 fn reference(field: &str, name: &str, namespace: &str) -> Result<ObjectKey, Error> {
     for (part, text, longest, inside) in
         [("name", name, SUBDOMAIN_MAX, b".-".as_slice()), ("namespace", namespace, LABEL_MAX, b"-")]
@@ -223,6 +280,11 @@ fn is_host(text: &str) -> bool {
 /// Whether the text is printable ASCII without spaces and fragment.
 fn is_visible(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+}
+
+/// Whether the text is a token of HTTP (RFC 9110, 5.6.2).
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// Whether the text is a DNS label that starts with a letter, as versions and plural names are.

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[path = "credentials_tests.rs"]
+mod credentials;
+
 const UID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
 
 /// The smallest object that both groups take.
@@ -320,14 +323,7 @@ fn what_metacontrollers_group_offers_and_we_dont_is_told() {
     };
     for (field, object, fix) in [
         ("spec.hooks.customize.webhook", with(object(), "/spec/hooks/customize", json!({})), "url or a service"),
-        (
-            "spec.endpointConfigs",
-            with(object(), "/spec/endpointConfigs", json!([{ "host": "h" }])),
-            "not available yet",
-        ),
         ("spec.hooks.sync.webhook.etag", sync("etag", json!({ "enabled": true })), "not available yet"),
-        ("spec.hooks.sync.webhook.authorization", sync("authorization", json!({})), "not available yet"),
-        ("spec.hooks.sync.webhook.basicAuth", sync("basicAuth", json!({})), "not available yet"),
         ("spec.childResources[1].updateStrategy.method", method("RollingInPlace"), "use InPlace"),
         ("spec.childResources[1].updateStrategy.method", method("RollingRecreate"), "use Recreate"),
         ("spec.childResources[1].updateStrategy.method", method("Never"), "must be OnDelete, Recreate or InPlace"),

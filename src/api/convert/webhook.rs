@@ -1,4 +1,4 @@
-//! Our own group's webhooks become the model: where each is, how it is called, and what its TLS needs.
+//! Our own group's webhooks become the model: where each is, how it is called, what its TLS needs and its calls carry.
 //!
 //! Never reads a Secret: what is named there is looked at when the controller runs.
 
@@ -9,11 +9,46 @@ use std::time::Duration;
 use ringmaster_core::controller as core;
 use ringmaster_core::dialect::RINGMASTER;
 
+use super::endpoint_configs::{self, Credentials, OWN};
 use super::{Error, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN, duration, rules};
-use crate::schema::URLS_MAX;
-use crate::webhook::{CaBundle, ClientTls, Hook, HookVersion, Protocol, ReplyMode, Webhook};
+use crate::schema::{ENDPOINT_CONFIGS_MAX, URLS_MAX};
+use crate::webhook::{
+    Authorization, BasicAuth, CaBundle, ClientTls, EndpointConfig, Hook, HookVersion, Protocol, ReplyMode, Webhook,
+};
 
-pub(super) fn hook(field: &str, hook: &Hook) -> Result<core::Hook, Error> {
+/// What a webhook, or an entry for its host, declares.
+struct Declared<'a> {
+    ca: Option<&'a CaBundle>,
+    client: Option<&'a ClientTls>,
+    authorization: Option<&'a Authorization>,
+    basic: Option<&'a BasicAuth>,
+}
+
+impl<'a> Declared<'a> {
+    fn itself(webhook: &'a Webhook) -> Self {
+        Self {
+            ca: webhook.ca_bundle.as_ref(),
+            client: webhook.client_tls.as_ref(),
+            authorization: webhook.authorization.as_ref(),
+            basic: webhook.basic_auth.as_ref(),
+        }
+    }
+
+    fn by_host(config: &'a EndpointConfig) -> Self {
+        Self {
+            ca: config.ca_bundle.as_ref(),
+            client: config.client_tls.as_ref(),
+            authorization: config.authorization.as_ref(),
+            basic: config.basic_auth.as_ref(),
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        self.ca.is_some() || self.client.is_some() || self.authorization.is_some() || self.basic.is_some()
+    }
+}
+
+pub(super) fn hook(field: &str, hook: &Hook, configs: &[EndpointConfig]) -> Result<core::Hook, Error> {
     let version = match hook.version {
         None => RINGMASTER.hook_version,
         Some(HookVersion::V1) => core::HookVersion::V1,
@@ -23,15 +58,17 @@ pub(super) fn hook(field: &str, hook: &Hook) -> Result<core::Hook, Error> {
     let webhook = &hook.webhook;
     let strict =
         webhook.response_un_marshall_mode.map_or(version == core::HookVersion::V2, |mode| mode == ReplyMode::Strict);
+    let address = address(&field, webhook)?;
+    let Credentials { tls, auth, declared_in } = credentials(&field, webhook, &address, configs)?;
     let webhook = core::Webhook {
-        address: address(&field, webhook)?,
+        address,
         timeout: timeout(&format!("{field}.timeout"), webhook.timeout.as_deref())?,
         insecure: webhook.insecure,
         strict,
         idempotent: webhook.idempotent,
-        tls: tls(&field, webhook)?,
-        auth: None,
-        credentials_in: "webhook".into(),
+        tls,
+        auth,
+        credentials_in: declared_in,
     };
     Ok(core::Hook { version, webhook })
 }
@@ -95,16 +132,96 @@ fn address(field: &str, webhook: &Webhook) -> Result<core::Address, Error> {
     rules::service(field, names, service.port, protocol, webhook.path.as_deref())
 }
 
-fn tls(field: &str, webhook: &Webhook) -> Result<core::Tls, Error> {
-    for (name, given) in [("caBundle", webhook.ca_bundle.is_some()), ("clientTLS", webhook.client_tls.is_some())] {
-        if given && !is_https(webhook) {
-            let message = "needs https; set webhook.service.protocol: https, or use https URLs";
+/// Each entry by itself, whether or not a webhook is at its host.
+pub(super) fn check_endpoint_configs(configs: &[EndpointConfig]) -> Result<(), Error> {
+    if configs.len() > ENDPOINT_CONFIGS_MAX as usize {
+        return Err(Error::new("spec.endpointConfigs", format!("must have at most {ENDPOINT_CONFIGS_MAX} entries")));
+    }
+    let mut known = BTreeSet::new();
+    for (index, config) in configs.iter().enumerate() {
+        let field = endpoint_configs::field(index);
+        if !endpoint_configs::is_host(&config.host) {
+            let message = format!("must be host or host:port, without scheme and path, not {:?}", config.host);
+            return Err(Error::new(format!("{field}.host"), message));
+        }
+        if !known.insert(config.host.to_ascii_lowercase()) {
+            return Err(Error::new(format!("{field}.host"), "has an entry already; remove one of them"));
+        }
+        let declared = Declared::by_host(config);
+        if !declared.is_any() {
+            let message = "needs at least one of caBundle, clientTLS, authorization and basicAuth";
+            return Err(Error::new(field, message));
+        }
+        tls(&field, &declared)?;
+        auth(&field, &declared)?;
+    }
+    Ok(())
+}
+
+/// What the webhook itself declares; if that is nothing, what the first entry for its host does.
+fn credentials(
+    field: &str,
+    webhook: &Webhook,
+    address: &core::Address,
+    configs: &[EndpointConfig],
+) -> Result<Credentials, Error> {
+    let own = Declared::itself(webhook);
+    let hosts: Vec<&str> = configs.iter().map(|config| config.host.as_str()).collect();
+    let found = if own.is_any() { None } else { endpoint_configs::find(field, &hosts, address)? };
+    let Some((index, config)) = found.and_then(|index| Some((index, configs.get(index)?))) else {
+        for (name, given) in [("caBundle", own.ca.is_some()), ("clientTLS", own.client.is_some())] {
+            if given && !is_https(webhook) {
+                let message = "needs https; set webhook.service.protocol: https, or use https URLs";
+                return Err(Error::new(format!("{field}.{name}"), message));
+            }
+        }
+        let (tls, auth) = (tls(field, &own)?, auth(field, &own)?);
+        if auth.is_some() && !may_be_sent(webhook, address) {
+            let name = if own.basic.is_some() { "basicAuth" } else { "authorization" };
+            let message = "plain http needs webhook.insecure: true; better set webhook.service.protocol: https";
             return Err(Error::new(format!("{field}.{name}"), message));
         }
+        return Ok(Credentials { tls, auth, declared_in: OWN.into() });
+    };
+    let (at, declared) = (endpoint_configs::field(index), Declared::by_host(config));
+    let auth = auth(&at, &declared)?;
+    if auth.is_some() && !may_be_sent(webhook, address) {
+        let message = format!(
+            "what {at} holds would be sent by plain http, which needs webhook.insecure: true; better set \
+             webhook.service.protocol: https"
+        );
+        return Err(Error::new(field, message));
     }
-    let ca = webhook.ca_bundle.as_ref().map(|bundle| ca(&format!("{field}.caBundle"), bundle)).transpose()?;
-    let client = webhook.client_tls.as_ref().map(|tls| client(&format!("{field}.clientTLS"), tls)).transpose()?;
+    // The same host may have another webhook by https.
+    let tls = if is_https(webhook) { tls(&at, &declared)? } else { core::Tls::default() };
+    Ok(Credentials { tls, auth, declared_in: at.into() })
+}
+
+/// Whether a credential may go there as it is.
+fn may_be_sent(webhook: &Webhook, address: &core::Address) -> bool {
+    webhook.insecure || RINGMASTER.plain_http || !rules::is_exposed(address)
+}
+
+fn tls(field: &str, declared: &Declared<'_>) -> Result<core::Tls, Error> {
+    let ca = declared.ca.map(|bundle| ca(&format!("{field}.caBundle"), bundle)).transpose()?;
+    let client = declared.client.map(|tls| client(&format!("{field}.clientTLS"), tls)).transpose()?;
     Ok(core::Tls { ca, client })
+}
+
+fn auth(field: &str, declared: &Declared<'_>) -> Result<Option<core::Auth>, Error> {
+    let auth = match (declared.authorization, declared.basic) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(rules::one_auth(field)),
+        (Some(Authorization { scheme, secret_ref }), None) => {
+            let names = (secret_ref.name.as_str(), secret_ref.namespace.as_str());
+            rules::token(&format!("{field}.authorization"), scheme.as_deref(), names, Some(secret_ref.key.as_str()))?
+        }
+        (None, Some(BasicAuth { secret_ref, username_key, password_key })) => {
+            let names = (secret_ref.name.as_str(), secret_ref.namespace.as_str());
+            rules::basic(&format!("{field}.basicAuth"), names, username_key.as_deref(), password_key.as_deref())?
+        }
+    };
+    Ok(Some(auth))
 }
 
 fn is_https(webhook: &Webhook) -> bool {
