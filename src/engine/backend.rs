@@ -1,8 +1,8 @@
 //! What a hook's way needs to know from the API server: its Service's endpoints, and the Secrets and ConfigMaps that its
-//! TLS names.
+//! TLS and its `Authorization` name.
 //!
-//! Never calls a hook, and never reads an object that isn't named: a watch sees one Service, its EndpointSlices, one
-//! Secret.
+//! Never calls a hook, never reads an object that isn't named, and never tells what a Secret holds: a watch sees one
+//! Service, its EndpointSlices, one Secret.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -10,14 +10,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ringmaster_cluster::Subject;
 use ringmaster_core::cache::Change;
-use ringmaster_core::controller::{Address, CaBundle, Entry, Webhook};
+use ringmaster_core::controller::{Address, Auth, CaBundle, Entry, Webhook};
 use ringmaster_core::endpoints::{Port, is_headless, port_name, ready};
 use ringmaster_core::hash::shard;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::queue::Priority;
 use ringmaster_core::watch::{Scope, Selection};
-use ringmaster_hooks::{Found, News, Pem, Route};
+use ringmaster_hooks::{Credential, Found, News, Pem, Route};
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
@@ -38,6 +38,8 @@ pub(crate) struct Backend {
     service: Option<Service>,
     /// If anything was declared of TLS.
     credentials: Option<Credentials>,
+    /// If calls carry an `Authorization`.
+    auth: Option<Carried>,
     bell: Arc<Bell>,
 }
 
@@ -68,10 +70,18 @@ struct Certificate {
     private_key: Arc<str>,
 }
 
+/// Where that is of which an `Authorization` is made.
+enum Carried {
+    /// Under this key, after a scheme.
+    Token { scheme: Arc<str>, secret: Source, key: Arc<str> },
+    /// By their keys in one Secret.
+    Basic { secret: Source, username: Arc<str>, password: Arc<str> },
+}
+
 /// An object that holds texts.
 struct Source {
     /// The field that names it.
-    field: &'static str,
+    field: String,
     kind: &'static str,
     key: ObjectKey,
     /// Its texts are in base64.
@@ -161,30 +171,43 @@ impl Backend {
             }
             Address::Url(_) | Address::Urls { .. } => None,
         };
-        let secret = |field, key: &ObjectKey| {
+        let field = |name: &str| format!("{}.{name}", webhook.credentials_in);
+        let secret = |name: &str, key: &ObjectKey| {
             let watched = named(kind("v1", "secrets", "Secret"), key);
-            Source { field, kind: "Secret", key: key.clone(), encoded: true, watched }
+            Source { field: field(name), kind: "Secret", key: key.clone(), encoded: true, watched }
         };
-        let config_map = |field, key: &ObjectKey| {
+        let config_map = |name: &str, key: &ObjectKey| {
             let watched = named(kind("v1", "configmaps", "ConfigMap"), key);
-            Source { field, kind: "ConfigMap", key: key.clone(), encoded: false, watched }
+            Source { field: field(name), kind: "ConfigMap", key: key.clone(), encoded: false, watched }
         };
         let ca = webhook.tls.ca.as_ref().map(|ca| match ca {
             CaBundle::Inline(text) => Authorities::Inline(text.as_bytes().to_vec()),
             CaBundle::Secret(Entry { object, key }) => {
-                Authorities::In(secret("webhook.caBundle.secretRef", object), Arc::clone(key))
+                Authorities::In(secret("caBundle.secretRef", object), Arc::clone(key))
             }
             CaBundle::ConfigMap(Entry { object, key }) => {
-                Authorities::In(config_map("webhook.caBundle.configMapRef", object), Arc::clone(key))
+                Authorities::In(config_map("caBundle.configMapRef", object), Arc::clone(key))
             }
         });
         let client = webhook.tls.client.as_ref().map(|client| Certificate {
-            secret: secret("webhook.clientTLS.secretRef", &client.secret),
+            secret: secret("clientTLS.secretRef", &client.secret),
             certificate: Arc::clone(&client.certificate),
             private_key: Arc::clone(&client.private_key),
         });
         let credentials = (ca.is_some() || client.is_some()).then_some(Credentials { ca, client });
-        Self { route, service, credentials, bell }
+        let auth = webhook.auth.as_ref().map(|auth| match auth {
+            Auth::Token { scheme, entry: Entry { object, key } } => Carried::Token {
+                scheme: Arc::clone(scheme),
+                secret: secret("authorization.secretRef", object),
+                key: Arc::clone(key),
+            },
+            Auth::Basic { secret: object, username, password } => Carried::Basic {
+                secret: secret("basicAuth.secretRef", object),
+                username: Arc::clone(username),
+                password: Arc::clone(password),
+            },
+        });
+        Self { route, service, credentials, auth, bell }
     }
 
     /// Keeps the way informed, for as long as it is polled.
@@ -210,7 +233,8 @@ impl Backend {
 
     fn watched(&self) -> impl Iterator<Item = &Watched> {
         let service = self.service.iter().flat_map(|service| [&service.object, &service.slices]);
-        service.chain(self.credentials.iter().flat_map(Credentials::watched))
+        let auth = self.auth.iter().map(|auth| &auth.secret().watched);
+        service.chain(self.credentials.iter().flat_map(Credentials::watched)).chain(auth)
     }
 
     fn inform(&self) {
@@ -224,6 +248,11 @@ impl Backend {
             Some(Ok(pem)) => self.route.set_tls(Ok(pem)),
             Some(Err(Some(problem))) => self.route.set_tls(Err(problem)),
             // Nothing was declared, or it was not read yet.
+            Some(Err(None)) | None => {}
+        }
+        match self.auth.as_ref().map(Carried::read) {
+            Some(Ok(read)) => self.route.set_auth(Ok(read)),
+            Some(Err(Some(problem))) => self.route.set_auth(Err(problem)),
             Some(Err(None)) | None => {}
         }
     }
@@ -249,6 +278,25 @@ impl Credentials {
             Ok::<_, Problem>((secret.text(&data, certificate)?, secret.text(&data, private_key)?))
         });
         Ok(Pem { ca: ca.transpose()?, client: client.transpose()? })
+    }
+}
+
+impl Carried {
+    fn secret(&self) -> &Source {
+        let (Self::Token { secret, .. } | Self::Basic { secret, .. }) = self;
+        secret
+    }
+
+    fn read(&self) -> Result<Credential, Problem> {
+        let data = self.secret().data()?;
+        let text = |key: &str| self.secret().text(&data, key);
+        match self {
+            Self::Token { scheme, key, .. } => Ok(Credential::Token { scheme: Arc::clone(scheme), token: text(key)? }),
+            // Both of one version, as they come.
+            Self::Basic { username, password, .. } => {
+                Ok(Credential::Basic { username: text(username)?, password: text(password)? })
+            }
+        }
     }
 }
 
@@ -301,8 +349,8 @@ impl Source {
         if !self.encoded {
             return Ok(text.as_bytes().to_vec());
         }
-        // As the API server checks it.
-        STANDARD.decode(text).map_err(|error| Some(format!("{field}: {entry} of {key}: {error}")))
+        // As the API server checks it. The error would show a character.
+        STANDARD.decode(text).map_err(|_| Some(format!("{field}: {entry} of {key} isn't base64")))
     }
 }
 
