@@ -33,7 +33,7 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub struct Converted {
     /// The controller.
     pub controller: Controller,
-    /// Fields that have no effect, each as `field: what happens`.
+    /// Fields that have no effect, or another than their author may think of, each as `field: what happens`.
     pub warnings: Vec<String>,
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Call {
     pub(crate) began: Duration,
     /// When its answer was made, and the code; `None` if that never came to be.
     pub(crate) ended: Option<(Duration, u16)>,
+    /// What its `Authorization` is known by; `None` if it had none.
+    pub(crate) presented: Option<u64>,
 }
 
 /// A TLS connection that was made.
@@ -72,7 +74,11 @@ pub(super) fn read(record: &Path, replica: usize) -> anyhow::Result<Record> {
             handshakes.push(Handshake { replica, at, protocol, ours, theirs });
         } else if what == "begin" {
             let (shard, generation, parent) = (word()?.parse()?, word()?.parse()?, word()?.to_owned());
-            calls.insert(number, Call { parent, generation, shard, replica, began: at, ended: None });
+            let presented = match word()? {
+                "-" => None,
+                known => Some(known.parse()?),
+            };
+            calls.insert(number, Call { parent, generation, shard, replica, began: at, ended: None, presented });
         } else {
             let code = word()?.parse()?;
             calls.get_mut(&number).context("an end without a begin")?.ended = Some((at, code));

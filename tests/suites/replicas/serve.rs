@@ -1,8 +1,9 @@
 //! `suites --replica ADDRESS RECORD [name=value...]`: one replica of a webhook as a process of its own.
 //!
 //! It wants no children, and a status that is always the same for a parent's generation. Each call is written down before
-//! it is answered, in lines of `begin NUMBER MICROSECONDS SHARD GENERATION PARENT` and `end NUMBER MICROSECONDS CODE`; and
-//! each TLS connection, as `shaken NUMBER MICROSECONDS PROTOCOL OURS THEIRS`, with fingerprints of both certificates.
+//! it is answered, in lines of `begin NUMBER MICROSECONDS SHARD GENERATION PARENT PRESENTED`, with what its `Authorization`
+//! is known by, and `end NUMBER MICROSECONDS CODE`; and each TLS connection, as `shaken NUMBER MICROSECONDS PROTOCOL OURS
+//! THEIRS`, with fingerprints of both certificates.
 //! SIGTERM: calls that run are answered, then it ends.
 
 use std::fs::File;
@@ -60,6 +61,9 @@ pub(crate) struct Options {
     offers_h2: bool,
     /// `close=1`: each connection ends after one call.
     closes: bool,
+    /// `auth=`: the file with the values of `Authorization` that are accepted, one in a line; others are answered with 401.
+    /// Read anew for each call.
+    accepted: Option<PathBuf>,
 }
 
 impl Options {
@@ -76,6 +80,7 @@ impl Options {
                 Some(("head", "0")) => options.ignores_head = true,
                 Some(("h2", "1")) => options.offers_h2 = true,
                 Some(("close", "1")) => options.closes = true,
+                Some(("auth", file)) => options.accepted = Some(file.into()),
                 _ => bail!("{word:?}"),
             }
         }
@@ -148,7 +153,9 @@ async fn answer(State(replica): State<Arc<Replica>>, request: Request) -> Respon
     let shard = head.headers.get("ringmaster-shard").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let shard = shard.split('/').next().unwrap_or_default();
     let number = replica.calls.fetch_add(1, Ordering::Relaxed);
-    replica.note(&format!("begin {number} {} {shard} {generation} {name}\n", now().as_micros()));
+    let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let presented = authorization.map_or_else(|| "-".to_owned(), |value| known_by(value).to_string());
+    replica.note(&format!("begin {number} {} {shard} {generation} {name} {presented}\n", now().as_micros()));
     let is_stuck = replica.options.answers.is_some_and(|answers| number >= answers);
     if is_stuck || replica.options.holds.as_ref().is_some_and(|held| name.starts_with(held)) {
         std::future::pending::<()>().await;
@@ -156,7 +163,11 @@ async fn answer(State(replica): State<Arc<Replica>>, request: Request) -> Respon
     let thread = replica.threads.acquire().await;
     tokio::time::sleep(replica.options.work).await;
     drop(thread);
-    let code = replica.options.code.unwrap_or(StatusCode::OK);
+    let is_known = replica.options.accepted.as_ref().is_none_or(|file| {
+        let accepted = std::fs::read_to_string(file).unwrap_or_default();
+        authorization.is_some_and(|value| accepted.lines().any(|line| line == value))
+    });
+    let code = if is_known { replica.options.code.unwrap_or(StatusCode::OK) } else { StatusCode::UNAUTHORIZED };
     replica.note(&format!("end {number} {} {}\n", now().as_micros(), code.as_u16()));
     let mut response =
         Response::new(Body::from(json!({ "status": { "seen": generation }, "children": [] }).to_string()));
@@ -209,6 +220,11 @@ async fn shake(
     let protocol = session.alpn_protocol().map_or_else(|| "-".into(), String::from_utf8_lossy);
     let line = format!("shaken 0 {} {protocol} {ours} {theirs}\n", now().as_micros());
     Ok((stream, line))
+}
+
+/// What a credential is known by in a record.
+pub(crate) fn known_by(authorization: &str) -> u64 {
+    xxh64(authorization.as_bytes(), 0)
 }
 
 /// What a certificate is known by in a record.

@@ -170,6 +170,44 @@ const RINGMASTER: &[Bad] = &[
         || tls("clientTLS", json!({ "secretRef": { "name": "a", "namespace": "b" }, "certKey": "x y" })),
         &["webhook.clientTLS.certKey", "a key of the object's data"],
     ),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("authorization", json!({})),
+        &["webhook.authorization.secretRef", "Required"],
+    ),
+    bad("/spec/hooks/sync/webhook", || tls("basicAuth", json!({})), &["webhook.basicAuth.secretRef", "Required"]),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("authorization", json!({ "type": "BASIC", "secretRef": secret() })),
+        &["webhook.authorization", "type: Basic is what basicAuth is for"],
+    ),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("authorization", json!({ "type": "a b", "secretRef": secret() })),
+        &["webhook.authorization", "such as Bearer"],
+    ),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("authorization", json!({ "secretRef": { "name": "a", "namespace": "b" } })),
+        &["webhook.authorization.secretRef.key", "Required"],
+    ),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || tls("basicAuth", json!({ "secretRef": { "name": "a", "namespace": "b" }, "passwordKey": "x y" })),
+        &["webhook.basicAuth.passwordKey", "a key of the object's data"],
+    ),
+    bad("/spec/hooks/sync/webhook", two_credentials, &["webhook.authorization", "exclude each other"]),
+    bad(
+        "/spec/hooks/sync/webhook",
+        || json!({ "service": service(), "authorization": { "secretRef": secret() } }),
+        &["webhook.authorization", "webhook.insecure: true", "webhook.service.protocol: https"],
+    ),
+    bad(
+        "/spec/endpointConfigs",
+        || json!([{ "host": "https://a", "authorization": { "secretRef": secret() } }]),
+        &["spec.endpointConfigs[0].host", "host or host:port"],
+    ),
+    bad("/spec/endpointConfigs", || json!([{ "host": "a" }]), &["spec.endpointConfigs[0]", "at least one of caBundle"]),
     bad("/spec/hooks/sync/webhook/insecure", || "yes".into(), &["spec.hooks.sync.webhook.insecure", "boolean"]),
     bad("/spec/hooks/sync/webhook", || at("name", "A_b".into()), &["webhook.service.name", "lower-case letters"]),
     bad("/spec/hooks/sync/webhook", || at("name", "a.b".into()), &["webhook.service.name", "lower-case letters"]),
@@ -306,9 +344,29 @@ const METACONTROLLER: &[Bad] = &[
     bad(
         "/spec/hooks/sync/webhook/authorization",
         || json!({ "type": "Bearer" }),
-        &["webhook.authorization", "remove it"],
+        &["webhook.authorization.secretRef.name", "must be given"],
     ),
-    bad("/spec/hooks/sync/webhook/basicAuth", || json!({}), &["webhook.basicAuth", "remove it"]),
+    bad(
+        "/spec/hooks/sync/webhook/authorization",
+        || json!({ "type": "basic", "secretRef": secret() }),
+        &["webhook.authorization.type", "use that instead"],
+    ),
+    bad(
+        "/spec/hooks/sync/webhook/authorization",
+        || json!({ "secretRef": { "name": "a", "namespace": "b" } }),
+        &["webhook.authorization.secretRef.key", "name the Secret's entry"],
+    ),
+    bad("/spec/hooks/sync/webhook/basicAuth", || json!({}), &["webhook.basicAuth.secretRef.name", "must be given"]),
+    bad(
+        "/spec/endpointConfigs",
+        || json!([{ "host": "127.0.0.1:1", "authorization": { "secretRef": secret() }, "basicAuth": {} }]),
+        &["spec.endpointConfigs[0].authorization", "remove one"],
+    ),
+    bad(
+        "/spec/endpointConfigs",
+        || json!([{ "host": "elsewhere", "authorization": {} }]),
+        &["spec.endpointConfigs[0]", "no effect"],
+    ),
 ];
 
 /// The trials of this suite.
@@ -332,6 +390,15 @@ fn many_urls() -> Value {
 /// A webhook by https with something more.
 fn tls(field: &str, value: Value) -> Value {
     json!({ "url": "https://h/x", field: value })
+}
+
+fn secret() -> Value {
+    json!({ "name": "a", "namespace": "b", "key": "c" })
+}
+
+fn two_credentials() -> Value {
+    let basic = json!({ "secretRef": { "name": "a", "namespace": "b" } });
+    json!({ "url": "https://h/x", "authorization": { "secretRef": secret() }, "basicAuth": basic })
 }
 
 fn many_kinds() -> Value {

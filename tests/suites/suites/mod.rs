@@ -44,6 +44,7 @@ mod soak;
 mod troubleshooting;
 mod watchers;
 mod webhooks;
+mod webhooks_auth;
 mod webhooks_counter;
 mod webhooks_cut;
 mod webhooks_load;
@@ -93,6 +94,7 @@ pub(crate) fn all() -> Vec<Case> {
         troubleshooting::cases(),
         watchers::cases(),
         webhooks::cases(),
+        webhooks_auth::cases(),
         kubectl::cases(),
     ]
     .into_iter()
