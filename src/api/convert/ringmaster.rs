@@ -15,6 +15,7 @@ use crate::composite::{
     RESYNC_PERIOD_SECONDS_MAX, UpdateMethod,
 };
 use crate::schema::CHILD_RESOURCES_MAX;
+use crate::webhook::Hook;
 
 /// Checks a controller of our group. `json` is the same object, compact, as every hook call sends it.
 ///
