@@ -31,11 +31,12 @@ const ROTATIONS: u32 = 30;
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::new("webhooks", "a_token_and_a_password_arrive", arrive),
-        Case::new("webhooks", "bad_credentials_are_told_and_can_be_put_right", told).timeout(TIMEOUT),
-        Case::new("webhooks", "credentials_by_host_as_metacontroller_has_them", by_host),
-        Case::new("webhooks", "tokens_are_rotated_every_second", |ctx| rotated(ctx, Kind::Token)).timeout(TIMEOUT),
-        Case::new("webhooks", "passwords_are_rotated_every_second", |ctx| rotated(ctx, Kind::Basic)).timeout(TIMEOUT),
+        Case::new("credentials", "a_token_and_a_password_arrive", arrive),
+        Case::new("credentials", "bad_credentials_are_told_and_can_be_put_right", told).timeout(TIMEOUT),
+        Case::new("credentials", "credentials_by_host_as_metacontroller_has_them", by_host),
+        Case::new("credentials", "tokens_are_rotated_every_second", |ctx| rotated(ctx, Kind::Token)).timeout(TIMEOUT),
+        Case::new("credentials", "passwords_are_rotated_every_second", |ctx| rotated(ctx, Kind::Basic))
+            .timeout(TIMEOUT),
     ]
 }
 
