@@ -24,6 +24,8 @@ pub(crate) const AUTH_SCHEME_MAX: u32 = 64;
 pub(crate) const HOST_MAX: u32 = 259;
 /// Most hosts with credentials of their own.
 pub(crate) const ENDPOINT_CONFIGS_MAX: u32 = 32;
+/// Longest time for which a reply is remembered by its entity tag, in seconds: a week.
+pub(crate) const ETAG_TIMEOUT_SECONDS_MAX: i32 = 7 * 86_400;
 /// Longest text of certificates in a controller: a good hundred of them.
 pub(crate) const CA_BUNDLE_MAX: u32 = 256 << 10;
 /// Most child kinds of one controller.

@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::schema::{
-    AUTH_SCHEME_MAX, CA_BUNDLE_MAX, DATA_KEY_MAX, HOST_MAX, OBJECT_NAME_MAX, ORIGIN_MAX, URL_MAX, URLS_MAX,
+    AUTH_SCHEME_MAX, CA_BUNDLE_MAX, DATA_KEY_MAX, ETAG_TIMEOUT_SECONDS_MAX, HOST_MAX, OBJECT_NAME_MAX, ORIGIN_MAX,
+    URL_MAX, URLS_MAX,
 };
 
 const DNS_LABEL_RULE: &str = r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')";
@@ -188,6 +189,22 @@ pub struct Webhook {
     /// A user name and a password that are sent with every call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basic_auth: Option<BasicAuth>,
+    /// Whether replies are remembered by their entity tags: the hook says 304 where one still holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<Etag>,
+}
+
+/// How replies are remembered by their entity tags, for each parent and hook.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Etag {
+    /// Whether they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enabled: bool,
+    /// How long a reply is remembered, in seconds. As long as there is room when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = ETAG_TIMEOUT_SECONDS_MAX))]
+    pub cache_timeout_seconds: Option<i32>,
 }
 
 /// TLS and credentials for every webhook at one host that names none of its own.

@@ -135,6 +135,8 @@ pub struct Webhook {
     pub tls: Tls,
     /// What each call's `Authorization` says, if anything.
     pub auth: Option<Auth>,
+    /// Replies are remembered by their entity tags.
+    pub etag: Option<Etag>,
     /// The field that `tls` and `auth` are declared in: `webhook`, or an entry of `spec.endpointConfigs`.
     pub credentials_in: Arc<str>,
 }
@@ -166,6 +168,13 @@ pub struct Entry {
     pub object: ObjectKey,
     /// The entry's key.
     pub key: Arc<str>,
+}
+
+/// How replies are remembered by their entity tags (RFC 9110, 8.8.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Etag {
+    /// For so long each; without end if there is none.
+    pub timeout: Option<Duration>,
 }
 
 /// What the header `Authorization` of each call is made of (RFC 9110, 11.6.2).

@@ -53,7 +53,7 @@ impl Syncer {
         let reply = self.ask((family, None), parent, ("customize", route), body, attempt).await?;
         let read = related_rules(&reply, self.limits, hook.webhook.strict);
         let (rules, mut remarks) =
-            self.understood(hosted, parent, &url(route), &reply, read).map_err(Problem::Reply)?;
+            self.understood(hosted, parent, ("customize", route), &reply, read).map_err(Problem::Reply)?;
         let wrong = |index: usize, problem: &str| {
             Problem::Reply(format!("POST {}: relatedResources[{index}]{problem}", url(route)))
         };

@@ -24,7 +24,7 @@ use crate::dispatch::Pass;
 use crate::execute::{Executor, Failures};
 use crate::fault::Fault;
 use crate::finalizer::set_finalizer;
-use crate::hosted::Hosted;
+use crate::hosted::{Hosted, url};
 use crate::member::guard::{Guard, Permit, Refused};
 use crate::metrics::SyncResult;
 use crate::tell::{Problem, Tell};
@@ -228,7 +228,7 @@ impl Syncer {
         let name = if finalizing { "finalize" } else { "sync" };
         let reply = self.ask((family, pass), parent, (name, route), body, attempt).await?;
         let read = SyncReply::parse(&reply, self.limits, hook.webhook.strict);
-        self.understood(hosted, parent, &hosted.hook_url(finalizing), &reply, read).map_err(Problem::Reply)
+        self.understood(hosted, parent, (name, route), &reply, read).map_err(Problem::Reply)
     }
 
     /// Calls a hook for a parent.
@@ -248,6 +248,7 @@ impl Syncer {
             shard: shard(&hosted.parent, parent.key()),
             headers,
             body: Bytes::from(body),
+            asked: Some((hook, parent.uid().clone())),
             caller: &SyncCall { hosted, permit: family.permit, hook },
         };
         let answer = route.call(call, pass).await;
@@ -279,7 +280,7 @@ impl Syncer {
         &self,
         hosted: &Hosted,
         parent: &Object,
-        url: &str,
+        (hook, route): (&'static str, &Route),
         reply: &[u8],
         read: Result<T, ringmaster_core::hook::Error>,
     ) -> Result<T, String> {
@@ -289,6 +290,8 @@ impl Syncer {
                 Ok(read)
             }
             Err(error) => {
+                route.forget(&(hook, parent.uid().clone()));
+                let url = url(route);
                 let health = HookHealth::Failing("BadReply".into(), format!("POST {url}: {error}"));
                 self.tell.hook(hosted, health, true);
                 self.tell.bad_reply(hosted, parent, reply);

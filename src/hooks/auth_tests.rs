@@ -165,6 +165,7 @@ fn route(address: SocketAddr, auth: Option<Declared>) -> (Arc<Route>, Arc<Told>)
         idempotent: false,
         tls: Tls::default(),
         auth,
+        etag: None,
         credentials_in: "webhook".into(),
     };
     let told = Arc::<Told>::default();
@@ -174,7 +175,7 @@ fn route(address: SocketAddr, auth: Option<Declared>) -> (Arc<Route>, Arc<Told>)
 
 async fn call(route: &Route) -> Result<Reply, Failure> {
     let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
-    route.call(Call { controller: ControllerId(1), shard: 0, headers, body, caller: &Anybody }, None).await
+    route.call(Call { controller: ControllerId(1), shard: 0, headers, body, asked: None, caller: &Anybody }, None).await
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! One exchange with a webhook: a request goes out, a reply within its limits comes back.
 //!
-//! Never follows a redirect, never repeats a request, never decompresses. The whole exchange, from resolving to the last
+//! Never follows a redirect, never repeats a request, never decompresses, never keeps a reply. The whole exchange, from resolving to the last
 //! byte of the reply, has one deadline.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -35,11 +35,15 @@ pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
 /// A reply has at most so many headers: hyper's own limit.
 const MAX_HEADERS: usize = 100;
 
-/// A reply with code 200.
+/// A reply with code 200, or one that was known and still holds.
 #[derive(Debug)]
 pub struct Reply {
     /// The body.
     pub body: Bytes,
+    /// Its entity tag.
+    pub(crate) tag: Option<HeaderValue>,
+    /// The hook only said that it still holds.
+    pub(crate) is_known: bool,
     /// Its place among the large ones; others wait for it until this is dropped.
     _large: Option<OwnedSemaphorePermit>,
 }
@@ -55,6 +59,8 @@ pub(crate) struct Post<'a> {
     pub(crate) uri: &'a Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// The body of a reply whose tag is among the headers: the hook may say that it still holds.
+    pub(crate) known: Option<Bytes>,
     /// Limit for the whole exchange.
     pub(crate) timeout: Duration,
     /// Limit for the reply's body, in bytes.
@@ -87,6 +93,12 @@ impl Room {
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let response = http.request(request).await.map_err(classify)?;
         let (head, body) = response.into_parts();
+        // Only whoever was asked may say so (RFC 9110, 15.4.5); some say it by 412.
+        if matches!(head.status, StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED)
+            && let Some(body) = post.known
+        {
+            return Ok(Reply { body, tag: None, is_known: true, _large: None });
+        }
         match head.status {
             StatusCode::OK => {}
             StatusCode::TOO_MANY_REQUESTS => {
@@ -110,7 +122,8 @@ impl Room {
         if announced > limit as u64 {
             return Err(Error::TooLarge { limit });
         }
-        self.read(body, limit, waits).await
+        let tag = head.headers.get(ETAG).cloned();
+        self.read(body, limit, waits).await.map(|reply| Reply { tag, ..reply })
     }
 
     /// Reads a body up to a limit.
@@ -136,7 +149,7 @@ impl Room {
             }
             buffer.extend_from_slice(&data);
         }
-        Ok(Reply { body: buffer.freeze(), _large: large })
+        Ok(Reply { body: buffer.freeze(), tag: None, is_known: false, _large: large })
     }
 }
 

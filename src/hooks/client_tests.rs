@@ -69,7 +69,7 @@ fn http(address: SocketAddr) -> HttpClient {
 
 fn post(uri: &Uri, timeout_ms: u64, reply_limit: usize) -> Post<'_> {
     let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
-    Post { uri, headers, body, timeout: Duration::from_millis(timeout_ms), reply_limit }
+    Post { uri, headers, body, known: None, timeout: Duration::from_millis(timeout_ms), reply_limit }
 }
 
 #[tokio::test]
@@ -91,6 +91,23 @@ async fn the_deadline_covers_head_and_body() {
     assert!(matches!(call("", 100, 10).await, Err(Error::Timeout { .. })));
     let half = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{\"";
     assert!(matches!(call(half, 100, 10).await, Err(Error::Timeout { .. })));
+}
+
+#[tokio::test]
+async fn what_is_known_may_still_hold_and_nothing_else_may() {
+    let room = Room::new(Arc::<Hits>::default());
+    for answer in ["HTTP/1.1 304 Same\r\n\r\n", "HTTP/1.1 412 Same\r\nContent-Length: 2\r\n\r\nno"] {
+        let (address, task) = server(answer).await;
+        let uri = uri(address);
+        let known = Some(Bytes::from_static(b"{\"a\":1}"));
+        let reply = room.exchange(&http(address), Post { known, ..post(&uri, 5000, 10) }).await.unwrap();
+        assert!(reply.is_known && *reply.body == *b"{\"a\":1}", "{reply:?}");
+        let error = room.exchange(&http(address), post(&uri, 5000, 10)).await.unwrap_err();
+        assert!([304, 412].contains(&error.code()), "{error}");
+        task.abort();
+    }
+    let tagged = call("HTTP/1.1 200 OK\r\nETag: W/\"a\"\r\nContent-Length: 2\r\n\r\n{}", 5000, 2).await.unwrap();
+    assert_eq!((tagged.tag, tagged.is_known), (Some(HeaderValue::from_static("W/\"a\"")), false));
 }
 
 #[tokio::test]

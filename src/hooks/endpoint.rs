@@ -548,7 +548,7 @@ impl Place {
     /// took.
     pub(crate) async fn call(
         self,
-        (shard, headers, body): (u8, HeaderMap, Bytes),
+        (shard, headers, body, known): (u8, HeaderMap, Bytes, Option<Bytes>),
         timeout: Duration,
         reply_limit: usize,
         has_others: bool,
@@ -562,7 +562,7 @@ impl Place {
         let began = pool.now();
         let mut signals = endpoint.signals.subscribe();
         let cuts = self.cuts;
-        let post = Post { uri: &endpoint.site.uri, headers, body, timeout, reply_limit };
+        let post = Post { uri: &endpoint.site.uri, headers, body, known, timeout, reply_limit };
         let exchange = pool.room().exchange(line.http(), post);
         let cut = async {
             // The value holds a lock: it ends here.

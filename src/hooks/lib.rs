@@ -6,7 +6,7 @@
 //!   endpoint  one of them: its places, its health, its connections
 //!   client    one exchange
 //!   connect   one connection; tls: what it is made with; policy, resolve: where it may go
-//!   auth      what calls carry to say who calls
+//!   auth      what calls carry to say who calls; etag: replies that needn't come again
 //! ```
 //!
 //! Never decides what to send or what a reply means: bytes go out, bytes within a limit come back. A call goes to another
@@ -20,6 +20,7 @@ mod client;
 mod connect;
 mod endpoint;
 mod error;
+mod etag;
 mod policy;
 mod pool;
 mod resolve;
@@ -30,6 +31,7 @@ pub use auth::Credential;
 pub use client::Reply;
 pub use endpoint::{Coming, Listener, News};
 pub use error::Error;
+pub use etag::Asked;
 pub use policy::Policy;
 pub use pool::{Hooks, Sampled};
 pub use resolve::Overrides;

@@ -103,7 +103,7 @@ mod tests {
         let address = Address::Url(url.into());
         let (idempotent, tls, timeout) = (false, Tls::default(), Duration::from_secs(1));
         let credentials_in = "webhook".into();
-        Webhook { address, timeout, insecure, strict: true, idempotent, tls, auth: None, credentials_in }
+        Webhook { address, timeout, insecure, strict: true, idempotent, tls, auth: None, etag: None, credentials_in }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, IF_NONE_MATCH};
 use http::{HeaderMap, Uri};
 use parking_lot::Mutex;
 use ringmaster_core::controller::{Address, Webhook};
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::auth::{Auth, Credential};
 use crate::client::Reply;
 use crate::endpoint::{Coming, Endpoint, Listener, News, Place};
+use crate::etag::{Asked, Etags};
 use crate::pool::{Pool, Site};
 use crate::tls::{self, Pem};
 use crate::{Error, policy};
@@ -48,6 +49,8 @@ pub struct Call<'a> {
     pub headers: HeaderMap,
     /// The request's body.
     pub body: Bytes,
+    /// What its reply is remembered by, where that was declared.
+    pub asked: Option<Asked>,
     /// Asked before each try, and told of its end.
     pub caller: &'a dyn Caller,
 }
@@ -103,6 +106,7 @@ pub struct Route {
     pool: Arc<Pool>,
     tls: Mutex<Tls>,
     auth: Auth,
+    etags: Option<Etags>,
     /// Told when TLS is another, or was found to be of no use.
     tls_told: watch::Sender<()>,
     targets: watch::Sender<Option<Arc<Targets>>>,
@@ -171,6 +175,7 @@ impl Route {
             pool: Arc::clone(pool),
             tls: Mutex::new(if is_own { Tls::Missing } else { Tls::Common }),
             auth: Auth::new(Arc::clone(&webhook.credentials_in), webhook.auth.is_some()),
+            etags: webhook.etag.as_ref().map(|etag| Etags::new(etag.timeout)),
             tls_told: watch::Sender::new(()),
             targets: watch::Sender::new(None),
             stale: Mutex::default(),
@@ -272,6 +277,11 @@ impl Route {
         if self.auth.set(read) {
             self.listener.told(News::Credentials);
         }
+    }
+
+    /// A reply that can't be taken isn't remembered: the next call wants it anew.
+    pub fn forget(&self, asked: &Asked) {
+        self.etags.iter().for_each(|etags| etags.forget(asked));
     }
 
     /// What is known of its endpoints.
@@ -493,7 +503,18 @@ impl Route {
         if let Some(value) = self.auth.value().map_err(Error::Credentials)? {
             headers.insert(AUTHORIZATION, value);
         }
-        let (answer, took) = place.call((call.shard, headers, body), self.timeout, self.reply_limit, has_others).await;
+        let remembers = self.etags.as_ref().zip(call.asked.as_ref());
+        let known = remembers.and_then(|(etags, asked)| etags.known(asked, self.pool.now())).map(|(tag, body)| {
+            headers.insert(IF_NONE_MATCH, tag);
+            body
+        });
+        let post = (call.shard, headers, body, known);
+        let (answer, took) = place.call(post, self.timeout, self.reply_limit, has_others).await;
+        if let (Some((etags, asked)), Ok(reply)) = (remembers, &answer)
+            && etags.note(asked, reply, self.pool.now())
+        {
+            self.pool.meter().limit_hit("remembered_replies");
+        }
         call.caller.tried(answer.as_ref().map_or_else(Error::code, |_| 200), took);
         answer
     }

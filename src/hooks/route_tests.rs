@@ -183,6 +183,7 @@ fn webhook(address: Address, timeout_ms: u64) -> Webhook {
         idempotent: false,
         tls: TlsRule::default(),
         auth: None,
+        etag: None,
         credentials_in: "webhook".into(),
     }
 }
@@ -220,7 +221,9 @@ impl Caller for Anybody {
 async fn call(route: &Route, controller: u32, shard: u8) -> Result<Reply, Failure> {
     let (headers, body, caller) =
         (HeaderMap::new(), Bytes::from_static(b"{}"), Anybody(AtomicBool::new(true), Notify::new()));
-    route.call(Call { controller: ControllerId(controller), shard, headers, body, caller: &caller }, None).await
+    route
+        .call(Call { controller: ControllerId(controller), shard, headers, body, asked: None, caller: &caller }, None)
+        .await
 }
 
 /// The same by somebody who comes again while too many wait.
@@ -554,8 +557,9 @@ async fn who_waits_goes_when_it_is_told() {
     until(|| a.running() == 4).await;
     let caller = Anybody(AtomicBool::new(true), Notify::new());
     let (headers, body) = (HeaderMap::new(), Bytes::new());
-    let waiting =
-        world.route.call(Call { controller: ControllerId(1), shard: 0, headers, body, caller: &caller }, None);
+    let waiting = world
+        .route
+        .call(Call { controller: ControllerId(1), shard: 0, headers, body, asked: None, caller: &caller }, None);
     let told = async {
         until(|| world.hooks.samples()[0].waiting == 1).await;
         caller.1.notify_one();
@@ -595,7 +599,7 @@ async fn nothing_is_sent_by_who_may_not() {
     let world = world(&webhook(urls(&[&a]), 1000));
     let caller = Anybody(AtomicBool::new(false), Notify::new());
     let (headers, body) = (HeaderMap::new(), Bytes::new());
-    let call = Call { controller: ControllerId(1), shard: 0, headers, body, caller: &caller };
+    let call = Call { controller: ControllerId(1), shard: 0, headers, body, asked: None, caller: &caller };
     assert_eq!(world.route.call(call, None).await.unwrap_err().error.reason(), "Fenced");
     assert_eq!(a.calls(), 0);
 }

@@ -151,7 +151,17 @@ impl Caller for Ignored {
 
 fn declared(address: Address, timeout: Duration, tls: TlsRule) -> Webhook {
     let (auth, credentials_in) = (None, "webhook".into());
-    Webhook { address, timeout, insecure: false, strict: true, idempotent: false, tls, auth, credentials_in }
+    Webhook {
+        address,
+        timeout,
+        insecure: false,
+        strict: true,
+        idempotent: false,
+        tls,
+        auth,
+        etag: None,
+        credentials_in,
+    }
 }
 
 /// The way to `https://hook.shop.svc/sync`, which is the server. Whom to trust is told later.
@@ -170,7 +180,7 @@ fn route(address: SocketAddr) -> Arc<Route> {
 async fn call(route: &Route) -> Result<Reply, Failure> {
     loop {
         let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
-        let call = Call { controller: ControllerId(1), shard: 0, headers, body, caller: &Ignored };
+        let call = Call { controller: ControllerId(1), shard: 0, headers, body, asked: None, caller: &Ignored };
         match route.call(call, None).await {
             Err(Failure { error: Error::Busy { after, .. }, .. }) => tokio::time::sleep(after).await,
             answer => return answer,
@@ -315,7 +325,10 @@ async fn who_hangs_in_its_handshake_is_left_out_and_no_call_fails_for_it() {
     route.set_tls(Ok(trusting(&[&ours], None)));
     for shard in 0..8 {
         let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"{}"));
-        route.call(Call { controller: ControllerId(1), shard, headers, body, caller: &Ignored }, None).await.unwrap();
+        route
+            .call(Call { controller: ControllerId(1), shard, headers, body, asked: None, caller: &Ignored }, None)
+            .await
+            .unwrap();
     }
     assert_eq!(route.standing().ejected, [format!("{NAME}:8443")]);
 }

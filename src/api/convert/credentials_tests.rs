@@ -1,6 +1,6 @@
-//! Tokens, passwords and `spec.endpointConfigs` of both groups.
+//! Tokens, passwords, `spec.endpointConfigs` and entity tags of both groups.
 
-use ringmaster_core::controller::{Auth, Webhook};
+use ringmaster_core::controller::{Auth, Etag, Webhook};
 
 use super::super::endpoint_configs::find;
 use super::*;
@@ -223,4 +223,26 @@ fn entries_are_checked() {
     assert!(error.field == "spec.hooks.sync.webhook" && error.message.contains("endpointConfigs[0]"), "{error}");
     let told = convert(&METACONTROLLER, by_service).unwrap();
     assert!(told.warnings[0].starts_with("spec.endpointConfigs[0].authorization: "), "{:?}", told.warnings);
+}
+
+#[test]
+fn replies_are_remembered_where_that_is_declared() {
+    let of = |dialect, etag: &Value| sync(dialect, webhook(json!({ "url": "https://a", "etag": etag }))).etag;
+    let ten = Some(Etag { timeout: Some(Duration::from_secs(10)) });
+    for dialect in [&RINGMASTER, &METACONTROLLER] {
+        assert_eq!(of(dialect, &json!({})), None);
+        assert_eq!(of(dialect, &json!({ "enabled": false, "cacheTimeoutSeconds": 10 })), None);
+        assert_eq!(of(dialect, &json!({ "enabled": true })), Some(Etag { timeout: None }));
+        assert_eq!(of(dialect, &json!({ "enabled": true, "cacheTimeoutSeconds": 10 })), ten);
+    }
+    for seconds in [0, -1, 604_801] {
+        let etag = json!({ "enabled": true, "cacheTimeoutSeconds": seconds, "cacheCleanupSeconds": 1 });
+        let object = webhook(json!({ "url": "https://a", "etag": etag }));
+        let error = convert(&RINGMASTER, object.clone()).map(|_| ()).unwrap_err();
+        assert_eq!(error.field, "spec.hooks.sync.webhook.etag.cacheTimeoutSeconds");
+        let Converted { controller, warnings } = convert(&METACONTROLLER, object).unwrap();
+        let timeout = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        assert_eq!(controller.sync.webhook.etag, Some(Etag { timeout }));
+        assert!(warnings[0].contains("etag.cacheCleanupSeconds"), "{warnings:?}");
+    }
 }

@@ -154,9 +154,6 @@ fn hook(field: &str, hook: &Hook, configs: &[EndpointConfig], warnings: &mut Vec
     let Some(webhook) = &hook.webhook else {
         return Err(Error::new(field, "is missing; give it a url or a service"));
     };
-    if webhook.etag.as_ref().is_some_and(|etag| etag.enabled.unwrap_or(false)) {
-        return Err(unavailable(format!("{field}.etag"), "remove it"));
-    }
     let strict = match webhook.response_un_marshall_mode.as_deref() {
         None | Some("") => version == core::HookVersion::V2,
         Some("strict") => true,
@@ -177,6 +174,7 @@ fn hook(field: &str, hook: &Hook, configs: &[EndpointConfig], warnings: &mut Vec
         idempotent: false,
         tls,
         auth,
+        etag: etag(&field, webhook, warnings),
         credentials_in: declared_in,
     };
     Ok(core::Hook { version, webhook })
@@ -330,6 +328,17 @@ fn address(field: &str, webhook: &Webhook, warnings: &mut Vec<String>) -> Result
         }
         (None, None) => Err(Error::new(field, "needs url or service; it has neither")),
     }
+}
+
+/// As in the contract, a reply is remembered without end unless there is a positive time for that.
+fn etag(field: &str, webhook: &Webhook, warnings: &mut Vec<String>) -> Option<core::Etag> {
+    let etag = webhook.etag.as_ref().filter(|etag| etag.enabled.unwrap_or(false))?;
+    if etag.cache_cleanup_seconds.is_some() {
+        warnings
+            .push(format!("{field}.etag.cacheCleanupSeconds: has no effect; replies go by age and for want of room"));
+    }
+    let seconds = etag.cache_timeout_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Some(core::Etag { timeout: seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs) })
 }
 
 fn timeout(field: &str, text: Option<&str>, warnings: &mut Vec<String>) -> Result<Duration, Error> {

@@ -323,7 +323,6 @@ fn what_metacontrollers_group_offers_and_we_dont_is_told() {
     };
     for (field, object, fix) in [
         ("spec.hooks.customize.webhook", with(object(), "/spec/hooks/customize", json!({})), "url or a service"),
-        ("spec.hooks.sync.webhook.etag", sync("etag", json!({ "enabled": true })), "not available yet"),
         ("spec.childResources[1].updateStrategy.method", method("RollingInPlace"), "use InPlace"),
         ("spec.childResources[1].updateStrategy.method", method("RollingRecreate"), "use Recreate"),
         ("spec.childResources[1].updateStrategy.method", method("Never"), "must be OnDelete, Recreate or InPlace"),

@@ -11,7 +11,7 @@ use ringmaster_core::dialect::RINGMASTER;
 
 use super::endpoint_configs::{self, Credentials, OWN};
 use super::{Error, TIMEOUT_DEFAULT, TIMEOUT_MAX, TIMEOUT_MIN, duration, rules};
-use crate::schema::{ENDPOINT_CONFIGS_MAX, URLS_MAX};
+use crate::schema::{ENDPOINT_CONFIGS_MAX, ETAG_TIMEOUT_SECONDS_MAX, URLS_MAX};
 use crate::webhook::{
     Authorization, BasicAuth, CaBundle, ClientTls, EndpointConfig, Hook, HookVersion, Protocol, ReplyMode, Webhook,
 };
@@ -68,6 +68,7 @@ pub(super) fn hook(field: &str, hook: &Hook, configs: &[EndpointConfig]) -> Resu
         idempotent: webhook.idempotent,
         tls,
         auth,
+        etag: etag(&format!("{field}.etag"), webhook)?,
         credentials_in: declared_in,
     };
     Ok(core::Hook { version, webhook })
@@ -246,6 +247,19 @@ fn ca(field: &str, bundle: &CaBundle) -> Result<core::CaBundle, Error> {
 fn client(field: &str, tls: &ClientTls) -> Result<core::ClientCertificate, Error> {
     let secret = (tls.secret_ref.name.as_str(), tls.secret_ref.namespace.as_str());
     rules::client_certificate(field, secret, tls.cert_key.as_deref(), tls.private_key_key.as_deref())
+}
+
+fn etag(field: &str, webhook: &Webhook) -> Result<Option<core::Etag>, Error> {
+    let Some(etag) = &webhook.etag else { return Ok(None) };
+    let timeout = match etag.cache_timeout_seconds {
+        None => None,
+        Some(seconds @ 1..=ETAG_TIMEOUT_SECONDS_MAX) => Some(Duration::from_secs(seconds.unsigned_abs().into())),
+        Some(_) => {
+            let message = format!("must be between 1 and {ETAG_TIMEOUT_SECONDS_MAX}; leave it out for no limit");
+            return Err(Error::new(format!("{field}.cacheTimeoutSeconds"), message));
+        }
+    };
+    Ok(etag.enabled.then_some(core::Etag { timeout }))
 }
 
 fn timeout(field: &str, text: Option<&str>) -> Result<Duration, Error> {

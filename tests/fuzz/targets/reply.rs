@@ -109,6 +109,7 @@ impl World {
                     idempotent: false,
                     tls: ringmaster_core::controller::Tls::default(),
                     auth: None,
+                    etag: None,
                     credentials_in: "webhook".into(),
                 },
             },

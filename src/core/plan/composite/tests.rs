@@ -39,6 +39,7 @@ pub(in crate::plan) fn controller(dialect: &'static Dialect) -> Controller {
         idempotent: false,
         tls: crate::controller::Tls::default(),
         auth: None,
+        etag: None,
         credentials_in: "webhook".into(),
     };
     Controller {
