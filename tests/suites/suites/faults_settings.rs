@@ -207,6 +207,11 @@ const RINGMASTER: &[Bad] = &[
         || json!([{ "host": "https://a", "authorization": { "secretRef": secret() } }]),
         &["spec.endpointConfigs[0].host", "host or host:port"],
     ),
+    bad(
+        "/spec/hooks/sync/webhook/etag",
+        || json!({ "enabled": true, "cacheTimeoutSeconds": 0 }),
+        &["webhook.etag.cacheTimeoutSeconds", "greater than or equal to 1"],
+    ),
     bad("/spec/endpointConfigs", || json!([{ "host": "a" }]), &["spec.endpointConfigs[0]", "at least one of caBundle"]),
     bad("/spec/hooks/sync/webhook/insecure", || "yes".into(), &["spec.hooks.sync.webhook.insecure", "boolean"]),
     bad("/spec/hooks/sync/webhook", || at("name", "A_b".into()), &["webhook.service.name", "lower-case letters"]),
@@ -329,7 +334,11 @@ const METACONTROLLER: &[Bad] = &[
     bad("/spec/hooks/sync/webhook/timeout", || "1us".into(), &["webhook.timeout", "1ms is used"]),
     bad("/spec/hooks/sync/webhook/timeout", || "soon".into(), &["webhook.timeout", "such as 10s"]),
     bad("/spec/hooks/sync/webhook/responseUnMarshallMode", || "lax".into(), &["responseUnMarshallMode", "loose"]),
-    bad("/spec/hooks/sync/webhook/etag", || json!({ "enabled": true }), &["webhook.etag", "remove it"]),
+    bad(
+        "/spec/hooks/sync/webhook/etag",
+        || json!({ "enabled": true, "cacheCleanupSeconds": 5 }),
+        &["webhook.etag.cacheCleanupSeconds", "no effect"],
+    ),
     bad(
         "/spec/hooks/sync/webhook",
         || json!({ "url": "http://h/x", "caBundle": { "inline": "x" } }),

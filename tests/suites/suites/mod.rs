@@ -47,6 +47,7 @@ mod webhooks;
 mod webhooks_auth;
 mod webhooks_counter;
 mod webhooks_cut;
+mod webhooks_etag;
 mod webhooks_load;
 mod webhooks_service;
 mod webhooks_spread;
@@ -95,6 +96,7 @@ pub(crate) fn all() -> Vec<Case> {
         watchers::cases(),
         webhooks::cases(),
         webhooks_auth::cases(),
+        webhooks_etag::cases(),
         kubectl::cases(),
     ]
     .into_iter()
