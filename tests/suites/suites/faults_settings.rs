@@ -297,7 +297,6 @@ const METACONTROLLER: &[Bad] = &[
     bad("/spec/generateSelector", || "yes".into(), &["spec.generateSelector", "boolean"]),
     bad("/spec/resyncPeriodSeconds", || (-5).into(), &["spec.resyncPeriodSeconds", "1 is used"]),
     bad("/spec/resyncPeriodSeconds", || "30s".into(), &["spec.resyncPeriodSeconds", "integer"]),
-    bad("/spec/endpointConfigs", || json!([{ "host": "h" }]), &["spec.endpointConfigs", "remove it"]),
     bad("/spec/hooks", || Value::Null, &["spec.hooks", "declare hooks.sync"]),
     bad("/spec/hooks", || json!({}), &["spec.hooks.sync", "declare the webhook"]),
     bad("/spec/hooks/finalize", || json!({}), &["spec.hooks.finalize.webhook", "give it a url or a service"]),

@@ -16,8 +16,12 @@ pub(crate) fn cases() -> Vec<Case> {
     let metacontroller =
         || Resource::new("metacontroller.k8s.io/v1alpha1", "CompositeController", "compositecontrollers", None);
     vec![
-        Case::new("webhooks", "a_reply_that_still_holds_is_not_sent_again", |ctx| holds(ctx, Context::controllers())),
-        Case::new("webhooks", "a_reply_that_still_holds_for_metacontroller", move |ctx| holds(ctx, metacontroller())),
+        Case::new("credentials", "a_reply_that_still_holds_is_not_sent_again", |ctx| {
+            holds(ctx, Context::controllers())
+        }),
+        Case::new("credentials", "a_reply_that_still_holds_for_metacontroller", move |ctx| {
+            holds(ctx, metacontroller())
+        }),
     ]
 }
 
