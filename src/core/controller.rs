@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::dialect::Dialect;
 use crate::key::{ApiVersion, ObjectKey, Uid};
+use crate::object::Object;
 use crate::selector::Selector;
 
 /// A declared controller, checked and with its defaults filled in.
@@ -21,13 +22,16 @@ pub struct Controller {
     pub generation: i64,
     /// Names and defaults of its API group.
     pub dialect: &'static Dialect,
+    /// What it does for its parents.
+    pub role: Role,
     /// The whole object as compact JSON, sent with every hook call.
     pub json: Arc<[u8]>,
     /// Whose objects it reconciles.
     pub parent: ParentRule,
     /// What it may make for them.
     pub children: Vec<ChildRule>,
-    /// Select children by a `controller-uid` label that we add, instead of the parent's `spec.selector`.
+    /// Select children by a `controller-uid` label that we add, instead of the parent's `spec.selector`. Never set for a
+    /// decorator, which selects nothing.
     pub generate_selector: bool,
     /// Sync every parent this often, changed or not.
     pub resync_period: Option<Duration>,
@@ -49,7 +53,50 @@ impl Controller {
     /// The finalizer that it puts on its parents where it has a finalize hook.
     #[must_use]
     pub fn finalizer(&self) -> String {
-        format!("{}{}", self.dialect.composite_finalizer, self.name)
+        let prefix = match self.role {
+            Role::Composite => self.dialect.composite_finalizer,
+            Role::Decorator { .. } => self.dialect.decorator_finalizer,
+        };
+        format!("{prefix}{}", self.name)
+    }
+
+    /// Whether it adds to objects of others, instead of making what they stand for.
+    #[must_use]
+    pub const fn is_decorator(&self) -> bool {
+        matches!(self.role, Role::Decorator { .. })
+    }
+
+    /// What it is called where controllers of all kinds stand side by side, as in metrics; no name has a slash.
+    #[must_use]
+    pub fn label(&self) -> Arc<str> {
+        match self.role {
+            Role::Composite => Arc::clone(&self.name),
+            Role::Decorator { .. } => format!("{DECORATORS}/{}", self.name).into(),
+        }
+    }
+
+    /// The field that declares the parents' kind.
+    #[must_use]
+    pub fn parent_field(&self) -> String {
+        match self.role {
+            Role::Composite => "spec.parentResource".to_owned(),
+            Role::Decorator { target } => format!("spec.resources[{target}]"),
+        }
+    }
+
+    /// The field that declares a kind of children.
+    #[must_use]
+    pub fn child_field(&self, index: usize) -> String {
+        format!("{}[{index}]", self.children_field())
+    }
+
+    /// The field that declares all kinds of children.
+    #[must_use]
+    pub const fn children_field(&self) -> &'static str {
+        match self.role {
+            Role::Composite => "spec.childResources",
+            Role::Decorator { .. } => "spec.attachments",
+        }
     }
 
     /// The hooks that are declared.
@@ -64,7 +111,23 @@ impl Controller {
     }
 }
 
-/// The parents: one kind, and the selector that they must match.
+/// The plural name of decorators in both groups.
+pub const DECORATORS: &str = "decoratorcontrollers";
+
+/// What a controller does for its parents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Makes the children that a parent stands for, and says its status.
+    Composite,
+    /// Adds labels, annotations, status and attached objects to objects that are somebody else's. One that is declared
+    /// for several kinds is as many controllers of one name and uid.
+    Decorator {
+        /// The place of this one's kind in the declaration.
+        target: usize,
+    },
+}
+
+/// The parents: one kind, and the selectors that they must match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentRule {
     /// Group and version.
@@ -73,8 +136,25 @@ pub struct ParentRule {
     pub resource: Arc<str>,
     /// Labels that a parent must have.
     pub selector: Selector,
+    /// Annotations that a parent must have, by the operators of a label selector; everything for a composite.
+    pub annotations: Selector,
     /// A change of status alone doesn't lead to a sync.
     pub ignore_status_changes: bool,
+}
+
+impl ParentRule {
+    /// Whether every object of the kind is a parent.
+    #[must_use]
+    pub const fn selects_everything(&self) -> bool {
+        self.selector.is_everything() && self.annotations.is_everything()
+    }
+
+    /// Whether an object has the labels and annotations that are asked for.
+    #[must_use]
+    pub fn selects(&self, object: &Object) -> bool {
+        (self.selector.is_everything() || self.selector.matches(&object.labels()))
+            && (self.annotations.is_everything() || self.annotations.matches(&object.annotations()))
+    }
 }
 
 /// One kind of children.

@@ -13,6 +13,10 @@ pub struct Dialect {
     pub last_applied: &'static str,
     /// What precedes a composite's name in the finalizer that it puts on parents.
     pub composite_finalizer: &'static str,
+    /// What precedes a decorator's name in the finalizer that it puts on objects.
+    pub decorator_finalizer: &'static str,
+    /// The annotation of an attachment that names the decorator that made it.
+    pub decorator_annotation: &'static str,
     /// A hook's version where it names none.
     pub hook_version: HookVersion,
     /// `parentResource.ignoreStatusChanges` where it isn't set.
@@ -30,6 +34,8 @@ pub static RINGMASTER: Dialect = Dialect {
     group: "ringmaster.dev",
     last_applied: "ringmaster.dev/last-applied-configuration",
     composite_finalizer: "ringmaster.dev/compositecontroller-",
+    decorator_finalizer: "ringmaster.dev/decoratorcontroller-",
+    decorator_annotation: "ringmaster.dev/decorator-controller",
     hook_version: HookVersion::V2,
     ignore_status_changes: true,
     plain_http: false,
@@ -42,6 +48,8 @@ pub static METACONTROLLER: Dialect = Dialect {
     group: "metacontroller.k8s.io",
     last_applied: "metacontroller.k8s.io/last-applied-configuration",
     composite_finalizer: "metacontroller.io/compositecontroller-",
+    decorator_finalizer: "metacontroller.io/decoratorcontroller-",
+    decorator_annotation: "metacontroller.k8s.io/decorator-controller",
     hook_version: HookVersion::V1,
     ignore_status_changes: false,
     plain_http: true,

@@ -219,6 +219,12 @@ impl Object {
         Labels(self.parsed::<Pairs<'_>>(self.labels).unwrap_or_default().0)
     }
 
+    /// `metadata.annotations`, as a selector needs them.
+    #[must_use]
+    pub fn annotations(&self) -> Labels<'_> {
+        Labels(self.parsed::<Pairs<'_>>(self.annotations).unwrap_or_default().0)
+    }
+
     /// One of `metadata.annotations`.
     #[must_use]
     pub fn annotation(&self, name: &str) -> Option<Cow<'_, str>> {
@@ -319,7 +325,7 @@ impl fmt::Debug for Object {
     }
 }
 
-/// An object's labels, borrowed from its bytes.
+/// An object's labels, or its annotations, borrowed from its bytes.
 #[derive(Debug)]
 pub struct Labels<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 

@@ -542,7 +542,7 @@ const fn is_space(c: char) -> bool {
 }
 
 /// A label key: a name, or a DNS subdomain, a slash and a name (Kubernetes' qualified name).
-fn check_key(key: &str) -> Result<(), String> {
+pub(crate) fn check_key(key: &str) -> Result<(), String> {
     let name = match key.split_once('/') {
         None => key,
         Some((prefix, name)) => {
@@ -566,7 +566,7 @@ fn check_key(key: &str) -> Result<(), String> {
 }
 
 /// A label value: empty, or formed like the name of a key.
-fn check_value(value: &str) -> Result<(), String> {
+pub(crate) fn check_value(value: &str) -> Result<(), String> {
     if value.is_empty() || is_name(value) {
         return Ok(());
     }

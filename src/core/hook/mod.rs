@@ -4,6 +4,7 @@
 //! Never sends anything, and never parses what it only passes on.
 
 mod customize;
+mod decorated;
 mod reply;
 mod request;
 mod values;
@@ -12,5 +13,6 @@ pub(crate) use reply::{MAX_NAME_CHARS, MAX_PROBLEM_CHARS, excerpt};
 pub(crate) use values::find;
 
 pub use customize::{MAX_NAMES, MAX_RULES, RelatedRule, customize_request, related_rules};
+pub use decorated::Decoration;
 pub use reply::{Desired, Error, Limits, MAX_RESYNC_AFTER, MIN_RESYNC_AFTER, SyncReply};
-pub use request::{Observed, inner_key, sync_request};
+pub use request::{Observed, decorator_request, inner_key, sync_request};

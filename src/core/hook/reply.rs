@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::decorated::Decoration;
 use super::values::{check_values, find};
 use crate::hash::xxh;
 
@@ -96,6 +97,30 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// More attachments than [`Limits::children`].
+    #[error("attachments: {count} are more than the limit of {limit}")]
+    Attachments {
+        /// How many there are.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// An attachment that can't be applied.
+    #[error("attachments[{index}]: {problem}")]
+    Attachment {
+        /// Its place in the list.
+        index: usize,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A label or an annotation that an object can't have.
+    #[error("{field}: {problem}")]
+    Decoration {
+        /// `labels` or `annotations`.
+        field: &'static str,
+        /// Which one, what is wrong, and what to do.
+        problem: String,
+    },
     /// A child that can't be applied.
     #[error("children[{index}]: {problem}")]
     Child {
@@ -111,7 +136,9 @@ pub enum Error {
 pub struct SyncReply {
     /// The parent's status as JSON text; `None` for null or a missing field.
     pub status: Option<Box<RawValue>>,
-    /// The children that shall be.
+    /// What a decorator's hook wants of the parent's metadata; nothing in a composite's.
+    pub decoration: Decoration,
+    /// The children that shall be, or the attachments.
     pub children: Vec<Desired>,
     /// Sync again after this long.
     pub resync_after: Option<Duration>,
@@ -172,6 +199,7 @@ impl SyncReply {
             .map_err(|error| shape(format_args!("status: {error}")))?;
         Ok(Self {
             status: status.map(ToOwned::to_owned),
+            decoration: Decoration::default(),
             children,
             resync_after: resync_after(wire.resync_after_seconds)?,
             finalized: wire.finalized.unwrap_or_default(),
@@ -195,7 +223,7 @@ pub(super) fn text(body: &[u8], limits: Limits) -> Result<&str, Error> {
     })
 }
 
-fn resync_after(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
+pub(super) fn resync_after(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
     match seconds {
         Some(seconds) if seconds > 0.0 => {
             let seconds = seconds.clamp(MIN_RESYNC_AFTER.as_secs_f64(), MAX_RESYNC_AFTER.as_secs_f64());
@@ -207,7 +235,7 @@ fn resync_after(seconds: Option<f64>) -> Result<Option<Duration>, Error> {
     }
 }
 
-fn desired(index: usize, raw: &RawValue, strict: bool) -> Result<Desired, Error> {
+pub(super) fn desired(index: usize, raw: &RawValue, strict: bool) -> Result<Desired, Error> {
     let problem = |problem: String| Error::Child { index, problem };
     if !raw.get().starts_with('{') {
         return Err(problem("must be a JSON object".to_owned()));
@@ -327,7 +355,7 @@ impl<'de> Deserialize<'de> for Wire<'de> {
 /// How gzip begins.
 const GZIP: &[u8] = &[0x1f, 0x8b];
 /// How many unknown fields of a reply are named, and how many duplicate ones.
-const MAX_REMARKS: usize = 8;
+pub(super) const MAX_REMARKS: usize = 8;
 /// How much of a name in a reply is repeated, in characters.
 pub(crate) const MAX_NAME_CHARS: usize = 64;
 

@@ -44,15 +44,44 @@ pub fn sync_request(
     version: HookVersion,
     finalizing: bool,
 ) -> Vec<u8> {
+    request(controller, ("parent", parent), ("children", children), related, version, finalizing)
+}
+
+/// The same for a decorator's hooks: `controller`, `object`, `attachments`, `related`, `finalizing`.
+#[must_use]
+pub fn decorator_request(
+    controller: &[u8],
+    object: &Object,
+    attachments: &[Observed],
+    related: &[Observed],
+    version: HookVersion,
+    finalizing: bool,
+) -> Vec<u8> {
+    request(controller, ("object", object), ("attachments", attachments), related, version, finalizing)
+}
+
+/// A body whose parent and children go by the names that stand beside them, which need no escapes.
+fn request(
+    controller: &[u8],
+    (parent_name, parent): (&str, &Object),
+    (children_name, children): (&str, &[Observed]),
+    related: &[Observed],
+    version: HookVersion,
+    finalizing: bool,
+) -> Vec<u8> {
     let kinds = || children.iter().chain(related);
     let objects = kinds().flat_map(|kind| &kind.objects);
     let payload: usize = objects.map(|object| object.json().len() + object.key().as_str().len() + 4).sum();
     let mut out = Vec::with_capacity(controller.len() + parent.json().len() + payload + 128 + kinds().count() * 64);
     out.extend_from_slice(br#"{"controller":"#);
     out.extend_from_slice(controller);
-    out.extend_from_slice(br#","parent":"#);
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(parent_name.as_bytes());
+    out.extend_from_slice(b"\":");
     out.extend_from_slice(parent.json());
-    out.extend_from_slice(br#","children":"#);
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(children_name.as_bytes());
+    out.extend_from_slice(b"\":");
     write_kinds(&mut out, parent, children, version);
     out.extend_from_slice(br#","related":"#);
     write_kinds(&mut out, parent, related, version);
@@ -129,6 +158,24 @@ mod tests {
             serde_json::from_slice(&sync_request(b"{}", &parent, &[], &children, HookVersion::V2, true)).unwrap();
         assert_eq!(finalizing["finalizing"], true);
         assert_eq!((&finalizing["children"], &finalizing["related"]), (&json!({}), &body["children"]));
+    }
+
+    #[test]
+    fn a_decorator_s_request_has_the_contract_s_names() {
+        let target = object("n", "p");
+        let attachments = [Observed { resource: Arc::new(config_maps()), objects: vec![object("n", "a")] }];
+        let body: Value =
+            serde_json::from_slice(&decorator_request(b"{}", &target, &attachments, &[], HookVersion::V1, true)).unwrap();
+        let as_sent =
+            |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "n"}});
+        let expected = json!({
+            "controller": {},
+            "object": as_sent("p"),
+            "attachments": {"ConfigMap.v1": {"a": as_sent("a")}},
+            "related": {},
+            "finalizing": true,
+        });
+        assert_eq!(body, expected);
     }
 
     #[test]

@@ -34,15 +34,22 @@ pub fn describe(plan: &Plan, input: &Input<'_>) -> String {
     } else if let Some(delete) = plan.deletes.first() {
         let why = if delete.recreate { "is deleted to be made anew" } else { "is deleted" };
         format!("{} {} {why}", kind(delete.kind), delete.object.key())
+    } else if let Some(decoration) = &plan.decoration {
+        let labels = decoration.labels.keys().map(|key| ("labels", key));
+        let annotations = decoration.annotations.keys().map(|key| ("annotations", key));
+        let first = labels.chain(annotations).next();
+        first.map(|(field, key)| excerpt(&format!("{field}: {key}"), MAX_PATH_CHARS)).unwrap_or_default()
     } else if let Some(patch) = &plan.status {
         let patch: Value = serde_json::from_slice(patch).unwrap_or_default();
         let present: Value = input.parent.section("status").unwrap_or_default();
-        format!("status: {}", difference(&present, &patch[1]["value"]).unwrap_or_default())
+        // What comes before are tests.
+        let wanted = patch.as_array().and_then(|steps| steps.last()).map_or(&Value::Null, |step| &step["value"]);
+        format!("status: {}", difference(&present, wanted).unwrap_or_default())
     } else {
         return String::new();
     };
-    let status = usize::from(plan.status.is_some() && !plan.writes_no_children());
-    match plan.updates.len() + plan.creates.len() + plan.deletes.len() + status {
+    let own = usize::from(plan.status.is_some()) + usize::from(plan.decoration.is_some());
+    match plan.updates.len() + plan.creates.len() + plan.deletes.len() + own {
         0 | 1 => first,
         count => format!("{first}, and {} more", count - 1),
     }

@@ -26,11 +26,14 @@ pub struct Claims {
     pub release: Vec<Arc<Object>>,
 }
 
-/// The selector of a parent's children.
+/// The selector of a parent's children. Attachments are told by their annotation, so a decorator selects everything.
 ///
 /// # Errors
 /// If the parent has to have one and its `spec.selector` is missing, empty or malformed; the text names the fix.
 pub fn parent_selector(controller: &Controller, parent: &Object) -> Result<Selector, String> {
+    if controller.is_decorator() {
+        return Ok(Selector::everything());
+    }
     if controller.generate_selector {
         return Selector::parse(&format!("{CONTROLLER_UID_LABEL}={}", parent.uid()))
             .map_err(|error| format!("metadata.uid can't be a label value: {error}"));

@@ -13,7 +13,7 @@ use super::finalize::{has_finalizer, manages_children};
 use super::merge;
 use crate::controller::{Controller, UpdateStrategy};
 use crate::hash::xxh;
-use crate::hook::{Desired, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, SyncReply, excerpt, find};
+use crate::hook::{Decoration, Desired, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, SyncReply, excerpt, find};
 use crate::key::{ObjectKey, Resource};
 use crate::object::Object;
 use crate::selector::Selector;
@@ -24,8 +24,10 @@ pub const MAX_NAME_BYTES: usize = 253;
 
 /// A child that the webhook wants and that can't be applied. Nothing was planned.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("children[{index}] ({kind} {name}): {problem}")]
+#[error("{list}[{index}] ({kind} {name}): {problem}")]
 pub struct Error {
+    /// The reply's list that it stands in.
+    pub list: &'static str,
     /// Its place in the reply.
     pub index: usize,
     /// Its kind as the webhook wrote it.
@@ -68,7 +70,8 @@ pub struct Input<'a> {
     pub shard: Option<u8>,
 }
 
-/// What to do, in this order: deletes, then creates and updates, then the status, then the finalizer.
+/// What to do, in this order: deletes, then creates and updates, then the status, then the decoration, then the
+/// finalizer.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// Children to delete, in the background, if they are still the version that was seen.
@@ -79,6 +82,8 @@ pub struct Plan {
     pub updates: Vec<Update>,
     /// A JSON patch for the parent's status; `None` if it is right as it is.
     pub status: Option<Vec<u8>>,
+    /// What the parent's metadata lacks of what a decorator's hook wants, and what it has too much; never empty.
+    pub decoration: Option<Decoration>,
     /// Once all of this is done, the controller's finalizer is to be taken off the parent.
     pub finalized: bool,
 }
@@ -87,7 +92,7 @@ impl Plan {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.writes_no_children() && self.status.is_none() && !self.finalized
+        self.writes_no_children() && self.status.is_none() && self.decoration.is_none() && !self.finalized
     }
 
     /// Whether no child is touched.
@@ -140,12 +145,22 @@ pub struct Update {
 /// If a child of the reply can't be applied: undeclared kind, wrong scope or namespace, bad name, labels that the
 /// parent's selector doesn't match, an owner of its own, (read strictly) twice, or if what is there can't be compared.
 pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
+    let mut plan = Plan { status: status(input), finalized: finalized(input), ..Plan::default() };
+    plan_children(input, &mut plan)?;
+    Ok(plan)
+}
+
+/// Whether the finalizer may be taken off.
+pub(super) fn finalized(input: &Input<'_>) -> bool {
     let waits = || has_finalizer(input.parent, &input.controller.finalizer());
-    let finalized = input.finalizing && input.reply.finalized && waits();
-    let mut plan = Plan { status: status(input), finalized, ..Plan::default() };
+    input.finalizing && input.reply.finalized && waits()
+}
+
+/// Adds to a plan what happens to the children, or to the attachments of a decorator.
+pub(super) fn plan_children(input: &Input<'_>, plan: &mut Plan) -> Result<(), Error> {
     let wanted = wanted(input)?;
     if !manages_children(input.controller, input.parent) {
-        return Ok(plan);
+        return Ok(());
     }
     for (index, kind) in input.kinds.iter().enumerate() {
         for object in &kind.owned {
@@ -173,7 +188,7 @@ pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
         }
         let body = update_body(input, kind, &key, child, object).map_err(|problem| {
             let at = input.reply.children.iter().position(|other| std::ptr::eq(other, child));
-            refused(at.unwrap_or_default(), child, problem)
+            refused(input, at.unwrap_or_default(), child, problem)
         })?;
         match body {
             None => object.settle(hash),
@@ -185,15 +200,15 @@ pub fn plan(input: &Input<'_>) -> Result<Plan, Error> {
             }
         }
     }
-    Ok(plan)
+    Ok(())
 }
 
 /// Checks every child of the reply, and finds its declared kind.
 fn wanted<'a>(input: &Input<'a>) -> Result<BTreeMap<(usize, ObjectKey), &'a Desired>, Error> {
     let mut wanted = BTreeMap::new();
     for (index, child) in input.reply.children.iter().enumerate() {
-        let fail = |problem: String| refused(index, child, problem);
-        let kind = find_kind(input.kinds, child).map_err(fail)?;
+        let fail = |problem: String| refused(input, index, child, problem);
+        let kind = find_kind(input, child).map_err(fail)?;
         let resource = &input.kinds[kind].resource;
         let namespace = namespace(input.parent, resource, child).map_err(fail)?;
         check_name("metadata.name", &child.name).map_err(fail)?;
@@ -211,9 +226,10 @@ fn wanted<'a>(input: &Input<'a>) -> Result<BTreeMap<(usize, ObjectKey), &'a Desi
     Ok(wanted)
 }
 
-fn refused(index: usize, child: &Desired, problem: String) -> Error {
+fn refused(input: &Input<'_>, index: usize, child: &Desired, problem: String) -> Error {
     let name = ObjectKey::new(&short(&child.namespace), &short(&child.name)).to_string();
-    Error { index, kind: short(&child.kind), name, problem }
+    let list = if input.controller.is_decorator() { "attachments" } else { "children" };
+    Error { list, index, kind: short(&child.kind), name, problem }
 }
 
 /// The indexes of a kind in all the versions that are declared of it.
@@ -232,7 +248,8 @@ fn short(text: &str) -> String {
     excerpt(text, MAX_NAME_CHARS)
 }
 
-fn find_kind(kinds: &[Kind], child: &Desired) -> Result<usize, String> {
+fn find_kind(input: &Input<'_>, child: &Desired) -> Result<usize, String> {
+    let (kinds, field) = (input.kinds, input.controller.children_field());
     let exact =
         |kind: &Kind| *kind.resource.kind == *child.kind && kind.resource.api_version.as_str() == child.api_version;
     if let Some(index) = kinds.iter().position(exact) {
@@ -243,12 +260,12 @@ fn find_kind(kinds: &[Kind], child: &Desired) -> Result<usize, String> {
         kinds.iter().find(|k| *k.resource.kind == *child.kind && k.resource.api_version.group() == group.group());
     Err(match other_version {
         Some(kind) => format!(
-            "apiVersion is {}, but spec.childResources declares this kind as {}; use one of them in both",
+            "apiVersion is {}, but {field} declares this kind as {}; use one of them in both",
             short(&child.api_version),
             kind.resource.api_version
         ),
         None => format!(
-            "the kind isn't declared; add apiVersion {} with its plural name to spec.childResources",
+            "the kind isn't declared; add apiVersion {} with its plural name to {field}",
             short(&child.api_version)
         ),
     })
@@ -338,6 +355,9 @@ fn complete(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired) ->
     }
     if let Some(annotations) = desired["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove(input.controller.dialect.last_applied);
+    }
+    if input.controller.is_decorator() {
+        annotate(&mut desired, input.controller.dialect.decorator_annotation, input.controller.name.to_string());
     }
     if let Some(labels) = desired["metadata"].get_mut("labels").and_then(Value::as_object_mut) {
         labels.retain(|key, _| !key.starts_with(LABEL_PREFIX));

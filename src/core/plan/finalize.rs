@@ -29,8 +29,7 @@ pub enum Phase {
 /// What a sync does with a parent, as it is now (Metacontroller's contract, 1.7).
 #[must_use]
 pub fn phase(controller: &Controller, parent: &Object) -> Phase {
-    let selector = &controller.parent.selector;
-    let is_selected = selector.is_everything() || selector.matches(&parent.labels());
+    let is_selected = controller.parent.selects(parent);
     let is_guarded = has_finalizer(parent, &controller.finalizer());
     match (controller.finalize.is_some(), is_guarded) {
         (false, true) => Phase::Unguard,

@@ -84,11 +84,13 @@ impl World {
             uid: Uid::new("controller"),
             generation: 1,
             dialect,
+            role: ringmaster_core::controller::Role::Composite,
             json: Arc::from(&b"{}"[..]),
             parent: ParentRule {
                 api_version: resource.api_version.clone(),
                 resource: Arc::clone(&resource.plural),
                 selector: Selector::everything(),
+                annotations: Selector::everything(),
                 ignore_status_changes: dialect.ignore_status_changes,
             },
             children: Vec::new(),

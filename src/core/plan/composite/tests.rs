@@ -47,11 +47,13 @@ pub(in crate::plan) fn controller(dialect: &'static Dialect) -> Controller {
         uid: Uid::new("controller"),
         generation: 1,
         dialect,
+        role: crate::controller::Role::Composite,
         json: Arc::from(&b"{}"[..]),
         parent: ParentRule {
             api_version: ApiVersion::new("example.com/v1"),
             resource: "sites".into(),
             selector: Selector::everything(),
+            annotations: Selector::everything(),
             ignore_status_changes: dialect.ignore_status_changes,
         },
         children: Vec::new(),
