@@ -30,6 +30,8 @@ pub(crate) const ETAG_TIMEOUT_SECONDS_MAX: i32 = 7 * 86_400;
 pub(crate) const CA_BUNDLE_MAX: u32 = 256 << 10;
 /// Most child kinds of one controller.
 pub(crate) const CHILD_RESOURCES_MAX: u32 = 64;
+/// Most kinds that one controller decorates.
+pub(crate) const TARGET_RESOURCES_MAX: u32 = 16;
 /// Most conditions in a status.
 const CONDITIONS_MAX: u32 = 16;
 /// Most labels, expressions, and values of one expression in a selector.
@@ -59,6 +61,48 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                         "key": { "description": "The label.", "type": "string", "minLength": 1, "maxLength": 317 },
                         "operator": {
                             "description": "How the label is compared with the values.",
+                            "type": "string",
+                            "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                        },
+                        "values": {
+                            "description": "The values, for In and NotIn only.",
+                            "type": "array",
+                            "maxItems": SELECTOR_MAX,
+                            "x-kubernetes-list-type": "atomic",
+                            "items": { "type": "string", "maxLength": 63 },
+                        },
+                    },
+                },
+            },
+        },
+        "x-kubernetes-map-type": "atomic",
+    })
+}
+
+/// A selector over annotations, with the bounds of one over labels: its values must have the form of labels' values too.
+pub(crate) fn annotation_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "Annotations that an object must have beside. Every object when left out.",
+        "type": "object",
+        "properties": {
+            "matchAnnotations": {
+                "description": "Annotations and the values that they must have.",
+                "type": "object",
+                "maxProperties": SELECTOR_MAX,
+                "additionalProperties": { "type": "string", "maxLength": 63 },
+            },
+            "matchExpressions": {
+                "description": "Conditions on annotations, all of which must hold.",
+                "type": "array",
+                "maxItems": SELECTOR_MAX,
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": { "description": "The annotation.", "type": "string", "minLength": 1, "maxLength": 317 },
+                        "operator": {
+                            "description": "How the annotation is compared with the values.",
                             "type": "string",
                             "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
                         },

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmaster_core::controller::{self as core, Controller};
+use ringmaster_core::controller::{self as core, Controller, Role};
 use ringmaster_core::dialect::METACONTROLLER;
+use ringmaster_core::selector::Selector;
 
 use super::endpoint_configs::{self, Credentials, OWN};
 use super::{Converted, Error, TIMEOUT_DEFAULT, TIMEOUT_MIN, duration, rules};
@@ -28,6 +29,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         api_version: rules::api_version("spec.parentResource.apiVersion", &rule.api_version)?,
         resource: rules::resource("spec.parentResource.resource", &rule.resource)?,
         selector: rules::selector("spec.parentResource.labelSelector", rule.label_selector.as_ref())?,
+        annotations: Selector::everything(),
         ignore_status_changes: rule.ignore_status_changes.unwrap_or(METACONTROLLER.ignore_status_changes),
     };
     if rule.revision_history.is_some() {
@@ -40,6 +42,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         uid,
         generation,
         dialect: &METACONTROLLER,
+        role: Role::Composite,
         json,
         parent,
         children,
@@ -52,12 +55,11 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         finalize,
         customize,
     };
-    let hosts: Vec<&str> = spec.endpoint_configs.iter().flatten().map(|config| config.host.as_str()).collect();
-    warnings.extend(endpoint_configs::unused(&hosts, controller.hooks()));
-    Ok(Converted { controller, warnings })
+    warnings.extend(unused(spec.endpoint_configs.as_deref(), &controller));
+    Ok(Converted { controllers: vec![controller], warnings })
 }
 
-fn unavailable(field: impl Into<String>, fix: &str) -> Error {
+pub(super) fn unavailable(field: impl Into<String>, fix: &str) -> Error {
     Error::new(field, format!("not available yet; {fix}, or keep this controller with Metacontroller"))
 }
 
@@ -108,7 +110,7 @@ fn strategy(
     Ok(method)
 }
 
-fn resync_period(seconds: Option<i32>, warnings: &mut Vec<String>) -> Option<Duration> {
+pub(super) fn resync_period(seconds: Option<i32>, warnings: &mut Vec<String>) -> Option<Duration> {
     let seconds = seconds?;
     if seconds < 1 {
         warnings.push(format!("spec.resyncPeriodSeconds: {seconds} is less than 1; 1 is used"));
@@ -130,20 +132,38 @@ fn hooks(
             warnings.push(format!("spec.hooks.{name}: is never called, by Metacontroller neither"));
         }
     }
-    let Some(sync) = &hooks.sync else {
-        return Err(Error::new("spec.hooks.sync", "is missing; declare the webhook that is called for each parent"));
-    };
     let configs = spec.endpoint_configs.as_deref().unwrap_or_default();
-    let sync = hook("spec.hooks.sync", sync, configs, warnings)?;
-    let mut other = |name: &str, declared: &Option<Hook>| {
+    declared([&hooks.sync, &hooks.finalize, &hooks.customize], configs, warnings)
+}
+
+/// What is said of entries for hosts that no webhook has.
+pub(super) fn unused(configs: Option<&[EndpointConfig]>, controller: &Controller) -> Vec<String> {
+    let hosts: Vec<&str> = configs.into_iter().flatten().map(|config| config.host.as_str()).collect();
+    endpoint_configs::unused(&hosts, controller.hooks())
+}
+
+/// The hooks sync, finalize and customize, of which the first is needed.
+pub(super) fn declared(
+    [sync, finalize, customize]: [&Option<Hook>; 3],
+    configs: &[EndpointConfig],
+    warnings: &mut Vec<String>,
+) -> Result<(core::Hook, Option<core::Hook>, Option<core::Hook>), Error> {
+    let mut read = |name: &str, declared: &Option<Hook>| {
         let declared = declared.as_ref();
         declared.map(|declared| hook(&format!("spec.hooks.{name}"), declared, configs, warnings)).transpose()
     };
-    let finalize = other("finalize", &hooks.finalize)?;
-    Ok((sync, finalize, other("customize", &hooks.customize)?))
+    let Some(sync) = read("sync", sync)? else {
+        return Err(Error::new("spec.hooks.sync", "is missing; declare the webhook that is called for each parent"));
+    };
+    Ok((sync, read("finalize", finalize)?, read("customize", customize)?))
 }
 
-fn hook(field: &str, hook: &Hook, configs: &[EndpointConfig], warnings: &mut Vec<String>) -> Result<core::Hook, Error> {
+fn hook(
+    field: &str,
+    hook: &Hook,
+    configs: &[EndpointConfig],
+    warnings: &mut Vec<String>,
+) -> Result<core::Hook, Error> {
     let version = match hook.version.as_deref() {
         None | Some("") => METACONTROLLER.hook_version,
         Some("v1") => core::HookVersion::V1,

@@ -3,6 +3,7 @@
 //! Every rule that an API server enforces is checked here again, because the object may come from one that didn't.
 //! Nothing here touches the network: whether a kind exists or a webhook answers is found out later.
 
+mod decorators;
 mod duration;
 mod endpoint_configs;
 mod metacontroller;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use ringmaster_core::controller::Controller;
 use ringmaster_core::dialect::{Dialect, METACONTROLLER};
 
+pub use decorators::{metacontroller_decorator, ringmaster_decorator};
 pub use metacontroller::metacontroller;
 pub use ringmaster::ringmaster;
 
@@ -31,8 +33,8 @@ pub const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// A checked controller, and what its author should know about it.
 #[derive(Clone, Debug)]
 pub struct Converted {
-    /// The controller.
-    pub controller: Controller,
+    /// The controller; of one that decorates several kinds one for each of them, and never none.
+    pub controllers: Vec<Controller>,
     /// Fields that have no effect, or another than their author may think of, each as `field: what happens`.
     pub warnings: Vec<String>,
 }
@@ -58,14 +60,29 @@ impl Error {
 /// # Errors
 /// The first thing found wrong with the object.
 pub fn from_json(dialect: &Dialect, json: Arc<[u8]>) -> Result<Converted, Error> {
-    let undecodable = |error: serde_json::Error| {
-        Error::new("object", format!("doesn't fit the kind ({error}); compare it with the CRD of this version"))
-    };
     if dialect.group == METACONTROLLER.group {
-        let object = serde_json::from_slice(&json).map_err(undecodable)?;
+        let object = serde_json::from_slice(&json).map_err(|error| undecodable(&error))?;
         metacontroller(&object, json)
     } else {
-        let object = serde_json::from_slice(&json).map_err(undecodable)?;
+        let object = serde_json::from_slice(&json).map_err(|error| undecodable(&error))?;
         ringmaster(&object, json)
     }
+}
+
+/// Converts the JSON of a `DecoratorController` of the dialect's group.
+///
+/// # Errors
+/// The first thing found wrong with the object.
+pub fn decorator_from_json(dialect: &Dialect, json: Arc<[u8]>) -> Result<Converted, Error> {
+    if dialect.group == METACONTROLLER.group {
+        let object = serde_json::from_slice(&json).map_err(|error| undecodable(&error))?;
+        metacontroller_decorator(&object, json)
+    } else {
+        let object = serde_json::from_slice(&json).map_err(|error| undecodable(&error))?;
+        ringmaster_decorator(&object, json)
+    }
+}
+
+fn undecodable(error: &serde_json::Error) -> Error {
+    Error::new("object", format!("doesn't fit the kind ({error}); compare it with the CRD of this version"))
 }

@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmaster_core::controller::{self as core, Controller};
+use ringmaster_core::controller::{self as core, Controller, Role};
 use ringmaster_core::dialect::RINGMASTER;
+use ringmaster_core::selector::Selector;
 
 use super::webhook::{check_endpoint_configs, hook};
 use super::{Converted, Error, endpoint_configs, rules};
@@ -15,7 +16,7 @@ use crate::composite::{
     RESYNC_PERIOD_SECONDS_MAX, UpdateMethod,
 };
 use crate::schema::CHILD_RESOURCES_MAX;
-use crate::webhook::Hook;
+use crate::webhook::{EndpointConfig, Hook, Hooks};
 
 /// Checks a controller of our group. `json` is the same object, compact, as every hook call sends it.
 ///
@@ -33,25 +34,20 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
         api_version: rules::api_version("spec.parentResource.apiVersion", &parent.api_version)?,
         resource: rules::resource("spec.parentResource.resource", &parent.resource)?,
         selector: rules::selector("spec.parentResource.labelSelector", parent.label_selector.as_ref())?,
+        annotations: Selector::everything(),
         ignore_status_changes: parent.ignore_status_changes.unwrap_or(RINGMASTER.ignore_status_changes),
     };
     let children = children(spec, &parent)?;
     if spec.apply_strategy == ApplyStrategy::ServerSide {
         return Err(Error::new("spec.applyStrategy", "ServerSide is not available yet; use Merge"));
     }
-    let Some(sync) = &spec.hooks.sync else {
-        return Err(Error::new("spec.hooks.sync", "is missing; declare the webhook that is called for each parent"));
-    };
-    let configs = &spec.endpoint_configs;
-    check_endpoint_configs(configs)?;
-    let other = |name: &str, declared: &Option<Hook>| {
-        declared.as_ref().map(|declared| hook(&format!("spec.hooks.{name}"), declared, configs)).transpose()
-    };
+    let (sync, finalize, customize) = hooks(&spec.hooks, &spec.endpoint_configs)?;
     let controller = Controller {
         name: name.into(),
         uid,
         generation,
         dialect: &RINGMASTER,
+        role: Role::Composite,
         json,
         parent,
         children,
@@ -65,13 +61,33 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
             .and_then(|sharding| sharding.concurrency_per_shard)
             .map(bound)
             .transpose()?,
-        sync: hook("spec.hooks.sync", sync, configs)?,
-        finalize: other("finalize", &spec.hooks.finalize)?,
-        customize: other("customize", &spec.hooks.customize)?,
+        sync,
+        finalize,
+        customize,
     };
+    let warnings = unused(&spec.endpoint_configs, &controller);
+    Ok(Converted { controllers: vec![controller], warnings })
+}
+
+/// The hooks sync, finalize and customize, of which the first is needed.
+pub(super) fn hooks(
+    declared: &Hooks,
+    configs: &[EndpointConfig],
+) -> Result<(core::Hook, Option<core::Hook>, Option<core::Hook>), Error> {
+    check_endpoint_configs(configs)?;
+    let read = |name: &str, declared: &Option<Hook>| {
+        declared.as_ref().map(|declared| hook(&format!("spec.hooks.{name}"), declared, configs)).transpose()
+    };
+    let Some(sync) = read("sync", &declared.sync)? else {
+        return Err(Error::new("spec.hooks.sync", "is missing; declare the webhook that is called for each parent"));
+    };
+    Ok((sync, read("finalize", &declared.finalize)?, read("customize", &declared.customize)?))
+}
+
+/// What is said of entries for hosts that no webhook has.
+pub(super) fn unused(configs: &[EndpointConfig], controller: &Controller) -> Vec<String> {
     let hosts: Vec<&str> = configs.iter().map(|config| config.host.as_str()).collect();
-    let warnings = endpoint_configs::unused(&hosts, controller.hooks());
-    Ok(Converted { controller, warnings })
+    endpoint_configs::unused(&hosts, controller.hooks())
 }
 
 fn children(spec: &CompositeControllerSpec, parent: &core::ParentRule) -> Result<Vec<core::ChildRule>, Error> {
@@ -102,7 +118,7 @@ fn children(spec: &CompositeControllerSpec, parent: &core::ParentRule) -> Result
     Ok(children)
 }
 
-fn resync_period(seconds: Option<i32>) -> Result<Option<Duration>, Error> {
+pub(super) fn resync_period(seconds: Option<i32>) -> Result<Option<Duration>, Error> {
     match seconds {
         None => Ok(None),
         Some(seconds @ 1..=RESYNC_PERIOD_SECONDS_MAX) => Ok(Some(Duration::from_secs(seconds.unsigned_abs().into()))),
@@ -113,7 +129,7 @@ fn resync_period(seconds: Option<i32>) -> Result<Option<Duration>, Error> {
     }
 }
 
-fn bound(syncs: i32) -> Result<NonZeroUsize, Error> {
+pub(super) fn bound(syncs: i32) -> Result<NonZeroUsize, Error> {
     let bound = usize::try_from(syncs).ok().and_then(NonZeroUsize::new);
     bound.filter(|_| syncs <= CONCURRENCY_PER_SHARD_MAX).ok_or_else(|| {
         let message = format!("must be between 1 and {CONCURRENCY_PER_SHARD_MAX}; leave it out for no bound");

@@ -104,7 +104,8 @@ fn a_full_object_of_ours_becomes_the_model() {
         "status": { "parents": 4 },
     });
     let json: Arc<[u8]> = serde_json::to_vec(&object).unwrap().into();
-    let Converted { controller, warnings } = from_json(&RINGMASTER, Arc::clone(&json)).unwrap();
+    let Converted { controllers, warnings } = from_json(&RINGMASTER, Arc::clone(&json)).unwrap();
+    let [controller] = &controllers[..] else { panic!("a composite is one controller") };
     assert!(warnings.is_empty());
     assert_eq!(&*controller.name, "sites");
     assert_eq!(controller.uid, Uid::new(UID));
@@ -117,6 +118,7 @@ fn a_full_object_of_ours_becomes_the_model() {
             api_version: ApiVersion::new("shop.example/v1"),
             resource: "sites".into(),
             selector: Selector::from_json(&selector).unwrap(),
+            annotations: Selector::everything(),
             ignore_status_changes: false,
         }
     );
@@ -146,8 +148,8 @@ fn a_full_object_of_ours_becomes_the_model() {
 
 #[test]
 fn each_group_has_its_own_defaults() {
-    let ours = convert(&RINGMASTER, object()).unwrap().controller;
-    let theirs = convert(&METACONTROLLER, object()).unwrap().controller;
+    let ours = convert(&RINGMASTER, object()).unwrap().controllers.remove(0);
+    let theirs = convert(&METACONTROLLER, object()).unwrap().controllers.remove(0);
     assert_eq!((ours.dialect.group, theirs.dialect.group), ("ringmaster.dev", "metacontroller.k8s.io"));
     assert_eq!((ours.sync.version, theirs.sync.version), (HookVersion::V2, HookVersion::V1));
     assert_eq!((ours.sync.webhook.strict, theirs.sync.webhook.strict), (true, false));
@@ -368,7 +370,8 @@ fn what_has_no_effect_in_metacontrollers_group_is_a_warning() {
             },
         },
     });
-    let Converted { controller, warnings } = convert(&METACONTROLLER, object).unwrap();
+    let Converted { controllers, warnings } = convert(&METACONTROLLER, object).unwrap();
+    let controller = &controllers[0];
     let fields: Vec<&str> = warnings.iter().map(|warning| warning.split_once(": ").unwrap().0).collect();
     assert_eq!(
         fields,
@@ -390,12 +393,12 @@ fn what_has_no_effect_in_metacontrollers_group_is_a_warning() {
     assert_eq!(controller.sync.webhook.timeout, TIMEOUT_DEFAULT);
     assert_eq!(controller.sync.webhook.address, Address::Url("http://hook.example:8080/sync".into()));
     let short = with(webhook(json!({ "url": "https://h" })), &format!("{WEBHOOK}/timeout"), json!("1us"));
-    assert_eq!(convert(&METACONTROLLER, short).unwrap().controller.sync.webhook.timeout, TIMEOUT_MIN);
+    assert_eq!(convert(&METACONTROLLER, short).unwrap().controllers.remove(0).sync.webhook.timeout, TIMEOUT_MIN);
 }
 
 #[test]
 fn replicas_and_what_their_tls_needs_become_the_model() {
-    let of = |dialect, value| convert(dialect, webhook(value)).unwrap().controller.sync.webhook;
+    let of = |dialect, value| convert(dialect, webhook(value)).unwrap().controllers.remove(0).sync.webhook;
     let urls = of(&RINGMASTER, json!({ "urls": ["https://a:8443", "https://b"], "path": "/s", "idempotent": true }));
     assert_eq!(urls.address.urls(), ["https://a:8443/s", "https://b/s"]);
     assert!(urls.idempotent && urls.tls == Tls::default());
@@ -417,7 +420,7 @@ fn replicas_and_what_their_tls_needs_become_the_model() {
     let inline = of(&METACONTROLLER, json!({ "url": "https://a", "caBundle": { "inline": PEM } }));
     assert_eq!(inline.tls.ca, Some(CaBundle::Inline(PEM.into())));
     let plain = convert(&METACONTROLLER, webhook(json!({ "url": "http://a", "caBundle": { "inline": PEM } }))).unwrap();
-    assert_eq!(plain.controller.sync.webhook.tls, Tls::default());
+    assert_eq!(plain.controllers[0].sync.webhook.tls, Tls::default());
     assert!(plain.warnings[0].contains("caBundle: has no effect without https"), "{:?}", plain.warnings);
     let nobody = webhook(json!({ "url": "https://a", "clientTLS": {} }));
     assert_eq!(convert(&METACONTROLLER, nobody).unwrap_err().field, "spec.hooks.sync.webhook.clientTLS.secretRef.name");

@@ -1,6 +1,6 @@
-//! `DecoratorController` of `metacontroller.k8s.io/v1alpha1`: its schema alone, so that existing objects can be stored.
+//! `DecoratorController` of `metacontroller.k8s.io/v1alpha1`, as its contract has it.
 //!
-//! Never converted: the engine has no decorators yet.
+//! Never knows defaults: they are in [`crate::convert`].
 
 use std::collections::BTreeMap;
 
