@@ -10,6 +10,7 @@ use futures::stream::FuturesUnordered;
 use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::Kind;
+use ringmaster_core::plan::decorator::attached;
 use ringmaster_core::plan::{Claims, adopt_patch, claim, parent_selector, release_patch};
 use ringmaster_core::selector::{Labels as _, Selector};
 use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL};
@@ -107,10 +108,11 @@ impl Syncer {
             }
             // What the next steps would leave as it is doesn't count: it would be found again.
             let is_wanted = |object: &Object| match object.controller() {
-                Some(uid) => uid == parent.uid(),
-                None => !object.is_deleting() && !parent.is_deleting(),
+                Some(uid) => uid == parent.uid() && hosted.attaches(object),
+                None => !object.is_deleting() && !parent.is_deleting() && !hosted.model.is_decorator(),
             };
-            let place = (namespace.unwrap_or_default(), &*format!("{selector},!{OWNER_LABEL}"));
+            let comma = if selector.is_everything() { "" } else { "," };
+            let place = (namespace.unwrap_or_default(), &*format!("{selector}{comma}!{OWNER_LABEL}"));
             let found = self.client.find_metadata(&child.resource, place, MAX_OLDER_CHILDREN, is_wanted);
             let found = found.await.map_err(Problem::Read)?;
             for (key, _) in &found.objects {
@@ -189,6 +191,7 @@ impl Syncer {
                 write_label(family.permit, &self.client, &child.resource, &found, (OWNER_LABEL, shard)).await
             }
             Some(_) => return Ok(found),
+            None if hosted.model.is_decorator() => return Ok(found),
             None => {
                 let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
                 let near = hosted.orphan_namespace(parent.key()).is_none_or(|home| found.key().namespace() == home);
@@ -301,6 +304,9 @@ pub(crate) fn has_label(object: &Object, label: &str, shard: u8) -> bool {
 fn claims(hosted: &Hosted, child: &ChildKind, parent: &Object, selector: &Selector) -> Claims {
     let store = child.shared.store();
     let namespace = hosted.orphan_namespace(parent.key());
+    if hosted.model.is_decorator() {
+        return attached(&hosted.model, namespace, store.owned_by(parent.uid()));
+    }
     let orphans = store.orphans(namespace, selector.exact_pairs().next());
     claim(parent, selector, namespace, store.owned_by(parent.uid()), orphans)
 }

@@ -1,17 +1,20 @@
-//! Executes a plan: deletes, then creates and updates, then the status; concurrently within a bound.
+//! Executes a plan: deletes, then creates and updates, then what is the parent's own; concurrently within a bound.
 //!
 //! Never retries and never plans. Every answer enters the cache; a write whose outcome isn't known is noted, so that the
 //! object is read before the next sync.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use ringmaster_cluster::{Client, Error, Preconditions};
+use ringmaster_core::hook::Decoration;
 use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Create, Delete, Plan, Update};
+use ringmaster_core::plan::decorator::decoration_patch;
 use ringmaster_core::selector::Selector;
 
 use crate::changes::{Change, Changes};
@@ -186,8 +189,14 @@ impl Executor<'_> {
                 failures.add(outcome.map(|change| changes.extend(change)));
             }
         }
+        let mut written = None;
         if let Some(patch) = plan.status {
-            failures.add(self.status(patch).await);
+            failures.add(self.status(patch).await.map(|answer| written = answer));
+        }
+        if let Some(decoration) = plan.decoration {
+            // The version that the status was written to is the one that was seen.
+            let seen = written.as_deref().unwrap_or(self.parent);
+            failures.add(self.decorate(seen, &decoration).await);
         }
         (failures, changes)
     }
@@ -259,16 +268,44 @@ impl Executor<'_> {
         }
     }
 
-    async fn status(&self, patch: Vec<u8>) -> Result<(), Failure> {
-        let write = async |client: Client| client.patch_status(&self.hosted.parent, self.parent.key(), patch).await;
-        match self.send((None, self.parent.key()), "the status", write).await {
+    /// Labels and annotations of a decorator's parent.
+    async fn decorate(&self, seen: &Object, decoration: &Decoration) -> Result<(), Failure> {
+        let patch = decoration_patch(seen, decoration).to_string().into_bytes();
+        let write = async |client: Client| client.merge_patch(&self.hosted.parent, seen.key(), patch).await;
+        match self.send((None, seen.key()), "labels and annotations", write).await {
             Ok(answer) => {
                 self.hosted.parents.answer(answer, None, Some(self.key));
                 Ok(())
             }
+            Err(error) if error.is_object_not_found() => {
+                self.hosted.parents.gone(seen.key(), seen.uid(), Some(self.key));
+                Err(Failure::Stale(error.to_string()))
+            }
+            Err(error) => {
+                self.doubt(&error);
+                if error.is_conflict() || error.outcome_is_unknown() {
+                    self.hosted.note_unknown(&self.key.parent, None, seen.key());
+                }
+                if error.is_conflict() {
+                    return Err(Failure::Stale(error.to_string()));
+                }
+                Err(Failure::Error(WriteError::Call(error)))
+            }
+        }
+    }
+
+    /// Gives back the parent as it is from then on, if it is still there.
+    async fn status(&self, patch: Vec<u8>) -> Result<Option<Arc<Object>>, Failure> {
+        let write = async |client: Client| client.patch_status(&self.hosted.parent, self.parent.key(), patch).await;
+        match self.send((None, self.parent.key()), "the status", write).await {
+            Ok(answer) => {
+                self.hosted.parents.answer(answer, None, Some(self.key));
+                Ok(self.hosted.parents.store().get(self.parent.key()).cloned())
+            }
             // Made anew: its events lead to what follows.
             Err(error) if error.is_conflict() => Err(Failure::Stale(error.to_string())),
-            Err(error) if error.is_object_not_found() => self.no_status(error).await,
+            Err(error) if error.is_object_not_found() => Err(self.no_status(error).await),
+            Err(error) if self.hosted.model.is_decorator() && error.is_refused() => Err(self.refused(error).await),
             Err(error) => {
                 self.doubt(&error);
                 // A parent of another uid fails the patch's test, which reads as invalid: look before judging.
@@ -281,18 +318,29 @@ impl Executor<'_> {
     }
 
     /// The parent, or its status subresource, isn't there: the API server says the same of both.
-    async fn no_status(&self, error: Error) -> Result<(), Failure> {
+    async fn no_status(&self, error: Error) -> Failure {
         match self.client.get(&self.hosted.parent, self.parent.key()).await {
             Ok(Some(found)) if found.uid() == self.parent.uid() => {
                 self.hosted.doubt.notify_one();
-                Err(Failure::Error(WriteError::NoStatus(error)))
+                Failure::Error(WriteError::NoStatus(error))
             }
             // Gone, or made anew: its events lead to what follows.
-            Ok(_) => Err(Failure::Stale(error.to_string())),
+            Ok(_) => Failure::Stale(error.to_string()),
             Err(error) => {
                 self.hosted.note_unknown(&self.key.parent, None, self.parent.key());
-                Err(Failure::Error(WriteError::Call(error)))
+                Failure::Error(WriteError::Call(error))
             }
+        }
+    }
+
+    /// The status of a decorator's parent is refused: because it isn't the version that was seen, which reads as invalid,
+    /// or for what it is.
+    async fn refused(&self, error: Error) -> Failure {
+        self.hosted.note_unknown(&self.key.parent, None, self.parent.key());
+        match self.client.get(&self.hosted.parent, self.parent.key()).await {
+            Ok(Some(found)) if found.version() == self.parent.version() => Failure::Error(WriteError::Call(error)),
+            Ok(_) => Failure::Stale(error.to_string()),
+            Err(error) => Failure::Error(WriteError::Call(error)),
         }
     }
 
@@ -326,7 +374,11 @@ impl Executor<'_> {
             Err(error) => return self.failed(kind, key, error),
         };
         let whose = match found.controller() {
-            Some(uid) if uid == self.parent.uid() => None,
+            Some(uid) if uid == self.parent.uid() && self.hosted.attaches(&found) => None,
+            Some(uid) if uid == self.parent.uid() => Some(format!(
+                "belongs to the object, but isn't this controller's (name the attachment otherwise, or annotate it {}: {})",
+                self.hosted.model.dialect.decorator_annotation, self.hosted.model.name
+            )),
             Some(_) => {
                 let owners = found.owner_references();
                 let owner = owners.iter().find(|owner| owner.controller);
@@ -339,6 +391,9 @@ impl Executor<'_> {
                 [] => "is being deleted (the child is made once it is gone)".to_owned(),
                 [first, ..] => format!("is being deleted, which waits for its finalizer {first}"),
             }),
+            None if self.hosted.model.is_decorator() => {
+                Some("isn't the object's (delete it, or name the attachment otherwise)".to_owned())
+            }
             None if self.selector.matches(&found.labels()) => None,
             None => Some(format!(
                 "isn't the parent's (delete it, name the child otherwise, or label it {} to have it adopted)",

@@ -2,12 +2,12 @@
 //!
 //! Never syncs by itself: it hands keys to the queue, and waits for running syncs when it ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use futures::future::select_all;
+use futures::future::{join_all, select_all};
 use parking_lot::{Mutex, RwLock};
 use ringmaster_cluster::{Client, Discovery, Subject};
 use ringmaster_core::cache::Change;
@@ -93,11 +93,19 @@ impl Stage {
     /// Parents of each controller, for metrics.
     pub(crate) fn samples(&self) -> Vec<Sample> {
         let hosted: Vec<Arc<Hosted>> = self.hosted.read().values().cloned().collect();
-        let each_value = |value: &dyn Fn(&Hosted) -> f64| {
-            let one = |hosted: &Arc<Hosted>| (vec![("controller", hosted.model.name.to_string())], value(hosted));
-            hosted.iter().map(one).collect()
+        // A decorator runs once for each of its kinds.
+        let joined = |value: &dyn Fn(&Hosted) -> f64, join: fn(f64, f64) -> f64| {
+            let mut values: BTreeMap<Arc<str>, f64> = BTreeMap::new();
+            for hosted in &hosted {
+                let value = value(hosted);
+                let known = values.entry(hosted.model.label());
+                known.and_modify(|known| *known = join(*known, value)).or_insert(value);
+            }
+            let one = |(label, value): (Arc<str>, f64)| (vec![("controller", label.to_string())], value);
+            values.into_iter().map(one).collect()
         };
-        let each = |value: &dyn Fn(&Hosted) -> usize| each_value(&|hosted| count(value(hosted)));
+        let each = |value: &dyn Fn(&Hosted) -> usize| joined(&|hosted| count(value(hosted)), |a, b| a + b);
+        let longest = |value: &dyn Fn(&Hosted) -> Duration| joined(&|hosted| value(hosted).as_secs_f64(), f64::max);
         vec![
             Sample::gauge("ringmaster_parents", "Parents of the controller", each(&Hosted::parent_count)),
             Sample::gauge(
@@ -108,7 +116,7 @@ impl Stage {
             Sample::gauge(
                 "ringmaster_parents_failing_longest_seconds",
                 "How long the parent that fails longest has been failing",
-                each_value(&|hosted| hosted.board.failing_longest().as_secs_f64()),
+                longest(&|hosted| hosted.board.failing_longest()),
             ),
             Sample::gauge(
                 "ringmaster_unassigned_objects",
@@ -118,7 +126,7 @@ impl Stage {
             Sample::gauge(
                 "ringmaster_unassigned_oldest_seconds",
                 "How long the first of the parents without a label has been seen without it",
-                each_value(&|hosted| hosted.unlabelled_count().1.as_secs_f64()),
+                longest(&|hosted| hosted.unlabelled_count().1),
             ),
             Sample::gauge(
                 "ringmaster_related_watches",
@@ -153,18 +161,36 @@ pub(crate) enum Ended {
     Turned,
 }
 
+/// Hosts all that one declaration became, side by side; see [`host`].
+pub(crate) async fn host_all(
+    stage: Arc<Stage>,
+    models: Vec<Controller>,
+    board: Arc<Board>,
+    subject: Subject,
+    tokens: (CancellationToken, CancellationToken),
+) {
+    let Some(first) = models.first() else { return };
+    let post = stage.posts.post(&first.uid);
+    post.divide(models.len());
+    let boards = board.divide(&models);
+    let units = models.into_iter().zip(boards).enumerate().map(|(unit, (model, board))| {
+        host(Arc::clone(&stage), model, board, subject.clone(), (Arc::clone(&post), unit), tokens.clone())
+    });
+    join_all(units).await;
+}
+
 /// Hosts a controller until cancelled: as much of it as the table gives this member. One that is also retired was deleted:
 /// what it leaves on its parents is taken off.
-pub(crate) async fn host(
+async fn host(
     stage: Arc<Stage>,
     model: Controller,
     board: Arc<Board>,
     subject: Subject,
+    (post, unit): (Arc<Post>, usize),
     (cancel, retired): (CancellationToken, CancellationToken),
 ) {
-    let post = stage.posts.post(&model.uid);
     let mut stand = post.stand();
-    let round = Round { stage, model, board, subject, post, cancel, retired };
+    let round = Round { stage, model, board, subject, post, unit, cancel, retired };
     let mut wait = RETRY.0;
     loop {
         let turned = stand.changed();
@@ -190,6 +216,8 @@ pub(crate) struct Round {
     pub(crate) board: Arc<Board>,
     pub(crate) subject: Subject,
     pub(crate) post: Arc<Post>,
+    /// Which of the declaration's kinds of parents these are.
+    pub(crate) unit: usize,
     pub(crate) cancel: CancellationToken,
     /// Cancelled before the former, if the controller was deleted.
     retired: CancellationToken,
@@ -303,18 +331,18 @@ impl Round {
     /// The parents' and the children's kinds, if all are served.
     async fn find_kinds(&self) -> Option<(Arc<Resource>, Vec<Arc<Resource>>)> {
         let rule = &self.model.parent;
-        let parent = self.find("spec.parentResource", "ParentKindNotServed", &rule.api_version, &rule.resource).await?;
-        if !parent.status {
+        let field = self.model.parent_field();
+        let parent = self.find(&field, "ParentKindNotServed", &rule.api_version, &rule.resource).await?;
+        if !parent.status && !self.model.is_decorator() {
             self.stage.discovery.forget(&rule.api_version);
-            let text = format!(
-                "spec.parentResource: {parent} has no status subresource; add `subresources: {{status: {{}}}}` to its CRD"
-            );
+            let text =
+                format!("{field}: {parent} has no status subresource; add `subresources: {{status: {{}}}}` to its CRD");
             self.block("ParentHasNoStatus", text);
             return None;
         }
         let mut children = Vec::with_capacity(self.model.children.len());
         for (index, rule) in self.model.children.iter().enumerate() {
-            let field = format!("spec.childResources[{index}]");
+            let field = self.model.child_field(index);
             children.push(self.find(&field, "ChildKindNotServed", &rule.api_version, &rule.resource).await?);
         }
         Some((parent, children))
@@ -365,14 +393,19 @@ impl Round {
         match stand {
             Stand::Nothing | Stand::Whole { label: None, .. } => {}
             Stand::Warm(epoch) => {
-                self.stage.posts.tell(Done::Warm(RowId::Controller(self.model.uid.clone()), epoch));
+                self.done(Done::Warm(RowId::Controller(self.model.uid.clone()), epoch));
             }
             // What can't be labelled now is labelled once it is seen without.
             Stand::Whole { label: Some(epoch), .. } => {
-                self.stage.posts.tell(Done::Labelled(self.model.uid.clone(), epoch));
+                self.done(Done::Labelled(self.model.uid.clone(), epoch));
             }
-            Stand::Sharded { .. } => self.post.set_warm(&self.stage.posts, Shards::ALL),
+            Stand::Sharded { .. } => self.post.set_warm(self.unit, &self.stage.posts, Shards::ALL),
         }
+    }
+
+    /// This part of the controller has done what the table asked for.
+    pub(crate) fn done(&self, done: Done) {
+        self.stage.posts.tell(&self.post, self.unit, done);
     }
 
     fn subscribe(
@@ -410,7 +443,9 @@ impl Round {
                 strays.push(watches.strays(Arc::clone(&resource), format!("!{OWNER_LABEL}"), seen));
                 Some(listener)
             } else {
-                shared.index_orphans();
+                if !self.model.is_decorator() {
+                    shared.index_orphans();
+                }
                 None
             };
             kinds.push(ChildKind { resource, strategy: rule.strategy, shared, strays: stray });
@@ -427,7 +462,7 @@ impl Round {
             parents: Arc::clone(subscriptions[0].shared()),
             children: kinds,
             related,
-            metrics: Arc::new(self.stage.metrics.controller(&self.model.name)),
+            metrics: Arc::new(self.stage.metrics.controller(&self.model.label())),
             board: Arc::clone(&self.board),
             active: AtomicBool::new(false),
             doubt: Notify::new(),
@@ -447,9 +482,8 @@ impl Round {
         let mut trouble = None;
         for (index, state) in states.iter_mut().enumerate() {
             let State::Troubled(reason, text, not_served) = &*state.borrow_and_update() else { continue };
-            let field = index
-                .checked_sub(1)
-                .map_or_else(|| "spec.parentResource".to_owned(), |child| format!("spec.childResources[{child}]"));
+            let field =
+                index.checked_sub(1).map_or_else(|| self.model.parent_field(), |child| self.model.child_field(child));
             if *not_served {
                 let (rule, reason) = match index.checked_sub(1).and_then(|child| self.model.children.get(child)) {
                     Some(child) => (&child.api_version, "ChildKindNotServed"),

@@ -16,6 +16,7 @@ use ringmaster_core::endpoints::Standing;
 use ringmaster_core::hash::shard;
 use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid, Version};
 use ringmaster_core::object::Object;
+use ringmaster_core::plan::decorator::attaches;
 use ringmaster_core::plan::{Phase, phase};
 use ringmaster_core::shards::Shards;
 use ringmaster_hooks::Route;
@@ -321,10 +322,14 @@ impl Hosted {
         phase(&self.model, parent) == Phase::Finalize
     }
 
-    /// Whether a parent has the labels that are asked for.
+    /// Whether a parent has the labels and annotations that are asked for.
     pub(crate) fn selects(&self, parent: &Object) -> bool {
-        let selector = &self.model.parent.selector;
-        selector.is_everything() || selector.matches(&parent.labels())
+        self.model.parent.selects(parent)
+    }
+
+    /// Whether an object that a parent controls is this controller's to manage.
+    pub(crate) fn attaches(&self, child: &Object) -> bool {
+        attaches(&self.model, child)
     }
 
     /// The keys of all its parents.
@@ -337,7 +342,7 @@ impl Hosted {
     /// How many parents it has.
     pub(crate) fn parent_count(&self) -> usize {
         let store = self.parents.store();
-        if self.model.parent.selector.is_everything() && self.sharded.is_none() {
+        if self.model.parent.selects_everything() && self.sharded.is_none() {
             return store.len();
         }
         store.iter().filter(|parent| self.concerns(parent) && self.holds(parent.key())).count()

@@ -9,7 +9,7 @@
 //!   dispatch    the queue's shell: which parent next, on which worker
 //!   sync        one sync: read, call the hook, plan; children: what is read and put right before; execute: do it
 //!   print       what is said, so that no reader holds anything up; telemetry: the log
-//!   status      conditions of controllers; tell: log lines and events; changes: the words for what children went through
+//!   status      conditions of controllers; units: of one that decorates several kinds; tell: log lines and events; changes: the words for what children went through
 //! ```
 //!
 //! Never speaks HTTP or Kubernetes by itself, and never decides what core decides.
@@ -45,6 +45,7 @@ mod streams;
 mod sync;
 pub mod telemetry;
 mod tell;
+mod units;
 mod unlabelled;
 mod verify;
 mod watches;

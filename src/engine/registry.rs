@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringmaster_api::convert;
+use ringmaster_api::convert::{self, Converted};
 use ringmaster_cluster::Client;
 use ringmaster_core::cache::Change;
+use ringmaster_core::controller::{Controller, DECORATORS};
 use ringmaster_core::dialect::Dialect;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey, Uid};
 use ringmaster_core::object::Object;
@@ -23,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::host::{Stage, host};
+use crate::host::{Stage, host_all};
 use crate::member::placement::Placements;
 use crate::status::{Board, Boards, Members, write_all};
 use crate::streams::State;
@@ -36,6 +37,32 @@ const ABSENT_INTERVAL: Duration = Duration::from_secs(5);
 const VERSION: &str = "v1alpha1";
 /// The plural of both groups' composites.
 const COMPOSITES: &str = "compositecontrollers";
+
+/// A kind of controllers: where its objects are, and how they are read.
+#[derive(Clone, Copy)]
+pub(crate) struct DeclaredKind {
+    dialect: &'static Dialect,
+    plural: &'static str,
+    convert: fn(&Dialect, Arc<[u8]>) -> Result<Converted, convert::Error>,
+}
+
+impl DeclaredKind {
+    pub(crate) const fn composites(dialect: &'static Dialect) -> Self {
+        Self { dialect, plural: COMPOSITES, convert: convert::from_json }
+    }
+
+    pub(crate) const fn decorators(dialect: &'static Dialect) -> Self {
+        Self { dialect, plural: DECORATORS, convert: convert::decorator_from_json }
+    }
+
+    /// A controller of this name, as the table knows it. A composite's group is its API group; the kind of others is part
+    /// of it, because they may have the same names.
+    fn name(self, name: &ObjectKey) -> ControllerName {
+        let group = self.dialect.group;
+        let group = if self.plural == COMPOSITES { group.into() } else { format!("{}.{group}", self.plural).into() };
+        ControllerName { group, name: name.name().into() }
+    }
+}
 
 /// Collects the names of controllers that changed; a name waits once.
 #[derive(Default)]
@@ -89,26 +116,26 @@ impl Progress {
 }
 
 /// One line when the controllers' own kind goes, and one when it is back.
-fn tell_if_gone(dialect: &Dialect, state: &State, gone: &mut bool) {
+fn tell_if_gone(kind: DeclaredKind, state: &State, gone: &mut bool) {
+    let (group, plural) = (kind.dialect.group, kind.plural);
     match state {
         State::Troubled(_, text, true) if !*gone => {
             *gone = true;
-            let group = dialect.group;
-            warn!(group, "{COMPOSITES} aren't served any more; install their CRD (ringmaster crds): {text}");
+            warn!(group, "{plural} aren't served any more; install their CRD (ringmaster crds): {text}");
         }
         State::Synced if *gone => {
             *gone = false;
-            info!(group = dialect.group, "{COMPOSITES} are served again");
+            info!(group, "{plural} are served again");
         }
         _ => {}
     }
 }
 
 impl Registry {
-    /// Hosts the controllers of one dialect until stopped.
-    pub(crate) async fn run(self: Arc<Self>, dialect: &'static Dialect, progress: Arc<Progress>) {
-        let version = ApiVersion::new(&format!("{}/{VERSION}", dialect.group));
-        let Some(resource) = self.wait_for_kind(&version, &progress).await else { return };
+    /// Hosts the controllers of one kind until stopped.
+    pub(crate) async fn run(self: Arc<Self>, kind: DeclaredKind, progress: Arc<Progress>) {
+        let version = ApiVersion::new(&format!("{}/{VERSION}", kind.dialect.group));
+        let Some(resource) = self.wait_for_kind(&version, kind.plural, &progress).await else { return };
         let changed = Arc::new(Changed::default());
         let scope = match self.selector.as_str() {
             "" => Scope::Everything,
@@ -119,7 +146,7 @@ impl Registry {
         let shared = subscription.shared();
         let boards = Arc::new(Boards::new(Arc::clone(shared)));
         *progress.boards.lock() = Some(Arc::clone(&boards));
-        if dialect.conditions {
+        if kind.dialect.conditions {
             let members = Members {
                 posts: Arc::clone(&self.stage.posts),
                 placements: Arc::clone(&self.placements),
@@ -141,7 +168,7 @@ impl Registry {
                 let object = shared.store().get(&name).cloned();
                 let before = ending.remove(&name);
                 if let Some(task) =
-                    self.update(dialect, &resource, &boards, &mut running, before, &name, object.as_deref())
+                    self.update(kind, &resource, &boards, &mut running, before, &name, object.as_deref())
                 {
                     ending.insert(name, task);
                 }
@@ -153,7 +180,7 @@ impl Registry {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = changed.wake.notified() => {}
-                _ = state.changed() => tell_if_gone(dialect, &state.borrow_and_update(), &mut gone),
+                _ = state.changed() => tell_if_gone(kind, &state.borrow_and_update(), &mut gone),
             }
         }
         // Each ends with its last sync, which the shutdown bounds.
@@ -162,21 +189,21 @@ impl Registry {
         }
     }
 
-    /// All controllers of the dialect that there are now are known.
+    /// All controllers of the kind that there are now are known.
     fn settle(&self, progress: &Progress) {
         if !progress.settled.swap(true, Ordering::AcqRel) {
             self.stage.declared.know();
         }
     }
 
-    async fn wait_for_kind(&self, version: &ApiVersion, progress: &Progress) -> Option<Arc<Resource>> {
+    async fn wait_for_kind(&self, version: &ApiVersion, plural: &str, progress: &Progress) -> Option<Arc<Resource>> {
         let (mut told, mut failures) = (false, 0u32);
         loop {
-            match self.stage.discovery.find(version, COMPOSITES).await {
+            match self.stage.discovery.find(version, plural).await {
                 Ok(Some(resource)) => return Some(resource),
                 Ok(None) => {
                     if !told {
-                        info!(group = version.group(), "no {COMPOSITES} are served; waiting for their CRD");
+                        info!(group = version.group(), "no {plural} are served; waiting for their CRD");
                         told = true;
                     }
                     self.settle(progress);
@@ -199,7 +226,7 @@ impl Registry {
     #[expect(clippy::too_many_arguments, reason = "the registry's loop, taken apart for reading")]
     fn update(
         &self,
-        dialect: &'static Dialect,
+        kind: DeclaredKind,
         resource: &Resource,
         boards: &Boards,
         running: &mut HashMap<ObjectKey, Running>,
@@ -223,7 +250,7 @@ impl Registry {
         });
         // At most one of them: a controller that ends isn't among the running.
         let before = before.or(ending);
-        let declared = ControllerName { group: dialect.group.into(), name: name.name().into() };
+        let declared = kind.name(name);
         let Some(object) = object else {
             boards.set(name, None);
             self.stage.declared.set(declared, None);
@@ -234,56 +261,48 @@ impl Registry {
         boards.set(name, Some(Arc::clone(&board)));
         let about = subject(resource, object);
         let cancel = self.stop.child_token();
-        let model = self.convert(dialect, resource, object, &board);
-        self.stage.declared.set(declared, model.as_ref().map(|model| (model.uid.clone(), model.sharded)));
+        let models = self.convert(kind, resource, object, &board);
+        self.stage.declared.set(declared, models.first().map(|model| (model.uid.clone(), model.sharded)));
         let retired = CancellationToken::new();
         let (stage, tokens) = (Arc::clone(&self.stage), (cancel.clone(), retired.clone()));
         let task = self.tasks.spawn(async move {
             if let Some(task) = before {
                 let _ = task.await;
             }
-            if let Some(model) = model {
-                host(stage, model, board, about, tokens).await;
-            }
+            host_all(stage, models, board, about, tokens).await;
         });
         let (uid, generation) = (object.uid().clone(), object.generation());
         running.insert(name.clone(), Running { uid, generation, cancel, retired, task });
         None
     }
 
-    /// The model of a controller that shall run.
-    fn convert(
-        &self,
-        dialect: &'static Dialect,
-        resource: &Resource,
-        object: &Object,
-        board: &Board,
-    ) -> Option<ringmaster_core::controller::Controller> {
+    /// The model of a controller that shall run: one for each kind of its parents, or none if it shall not.
+    fn convert(&self, kind: DeclaredKind, resource: &Resource, object: &Object, board: &Board) -> Vec<Controller> {
         let tell = |warning: bool, reason: &str, text: String| {
             self.stage.tell.event(subject(resource, object), warning, reason, text);
         };
         if object.is_deleting() {
             board.block("Deleting", "the controller is being deleted".to_owned());
-            return None;
+            return Vec::new();
         }
-        let converted = match convert::from_json(dialect, object.json().into()) {
+        let converted = match (kind.convert)(kind.dialect, object.json().into()) {
             Ok(converted) => converted,
             Err(error) => {
                 warn!(controller = %object.key(), "not accepted: {error}");
                 tell(true, "CreateError", error.to_string());
                 board.reject(error.to_string());
-                return None;
+                return Vec::new();
             }
         };
         for warning in converted.warnings {
             warn!(controller = %object.key(), "{warning}");
             tell(true, "Ignored", warning);
         }
-        if converted.controller.paused {
+        if converted.controllers.iter().any(|controller| controller.paused) {
             info!(controller = %object.key(), "paused");
             board.block("Paused", "spec.paused is true: nothing is synced until it is false".to_owned());
-            return None;
+            return Vec::new();
         }
-        Some(converted.controller)
+        converted.controllers
     }
 }

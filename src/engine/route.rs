@@ -72,7 +72,9 @@ impl Listener for ParentRoute {
         };
         // The sync that wrote a status queues its parent by its own rules; what came with the answer beside is news.
         // One that its sync gave a label is new here, and is synced just now.
-        if origin == Some(&key) && old.is_none_or(|old| new.is_same_but_status(old)) {
+        // Whatever a decorator's sync writes is written to the very version that its hook saw.
+        let is_own = |old: &Arc<Object>| hosted.model.is_decorator() || new.is_same_but_status(old);
+        if origin == Some(&key) && old.is_none_or(is_own) {
             return;
         }
         if !old.is_some_and(|old| new.differs_in_status_only(old)) {
@@ -93,7 +95,9 @@ pub(crate) fn index_parent(hosted: &Hosted, change: &Change) -> Option<Arc<Objec
     let mut index = hosted.index.lock();
     let new = hosted.parents.store().get(change.key()).cloned();
     let selected = new.as_ref().filter(|new| hosted.selects(new) && !new.is_deleting());
-    if hosted.model.generate_selector {
+    if hosted.model.is_decorator() {
+        // It adopts nothing.
+    } else if hosted.model.generate_selector {
         if let Some(known) = known {
             index.by_uid.remove(known.uid());
         }
@@ -129,7 +133,10 @@ impl Listener for ChildRoute {
                 let owner = owner(&hosted, new);
                 self.check_label(&hosted, new, &owner);
                 parents_by(&hosted, new, owner, &mut parents);
-                if let Some(old) = old.as_ref().filter(|old| old.controller() != new.controller()) {
+                let lost = |old: &&Arc<Object>| {
+                    old.controller() != new.controller() || (hosted.attaches(old) && !hosted.attaches(new))
+                };
+                if let Some(old) = old.as_ref().filter(lost) {
                     parents_of(&hosted, old, &mut parents);
                 }
             }
@@ -207,6 +214,9 @@ fn parents_by(hosted: &Hosted, child: &Object, owner: Owner, found: &mut Vec<Obj
         Owner::Another => {}
         Owner::Parent(key) => {
             let is_it = |parent: &Arc<Object>| Some(parent.uid()) == child.controller() && hosted.concerns(parent);
+            if !hosted.attaches(child) {
+                return;
+            }
             if hosted.parents.store().get(&key).is_some_and(is_it) {
                 found.push(key);
             }

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use http::HeaderValue;
 use parking_lot::RwLock;
 use ringmaster_cluster::{Client, Connection, Discovery, Events, Meter, connect};
-use ringmaster_core::dialect::{Dialect, METACONTROLLER, RINGMASTER};
+use ringmaster_core::dialect::{METACONTROLLER, RINGMASTER};
 use ringmaster_core::hook::Limits;
 use ringmaster_core::queue::{Gate, Outcome};
 use ringmaster_hooks::{Hooks, Overrides, Policy};
@@ -37,14 +37,19 @@ use crate::member::posts::Posts;
 use crate::member::pulse::Pulse;
 use crate::member::{Identity, Member};
 use crate::metrics::{Metrics, Sample, Samplers, count, endpoint_samples};
-use crate::registry::{Progress, Registry};
+use crate::registry::{DeclaredKind, Progress, Registry};
 use crate::sync::Syncer;
 use crate::tell::Tell;
 use crate::watches::Watches;
 use crate::{print, process};
 
-/// Whose controllers are run.
-const DIALECTS: [&Dialect; 2] = [&RINGMASTER, &METACONTROLLER];
+/// Which controllers are run.
+const KINDS: [DeclaredKind; 4] = [
+    DeclaredKind::composites(&RINGMASTER),
+    DeclaredKind::decorators(&RINGMASTER),
+    DeclaredKind::composites(&METACONTROLLER),
+    DeclaredKind::decorators(&METACONTROLLER),
+];
 
 /// From the wish to go to the end of all work: what a member's own steps take at most with the default terms, which are
 /// `LEAVE_PATIENCE`, `RELEASE_PATIENCE`, the time until its last write must have ended, and `RELEASE_TIMEOUT`. With longer
@@ -209,7 +214,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     let selector = settings.target_label_selector.as_ref().map(ToString::to_string).unwrap_or_default();
     let identity = Arc::new(Identity::new(&settings.membership, &selector));
     let (guard, pulse, posts) = (Guard::new(), Pulse::new(), Posts::new());
-    let declared = Arc::new(DeclaredControllers::new(DIALECTS.len()));
+    let declared = Arc::new(DeclaredControllers::new(KINDS.len()));
     let world = World::new(Arc::clone(&identity));
     let placements = Placements::new(Arc::clone(&world), Arc::clone(&identity));
     let labels = Labels::new(metrics.clone());
@@ -302,9 +307,9 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     );
     let registry =
         Arc::new(Registry { stage, client, clock, placements, selector, tasks: tasks.clone(), stop: stop.clone() });
-    let progress = DIALECTS.map(|dialect| (dialect, Arc::<Progress>::default()));
-    for (dialect, progress) in &progress {
-        tasks.spawn(Arc::clone(&registry).run(dialect, Arc::clone(progress)));
+    let progress = KINDS.map(|kind| (kind, Arc::<Progress>::default()));
+    for (kind, progress) in &progress {
+        tasks.spawn(Arc::clone(&registry).run(*kind, Arc::clone(progress)));
     }
     drop(registry);
     info!(api_server = connection.host, port = connection.port, workers = settings.workers, "running");

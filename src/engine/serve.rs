@@ -63,7 +63,7 @@ impl Round {
                     }
                     if kinds.are_synced() && told_warm.replace(epoch) != Some(epoch) {
                         let row = RowId::Controller(self.model.uid.clone());
-                        self.stage.posts.tell(Done::Warm(row, epoch));
+                        self.done(Done::Warm(row, epoch));
                     }
                 }
                 Stand::Whole { since, label } => {
@@ -121,7 +121,7 @@ impl Round {
                 () = at(unchecked.retry) => unchecked.retry = None,
                 () = labelled(&mut labelling) => {
                     if let Stand::Whole { label: Some(epoch), .. } = now {
-                        self.stage.posts.tell(Done::Labelled(self.model.uid.clone(), epoch));
+                        self.done(Done::Labelled(self.model.uid.clone(), epoch));
                     }
                 }
                 ended = care.next() => {
@@ -144,7 +144,7 @@ impl Round {
         let Stand::Sharded { since: begun } = *stand.borrow() else { return Ended::Turned };
         let mut care = Care::new(self, hosted);
         let mut held = self.stage.posts.held();
-        self.post.set_hosted(hosted);
+        self.post.set_hosted(self.unit, hosted);
         let mut unchecked = Unchecked::default();
         // The same for what has no label, which nobody waits for.
         let (mut searched, mut search, mut unfound) = (Shards::NONE, None, Unchecked::default());
@@ -159,7 +159,8 @@ impl Round {
             let running = held.borrow_and_update().running;
             let informed = kinds.informed();
             // One that is in trouble isn't waited for.
-            self.post.set_warm(&self.stage.posts, if kinds.are_troubled() { Shards::ALL } else { informed });
+            let warm = if kinds.are_troubled() { Shards::ALL } else { informed };
+            self.post.set_warm(self.unit, &self.stage.posts, warm);
             let started = hosted.started();
             let (missing, unsearched) = (running.difference(&started), started.difference(&searched));
             // What couldn't be checked was, or is somebody else's.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringmaster_cluster::Client;
 use ringmaster_core::condition::{Condition, Failing, Health, HookHealth, Part, conditions};
+use ringmaster_core::controller::Controller;
 use ringmaster_core::endpoints::Damper;
 use ringmaster_core::key::{ObjectKey, Uid};
 use ringmaster_core::object::Object;
@@ -25,6 +26,7 @@ use crate::member::placement::{LONG, Placements};
 use crate::member::posts::Posts;
 use crate::metrics::Metrics;
 use crate::streams::Shared;
+use crate::units::{Unit, sum};
 
 /// A controller's status is looked at this often, and so written at most this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -47,6 +49,10 @@ const MAX_TEXT_CHARS: usize = 500;
 pub(crate) struct Board {
     clock: Clock,
     noted: Mutex<Noted>,
+    /// What its parents' names are told with, where it is one of several boards of one controller.
+    kind: String,
+    /// The boards of a controller that has parents of several kinds: what it is follows from theirs.
+    units: Mutex<Vec<Arc<Board>>>,
 }
 
 #[derive(Default)]
@@ -122,7 +128,28 @@ pub(crate) struct Telling {
 
 impl Board {
     pub(crate) fn new(clock: Clock) -> Arc<Self> {
-        Arc::new(Self { clock, noted: Mutex::new(Noted { starting: true, ..Noted::default() }) })
+        Self::of(clock, 0, String::new())
+    }
+
+    fn of(clock: Clock, generation: i64, kind: String) -> Arc<Self> {
+        let noted = Noted { generation, starting: true, ..Noted::default() };
+        Arc::new(Self { clock, noted: Mutex::new(noted), kind, units: Mutex::default() })
+    }
+
+    /// The board of each of the controllers that one declaration became: this one, if it is a single one.
+    pub(crate) fn divide(self: &Arc<Self>, models: &[Controller]) -> Vec<Arc<Self>> {
+        if models.len() == 1 {
+            return vec![Arc::clone(self)];
+        }
+        let generation = self.noted.lock().generation;
+        let unit = |model: &Controller| Self::of(self.clock, generation, format!("{} ", model.parent.resource));
+        let units: Vec<_> = models.iter().map(unit).collect();
+        self.units.lock().clone_from(&units);
+        units
+    }
+
+    fn units(&self) -> Vec<Arc<Self>> {
+        self.units.lock().clone()
     }
 
     /// A new declaration is being looked at.
@@ -163,6 +190,10 @@ impl Board {
 
     /// Whether this member writes the controller's status; `leads` says whether it writes the table.
     fn is_told_here(&self, leads: bool) -> bool {
+        let units = self.units();
+        if !units.is_empty() {
+            return units.iter().all(|unit| unit.is_told_here(leads));
+        }
         match self.noted.lock().teller {
             Teller::Sharder => leads,
             Teller::Owner => true,
@@ -248,6 +279,11 @@ impl Board {
         since.map_or(Duration::ZERO, |since| self.clock.now().saturating_sub(since))
     }
 
+    /// When a parent that still fails failed last; zero if none does.
+    fn failing_newest(&self) -> Duration {
+        self.noted.lock().failing.values().map(|trouble| trouble.last).max().unwrap_or_default()
+    }
+
     /// The parents whose last sync failed by this.
     pub(crate) fn failing_by(&self, cause: Cause) -> Vec<ObjectKey> {
         let noted = self.noted.lock();
@@ -260,10 +296,27 @@ impl Board {
     }
 
     pub(crate) fn is_starting(&self) -> bool {
-        self.noted.lock().starting
+        let units = self.units();
+        if units.is_empty() { self.noted.lock().starting } else { units.iter().any(|unit| unit.is_starting()) }
     }
 
-    fn health(&self) -> (i64, Health, Option<Arc<Hosted>>) {
+    /// The generation that it is known of, what is known, and what runs.
+    fn health(&self) -> (i64, Health, Vec<Arc<Hosted>>) {
+        let units = self.units();
+        if units.is_empty() {
+            let (generation, health, hosted) = self.own_health();
+            return (generation, health, hosted.into_iter().collect());
+        }
+        let (mut parts, mut running) = (Vec::with_capacity(units.len()), Vec::with_capacity(units.len()));
+        for unit in units {
+            let (_, health, hosted) = unit.own_health();
+            parts.push(Unit { health, longest: unit.failing_longest(), newest: unit.failing_newest() });
+            running.extend(hosted);
+        }
+        (self.noted.lock().generation, sum(parts), running)
+    }
+
+    fn own_health(&self) -> (i64, Health, Option<Arc<Hosted>>) {
         let mut noted = self.noted.lock();
         let hosted = noted.hosted.upgrade();
         let endpoints = hosted.as_ref().map(|hosted| {
@@ -273,8 +326,8 @@ impl Board {
         let failing = Failing {
             count: noted.failing.len(),
             parents: hosted.as_ref().map_or(0, |hosted| hosted.parent_count()),
-            longest: longest(&noted.failing),
-            last: newest(&noted.failing),
+            longest: longest(&self.kind, &noted.failing),
+            last: newest(&self.kind, &noted.failing),
         };
         let health = Health {
             rejected: noted.rejected.clone(),
@@ -289,6 +342,10 @@ impl Board {
 
     /// Whether all members work on it.
     fn is_shared(&self) -> bool {
+        let units = self.units();
+        if !units.is_empty() {
+            return units.iter().any(|unit| unit.is_shared());
+        }
         let noted = self.noted.lock();
         matches!(noted.teller, Teller::Sharder) && noted.hosted.upgrade().is_some_and(|hosted| hosted.sharded.is_some())
     }
@@ -304,16 +361,16 @@ fn needs_reminder(told: Option<Duration>, now: Duration) -> bool {
 }
 
 /// Which parent fails longest, and since when.
-fn longest(failing: &HashMap<ObjectKey, Trouble>) -> String {
+fn longest(kind: &str, failing: &HashMap<ObjectKey, Trouble>) -> String {
     // By key too, so that the message doesn't change by itself.
     let first = failing.iter().min_by_key(|(key, trouble)| (trouble.since, *key));
-    first.map(|(key, trouble)| format!("{key} since {}", trouble.since_wall)).unwrap_or_default()
+    first.map(|(key, trouble)| format!("{kind}{key} since {}", trouble.since_wall)).unwrap_or_default()
 }
 
 /// The newest failure of those that still fail.
-fn newest(failing: &HashMap<ObjectKey, Trouble>) -> String {
+fn newest(kind: &str, failing: &HashMap<ObjectKey, Trouble>) -> String {
     let last = failing.iter().max_by_key(|(key, trouble)| (trouble.last, *key));
-    last.map(|(key, trouble)| format!("{key}: {}", trouble.text)).unwrap_or_default()
+    last.map(|(key, trouble)| format!("{kind}{key}: {}", trouble.text)).unwrap_or_default()
 }
 
 /// What a status needs to know of the other members.
@@ -333,7 +390,7 @@ impl Members {
     fn tell(&self, uid: &Uid, board: &Board) {
         let part = board.is_shared().then(|| {
             let (_, health, hosted) = board.health();
-            Part::new(&health, unlabelled(hosted.as_deref()))
+            Part::new(&health, unlabelled(&hosted))
         });
         self.posts.set_part(uid, part);
     }
@@ -344,22 +401,22 @@ impl Members {
             return;
         }
         let (_, _, hosted) = board.health();
-        let mut without = unlabelled(hosted.as_deref());
+        let mut without = unlabelled(&hosted);
         let shared = board.is_shared();
         if shared {
             let parts = self.placements.parts(uid);
             without += parts.iter().map(|(_, part)| part.unlabelled).sum::<usize>();
             health.add(&parts);
         }
-        let declared = hosted.is_some_and(|hosted| hosted.model.sharded);
+        let declared = hosted.iter().any(|hosted| hosted.model.sharded);
         health.placement = self.placements.of(uid, declared, without);
     }
 }
 
 /// Parents that have had no label for long.
-fn unlabelled(hosted: Option<&Hosted>) -> usize {
-    let (count, oldest) = hosted.map_or((0, Duration::ZERO), Hosted::unlabelled_count);
-    if oldest >= LONG { count } else { 0 }
+fn unlabelled(hosted: &[Arc<Hosted>]) -> usize {
+    let counts = hosted.iter().map(|hosted| hosted.unlabelled_count());
+    counts.filter(|(_, oldest)| *oldest >= LONG).map(|(count, _)| count).sum()
 }
 
 /// A status that can't be written is tried again after so many ticks, doubling each time.
@@ -491,7 +548,7 @@ fn patch(object: &Object, board: &Board, members: &Members, count_is_due: bool) 
     if fine && !count_is_due {
         return None;
     }
-    let parents = hosted.map(|_| i64::try_from(health.failing.parents).unwrap_or(i64::MAX));
+    let parents = (!hosted.is_empty()).then(|| i64::try_from(health.failing.parents).unwrap_or(i64::MAX));
     if fine && (parents == present.parents || parents.is_none()) {
         return None;
     }

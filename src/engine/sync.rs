@@ -11,9 +11,10 @@ use http::{HeaderMap, HeaderValue};
 use ringmaster_cluster::{Client, Discovery};
 use ringmaster_core::condition::HookHealth;
 use ringmaster_core::hash::{shard, xxh};
-use ringmaster_core::hook::{Limits, Observed, SyncReply, sync_request};
+use ringmaster_core::hook::{Limits, Observed, SyncReply, decorator_request, sync_request};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Input, Kind, plan};
+use ringmaster_core::plan::decorator;
 use ringmaster_core::plan::{Phase, describe, parent_selector, phase};
 use ringmaster_core::queue::{FREE_REPEATS, Outcome, Popped, Priority};
 use ringmaster_core::shards::SHARDS;
@@ -168,8 +169,13 @@ impl Syncer {
             finalizing,
             shard: family.shard,
         };
-        let plan =
-            plan(&input).map_err(|error| Problem::Reply(format!("POST {}: {error}", hosted.hook_url(finalizing))))?;
+        let plan = if hosted.model.is_decorator() {
+            decorator::plan(&input).map_err(|error| error.to_string())
+        } else {
+            plan(&input).map_err(|error| error.to_string())
+        };
+        let plan = plan
+            .map_err(|error| Problem::Reply(format!("POST {}: {error}", hosted.hook_url(finalizing))))?;
         let resync_after = reply.resync_after;
         if plan.is_empty() {
             hosted.at_rest(&key.parent);
@@ -177,6 +183,7 @@ impl Syncer {
         }
         let wrote_children = !plan.writes_no_children();
         let (status_changes, finalized) = (plan.status.is_some(), plan.finalized);
+        let decorates = plan.decoration.is_some();
         // The first few in a row are what every new parent needs.
         if popped.repeats >= FREE_REPEATS {
             self.tell.restless(hosted, &parent, || describe(&plan, &input));
@@ -192,7 +199,7 @@ impl Syncer {
             return Err(Problem::Gone);
         }
         let own_status = status_changes && !hosted.model.parent.ignore_status_changes;
-        Ok(Done { resync_after, again: wrote_children || own_status })
+        Ok(Done { resync_after, again: wrote_children || own_status || decorates })
     }
 
     /// The parent, with the finalizer or without it as it has to be, and whether it is finalized.
@@ -224,10 +231,13 @@ impl Syncer {
             .iter()
             .map(|kind| Observed { resource: Arc::clone(&kind.resource), objects: kind.owned.clone() })
             .collect();
-        let body = sync_request(&hosted.model.json, parent, &observed, related, hook.version, finalizing);
+        let is_decorator = hosted.model.is_decorator();
+        let request = if is_decorator { decorator_request } else { sync_request };
+        let parse = if is_decorator { SyncReply::parse_decorator } else { SyncReply::parse };
+        let body = request(&hosted.model.json, parent, &observed, related, hook.version, finalizing);
         let name = if finalizing { "finalize" } else { "sync" };
         let reply = self.ask((family, pass), parent, (name, route), body, attempt).await?;
-        let read = SyncReply::parse(&reply, self.limits, hook.webhook.strict);
+        let read = parse(&reply, self.limits, hook.webhook.strict);
         self.understood(hosted, parent, (name, route), &reply, read).map_err(Problem::Reply)
     }
 

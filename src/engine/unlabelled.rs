@@ -67,6 +67,10 @@ impl StrayChildren {
             return true;
         }
         let marks = self.marks.lock();
+        if selector.is_everything() {
+            // A decorator's, which adopts nothing.
+            return marks.len() >= MAX_MARKS || marks.contains(&uid_mark(parent));
+        }
         let Some((label, value)) = selector.exact_pairs().next() else { return !marks.is_empty() };
         let pair = |namespace: &str| marks.contains(&pair_mark(namespace, label, value));
         marks.len() >= MAX_MARKS || marks.contains(&uid_mark(parent)) || pair(namespace.unwrap_or(ANYWHERE))

@@ -63,7 +63,7 @@ pub const POISONED_AT: u8 = 3;
 /// A controller's name within an installation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ControllerName {
-    /// Its API group.
+    /// Its API group; for a decorator `decoratorcontrollers.` and its API group.
     pub group: Arc<str>,
     /// Its object's name.
     pub name: Arc<str>,

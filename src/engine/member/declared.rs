@@ -13,15 +13,15 @@ use tokio::sync::watch;
 /// What is declared. Shared.
 pub(crate) struct DeclaredControllers {
     controllers: Mutex<BTreeMap<ControllerName, Declared>>,
-    /// Dialects whose controllers aren't all known yet.
+    /// Kinds whose controllers aren't all known yet.
     unknown: Mutex<usize>,
     news: watch::Sender<u64>,
 }
 
 impl DeclaredControllers {
-    /// Nothing is known of the controllers of so many dialects.
-    pub(crate) fn new(dialects: usize) -> Self {
-        Self { controllers: Mutex::default(), unknown: Mutex::new(dialects), news: watch::Sender::new(0) }
+    /// Nothing is known of the controllers of so many kinds.
+    pub(crate) fn new(kinds: usize) -> Self {
+        Self { controllers: Mutex::default(), unknown: Mutex::new(kinds), news: watch::Sender::new(0) }
     }
 
     /// Told whenever something changed.
@@ -44,7 +44,7 @@ impl DeclaredControllers {
         }
     }
 
-    /// One more dialect's controllers are all known.
+    /// One more kind's controllers are all known.
     pub(crate) fn know(&self) {
         let mut unknown = self.unknown.lock();
         *unknown = unknown.saturating_sub(1);

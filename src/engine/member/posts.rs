@@ -68,10 +68,19 @@ impl Losses {
 /// One controller's.
 pub(crate) struct Post {
     stand: watch::Sender<Stand>,
+    /// As many as its declaration has kinds of parents: more than one for some decorators only, and at least one.
+    units: Mutex<Vec<Unit>>,
+}
+
+/// What is known of one kind of a controller's parents.
+#[derive(Clone, Default)]
+struct Unit {
     /// Of a sharded one: the shards whose objects are in its caches, or all while it is held back anyway.
-    warm: Mutex<Shards>,
+    warm: Shards,
     /// The sharded controller as it runs.
-    hosted: Mutex<Weak<Hosted>>,
+    hosted: Weak<Hosted>,
+    /// What its host told last.
+    done: Option<Done>,
 }
 
 /// All controllers' posts. Shared.
@@ -100,8 +109,8 @@ impl Posts {
     /// The post of a controller, which is made if it isn't there.
     pub(crate) fn post(&self, uid: &Uid) -> Arc<Post> {
         let make = || {
-            let (stand, hosted) = (watch::Sender::new(Stand::Nothing), Mutex::default());
-            Arc::new(Post { stand, warm: Mutex::default(), hosted })
+            let (stand, units) = (watch::Sender::new(Stand::Nothing), Mutex::new(vec![Unit::default()]));
+            Arc::new(Post { stand, units })
         };
         Arc::clone(self.by_uid.lock().entry(uid.clone()).or_insert_with(make))
     }
@@ -127,7 +136,7 @@ impl Posts {
             for shard in lost.iter() {
                 losses.count(shard);
             }
-            let hosted: Vec<_> = self.by_uid.lock().values().filter_map(|post| post.hosted.lock().upgrade()).collect();
+            let hosted: Vec<_> = self.by_uid.lock().values().flat_map(|post| post.hosted()).collect();
             hosted.iter().for_each(|hosted| hosted.stop_shards(&lost));
         }
     }
@@ -161,10 +170,12 @@ impl Posts {
         let _ = self.settled.subscribe().wait_for(|settled| *settled).await;
     }
 
-    /// A host has done something.
-    pub(crate) fn tell(&self, done: Done) {
-        self.done.lock().push(done);
-        self.news.notify_one();
+    /// The host of one of a controller's kinds of parents has done something: it is done once all have.
+    pub(crate) fn tell(&self, post: &Post, unit: usize, done: Done) {
+        if post.is_done_by_all(unit, &done) {
+            self.done.lock().push(done);
+            self.news.notify_one();
+        }
     }
 
     pub(crate) fn take_done(&self) -> Vec<Done> {
@@ -212,7 +223,7 @@ impl Posts {
         let sharded = posts
             .values()
             .filter(|post| matches!(*post.stand.borrow(), Stand::Sharded { .. }) && post.stand.receiver_count() > 0);
-        sharded.fold(shards, |warm, post| warm.intersection(&post.warm.lock()))
+        sharded.fold(shards, |warm, post| warm.intersection(&post.warm()))
     }
 }
 
@@ -226,22 +237,52 @@ impl Post {
         self.stand.send_if_modified(|known| std::mem::replace(known, stand) != stand);
     }
 
+    /// A declaration with so many kinds of parents, at least one, is about to be hosted; none before it is any more.
+    pub(crate) fn divide(&self, units: usize) {
+        let mut known = self.units.lock();
+        if known.len() != units {
+            *known = vec![Unit::default(); units.max(1)];
+        }
+    }
+
     /// The sharded controller runs as this.
-    pub(crate) fn set_hosted(&self, hosted: &Arc<Hosted>) {
-        *self.hosted.lock() = Arc::downgrade(hosted);
+    pub(crate) fn set_hosted(&self, unit: usize, hosted: &Arc<Hosted>) {
+        if let Some(known) = self.units.lock().get_mut(unit) {
+            known.hosted = Arc::downgrade(hosted);
+        }
+    }
+
+    fn hosted(&self) -> Vec<Arc<Hosted>> {
+        self.units.lock().iter().filter_map(|unit| unit.hosted.upgrade()).collect()
     }
 
     /// The host of a sharded controller has these shards in its caches, or can't have any (all).
-    pub(crate) fn set_warm(&self, posts: &Posts, shards: Shards) {
-        let before = std::mem::replace(&mut *self.warm.lock(), shards);
-        if before != shards {
+    pub(crate) fn set_warm(&self, unit: usize, posts: &Posts, shards: Shards) {
+        let before = self.units.lock().get_mut(unit).map(|known| std::mem::replace(&mut known.warm, shards));
+        if before.is_some_and(|before| before != shards) {
             posts.news.notify_one();
         }
+    }
+
+    /// The shards that all its hosts have in their caches.
+    fn warm(&self) -> Shards {
+        self.units.lock().iter().fold(Shards::ALL, |warm, unit| warm.intersection(&unit.warm))
+    }
+
+    /// Notes what one host has done; tells whether all have done the same.
+    fn is_done_by_all(&self, unit: usize, done: &Done) -> bool {
+        let mut units = self.units.lock();
+        if let Some(known) = units.get_mut(unit) {
+            known.done = Some(done.clone());
+        }
+        units.iter().all(|unit| unit.done.as_ref() == Some(done))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ringmaster_core::table::RowId;
+
     use super::*;
 
     #[test]
@@ -260,6 +301,32 @@ mod tests {
     }
 
     #[test]
+    fn a_controller_of_several_kinds_has_done_what_all_have() {
+        let posts = Posts::new();
+        let (uid, shards) = (Uid::new("a"), Shards::from_iter([1, 2]));
+        let post = posts.post(&uid);
+        let _host = post.stand();
+        post.divide(2);
+        let warm = |epoch| Done::Warm(RowId::Controller(uid.clone()), Epoch(epoch));
+        posts.tell(&post, 0, warm(1));
+        posts.tell(&post, 0, warm(1));
+        assert_eq!(posts.take_done(), Vec::new());
+        posts.tell(&post, 1, warm(2));
+        assert_eq!(posts.take_done(), Vec::new(), "another epoch is another question");
+        posts.tell(&post, 0, warm(2));
+        assert_eq!(posts.take_done(), vec![warm(2)]);
+        post.set(Stand::Sharded { since: Epoch(3) });
+        post.set_warm(0, &posts, Shards::ALL);
+        assert_eq!(posts.warm(shards), Shards::NONE);
+        post.set_warm(1, &posts, Shards::from_iter([2]));
+        assert_eq!(posts.warm(shards), Shards::from_iter([2]));
+        post.divide(1);
+        assert_eq!(posts.warm(shards), Shards::NONE, "another declaration");
+        posts.tell(&post, 0, warm(4));
+        assert_eq!(posts.take_done(), vec![warm(4)]);
+    }
+
+    #[test]
     fn a_shard_is_warm_once_every_sharded_controller_has_it() {
         let (posts, shards) = (Posts::new(), Shards::from_iter([1, 2, 3]));
         assert_eq!(posts.warm(shards), shards, "nobody waits for anything");
@@ -268,9 +335,9 @@ mod tests {
         let sharded = Stand::Sharded { since: Epoch(1) };
         first.set(sharded);
         assert_eq!(posts.warm(shards), Shards::NONE);
-        first.set_warm(&posts, Shards::from_iter([2, 3]));
+        first.set_warm(0, &posts, Shards::from_iter([2, 3]));
         second.set(sharded);
-        second.set_warm(&posts, Shards::from_iter([3, 4]));
+        second.set_warm(0, &posts, Shards::from_iter([3, 4]));
         assert_eq!(posts.warm(shards), Shards::from_iter([3]));
         second.set(Stand::Nothing);
         assert_eq!(posts.warm(shards), Shards::from_iter([2, 3]));
