@@ -272,6 +272,7 @@ impl Cleanup {
         let selector = format!("suite={}", self.id);
         for (api_version, plural) in [
             ("ringmaster.dev/v1alpha1", "compositecontrollers"),
+            ("ringmaster.dev/v1alpha1", "decoratorcontrollers"),
             ("metacontroller.k8s.io/v1alpha1", "compositecontrollers"),
             ("metacontroller.k8s.io/v1alpha1", "decoratorcontrollers"),
             ("rbac.authorization.k8s.io/v1", "clusterrolebindings"),

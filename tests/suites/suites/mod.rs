@@ -9,6 +9,7 @@ mod children_when;
 mod command;
 mod conformance;
 mod customize;
+mod decorators;
 mod dev;
 mod errors_setting;
 mod events;
@@ -86,6 +87,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults_rights::cases(),
         faults_settings::cases(),
         customize::cases(),
+        decorators::cases(),
         finalize::cases(),
         members_begin::cases(),
         members_check::cases(),

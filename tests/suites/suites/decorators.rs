@@ -1,0 +1,609 @@
+//! Decorators: what they add to objects of existing kinds, which objects these are, and what they leave alone.
+//!
+//! Never about which member does it, save that two of them share the work.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use crate::cluster::Context;
+use crate::hook::{CallInfo, Reply};
+use crate::objects::{self, Resource};
+use crate::process::Ringmaster;
+use crate::server::served;
+use crate::suites::scene::{LATER, SOON, Scene, config_map, event};
+use crate::trial::Case;
+
+/// The trials of this suite.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("decorators", "labels_annotations_and_status_come_and_go", decorates),
+        Case::new("decorators", "attachments_follow_their_update_methods", strategies),
+        Case::new("decorators", "two_kinds_are_selected_by_labels_and_annotations", selects),
+        Case::new("decorators", "an_object_stays_until_the_hook_is_done", finalizes),
+        Case::new("decorators", "a_kind_without_status", without_status),
+        Case::new("decorators", "what_others_made_is_left_alone", strangers),
+        Case::new("decorators", "bad_replies_change_nothing_and_are_told", bad_replies),
+        Case::new("decorators", "bad_declarations_are_told", bad_declarations),
+        Case::new("decorators", "two_members_share_the_objects", sharded),
+        Case::new("decorators", "a_decorator_of_metacontroller_runs", metacontroller),
+    ]
+}
+
+fn decorators() -> Resource {
+    Resource::new("ringmaster.dev/v1alpha1", "DecoratorController", "decoratorcontrollers", None)
+}
+
+/// The hook that gives each object what its `spec.reply`, or the text of its `data.reply`, says; `spec.final` at the end.
+fn obey(request: &Value, info: &CallInfo) -> Reply {
+    let object = &request["object"];
+    if info.path == "/finalize" {
+        return if request["finalizing"] == true { Reply::json(&object["spec"]["final"]) } else { Reply::status(500) };
+    }
+    let text = object["data"]["reply"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    match text.as_ref().unwrap_or(&object["spec"]["reply"]) {
+        Value::Null => Reply::json(&json!({})),
+        reply => Reply::json(reply),
+    }
+}
+
+/// The spec of a decorator of things, to which ConfigMaps are attached.
+fn spec(scene: &Scene, method: &str) -> Value {
+    json!({
+        "resources": [{ "apiVersion": scene.things.api_version, "resource": scene.things.plural }],
+        "attachments": [{ "apiVersion": "v1", "resource": "configmaps", "updateStrategy": { "method": method } }],
+        "hooks": { "sync": { "webhook": { "url": scene.hook.url("/sync") } } },
+    })
+}
+
+/// Declares a decorator, and waits until it runs.
+async fn declare(scene: &Scene, name: &str, spec: Value) -> anyhow::Result<Value> {
+    let metadata = json!({ "name": scene.ctx.controller_name(name), "labels": { "suite": scene.ctx.id } });
+    let made = scene.ctx.admin.create(&decorators(), json!({ "metadata": metadata, "spec": spec })).await?;
+    ready(scene, name, ["Ready", "True"]).await?;
+    Ok(made)
+}
+
+/// Waits for a condition of a decorator; answers with its message.
+async fn ready(scene: &Scene, name: &str, [kind, status]: [&str; 2]) -> anyhow::Result<String> {
+    let ask = async || {
+        let object = scene.ctx.admin.get(&decorators(), &scene.ctx.controller_name(name)).await?;
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.iter().find(|condition| condition["type"] == kind && condition["status"] == status);
+        let found = found.with_context(|| format!("{conditions:?}"))?;
+        Ok(found["message"].as_str().unwrap_or_default().to_owned())
+    };
+    scene.ctx.wait(&format!("{name} has condition {kind} {status}"), LATER, ask).await
+}
+
+async fn scene(ctx: Context, method: &str) -> anyhow::Result<Scene> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(obey);
+    declare(&scene, "d", spec(&scene, method)).await?;
+    Ok(scene)
+}
+
+/// Waits until a thing is as `check` wants it.
+async fn thing(
+    scene: &Scene,
+    name: &str,
+    what: &str,
+    check: impl Fn(&Value) -> anyhow::Result<()>,
+) -> anyhow::Result<Value> {
+    let ask = async || {
+        let thing = scene.ctx.admin.get(&scene.things, name).await?;
+        check(&thing)?;
+        Ok(thing)
+    };
+    scene.ctx.wait(&format!("{name} {what}"), SOON, ask).await
+}
+
+/// The writes of Ringmaster to objects of the trial's own kinds since `mark`.
+fn writes(scene: &Scene, mark: crate::server::audit::Mark) -> anyhow::Result<Vec<String>> {
+    let own = [scene.things.plural.as_str(), "configmaps"];
+    let requests = scene.ctx.requests(mark)?;
+    let writes = requests.iter().filter(|request| request.is_write() && own.contains(&request.resource.as_str()));
+    Ok(writes.map(|request| format!("{} {}", request.verb, request.uri)).collect())
+}
+
+async fn decorates(ctx: Context) -> anyhow::Result<()> {
+    let scene = scene(ctx, "InPlace").await?;
+    let reply = json!({
+        "labels": { "team": "a", "old": null }, "annotations": { "note": "some words" }, "status": { "seen": 1 },
+    });
+    let metadata = json!({ "name": "p", "labels": { "old": "1", "mine": "1" }, "annotations": { "own": "x" } });
+    scene.ctx.admin.create(&scene.things, json!({ "metadata": metadata, "spec": { "reply": reply } })).await?;
+    let check = |thing: &Value| {
+        ensure!(thing["metadata"]["labels"] == json!({ "mine": "1", "team": "a" }), "{thing}");
+        ensure!(thing["metadata"]["annotations"] == json!({ "own": "x", "note": "some words" }), "{thing}");
+        ensure!(thing["status"] == json!({ "seen": 1 }), "as it was answered: {thing}");
+        Ok(())
+    };
+    thing(&scene, "p", "is decorated", check).await?;
+    scene.quiet().await?;
+    let call = scene.hook.calls_for(&scene.key("p")).pop().context("no call")?;
+    ensure!(call.request["attachments"] == json!({ "ConfigMap.v1": {} }) && call.request["related"] == json!({}));
+    ensure!(call.request["controller"]["kind"] == "DecoratorController" && call.request["finalizing"] == false);
+    ensure!(call.request.get("parent").is_none() && call.request.get("children").is_none());
+
+    // What changes nothing is no request.
+    let mark = scene.ctx.mark()?;
+    let before = scene.calls("p");
+    scene.ctx.admin.patch_merge(&scene.things, "p", &json!({ "spec": { "unrelated": 1 } })).await?;
+    scene.called("p", before + 1).await?;
+    scene.quiet().await?;
+    ensure!(writes(&scene, mark)? == Vec::<String>::new(), "{:?}", writes(&scene, mark)?);
+
+    // Somebody takes it away.
+    scene.ctx.admin.patch_merge(&scene.things, "p", &json!({ "metadata": { "labels": { "team": null } } })).await?;
+    thing(&scene, "p", "is decorated again", check).await?;
+
+    let reply = json!({ "labels": { "team": null, "old": null }, "annotations": { "note": null }, "status": null });
+    let patch = json!({ "spec": { "reply": Value::Null } });
+    scene.ctx.admin.patch_merge(&scene.things, "p", &patch).await?;
+    // By JSON patch: a merge patch can't say null.
+    let path = scene.things.object("p");
+    let step = json!([{ "op": "add", "path": "/spec/reply", "value": reply }]);
+    let method = http::Method::PATCH;
+    scene.ctx.admin.send(method, &path, "application/json-patch+json", Some(&step)).await?;
+    let check = |thing: &Value| {
+        ensure!(thing["metadata"]["labels"] == json!({ "mine": "1" }), "{thing}");
+        ensure!(thing["metadata"]["annotations"] == json!({ "own": "x" }), "{thing}");
+        ensure!(thing["status"] == json!({ "seen": 1 }), "null leaves it: {thing}");
+        Ok(())
+    };
+    thing(&scene, "p", "is plain again", check).await.map(drop)
+}
+
+async fn strategies(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(obey);
+    let mut spec = spec(&scene, "InPlace");
+    spec["resources"][0]["labelSelector"] = json!({ "matchLabels": { "method": "inplace" } });
+    declare(&scene, "inplace", spec.clone()).await?;
+    for (name, method) in [("recreate", "Recreate"), ("ondelete", "OnDelete")] {
+        spec["resources"][0]["labelSelector"]["matchLabels"]["method"] = name.into();
+        spec["attachments"][0]["updateStrategy"]["method"] = method.into();
+        declare(&scene, name, spec.clone()).await?;
+    }
+    let wants = |name: &str, x: &str| json!({ "attachments": [config_map(name, json!({ "x": x }))] });
+    let mut first = Vec::new();
+    for name in ["inplace", "recreate", "ondelete"] {
+        let metadata = json!({ "name": name, "labels": { "method": name } });
+        let body = json!({ "metadata": metadata, "spec": { "reply": wants(name, "1") } });
+        let owner = scene.ctx.admin.create(&scene.things, body).await?;
+        let check = |map: &Value| {
+            let reference = &map["metadata"]["ownerReferences"][0];
+            ensure!(reference["uid"] == owner["metadata"]["uid"] && reference["blockOwnerDeletion"] == true, "{map}");
+            let annotations = &map["metadata"]["annotations"];
+            ensure!(annotations["ringmaster.dev/decorator-controller"] == *scene.ctx.controller_name(name), "{map}");
+            Ok(())
+        };
+        first.push(scene.map(name, "is attached", check).await?);
+    }
+    scene.quiet().await?;
+    let call = scene.hook.calls_for(&scene.key("inplace")).pop().context("no call")?;
+    let key = scene.key("inplace");
+    ensure!(call.request["attachments"]["ConfigMap.v1"][&key]["data"]["x"] == "1", "{}", call.request);
+    for name in ["inplace", "recreate", "ondelete"] {
+        scene.wants(name, wants(name, "2")).await?;
+    }
+    let uid = |object: &Value| object["metadata"]["uid"].clone();
+    let is_changed = |map: &Value| {
+        ensure!(map["data"]["x"] == "2", "{map}");
+        Ok(())
+    };
+    let updated = scene.map("inplace", "is updated", is_changed).await?;
+    ensure!(uid(&updated) == uid(&first[0]), "it is another one");
+    let recreated = scene.map("recreate", "is made anew", is_changed).await?;
+    ensure!(uid(&recreated) != uid(&first[1]), "it is the same one");
+    scene.quiet().await?;
+    let kept = scene.ctx.admin.get(&scene.maps, "ondelete").await?;
+    ensure!(kept["data"]["x"] == "1", "{kept}");
+    scene.ctx.admin.delete(&scene.maps, "ondelete").await?;
+    scene.map("ondelete", "is made anew", is_changed).await?;
+    for name in ["inplace", "recreate", "ondelete"] {
+        scene.wants(name, json!({ "attachments": [] })).await?;
+        scene.no_map(name, SOON).await?;
+    }
+    Ok(())
+}
+
+async fn selects(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(obey);
+    let mut spec = spec(&scene, "InPlace");
+    let id = scene.ctx.id.clone();
+    let annotation = format!("{id}.ringmaster.dev/decorate");
+    spec["resources"] = json!([
+        { "apiVersion": scene.things.api_version, "resource": "things",
+          "labelSelector": { "matchLabels": { "tier": "gold" } },
+          "annotationSelector": { "matchExpressions": [{ "key": "off", "operator": "DoesNotExist" }] } },
+        { "apiVersion": "v1", "resource": "configmaps",
+          "annotationSelector": { "matchAnnotations": { (annotation.clone()): "yes" } } },
+    ]);
+    declare(&scene, "d", spec).await?;
+    let reply = json!({ "labels": { "seen": "1" }, "attachments": [config_map("by-map", json!({ "x": "1" }))] });
+    let map = json!({
+        "metadata": { "name": "m", "annotations": { (annotation.clone()): "yes" } },
+        "data": { "reply": reply.to_string() },
+    });
+    scene.ctx.admin.create(&scene.maps, map).await?;
+    let plain = json!({ "metadata": { "name": "plain" }, "data": { "reply": reply.to_string() } });
+    scene.ctx.admin.create(&scene.maps, plain).await?;
+    let mut made = Vec::new();
+    for (name, metadata) in [
+        ("both", json!({ "labels": { "tier": "gold" } })),
+        ("unlabelled", json!({})),
+        ("off", json!({ "labels": { "tier": "gold" }, "annotations": { "off": "" } })),
+    ] {
+        let mut metadata = metadata;
+        metadata["name"] = name.into();
+        let body = json!({ "metadata": metadata, "spec": { "reply": { "labels": { "seen": "1" } } } });
+        made.push(scene.ctx.admin.create(&scene.things, body).await?);
+    }
+    let is_seen = |object: &Value| {
+        ensure!(object["metadata"]["labels"]["seen"] == "1", "{object}");
+        Ok(())
+    };
+    scene.map("m", "is decorated", is_seen).await?;
+    scene.map("by-map", "is attached to a ConfigMap", |_| Ok(())).await?;
+    thing(&scene, "both", "is decorated", is_seen).await?;
+    scene.quiet().await?;
+    for name in ["unlabelled", "off"] {
+        ensure!(scene.calls(name) == 0, "{name} isn't selected");
+    }
+    ensure!(scene.hook.calls_for(&scene.key("plain")).is_empty(), "plain isn't selected");
+    let ask = async || {
+        let controller = scene.ctx.admin.get(&decorators(), &scene.ctx.controller_name("d")).await?;
+        ensure!(controller["status"]["parents"] == 2, "{}", controller["status"]);
+        Ok(())
+    };
+    scene.ctx.wait("the objects of both kinds are counted", SOON, ask).await?;
+    // It comes to be selected, and another one leaves the selection: what it has stays.
+    scene.ctx.admin.patch_merge(&scene.things, "off", &json!({ "metadata": { "annotations": null } })).await?;
+    thing(&scene, "off", "is decorated", is_seen).await?;
+    let leave = json!({ "metadata": { "annotations": { (annotation): "no" }, "labels": { "seen": null } } });
+    scene.ctx.admin.patch_merge(&scene.maps, "m", &leave).await?;
+    scene.no_call("it left the selection").await?;
+    let left = scene.ctx.admin.get(&scene.maps, "m").await?;
+    ensure!(left["metadata"]["labels"].get("seen").is_none(), "{left}");
+    scene.map("by-map", "is still there", |_| Ok(())).await.map(drop)
+}
+
+async fn finalizes(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(obey);
+    let mut spec = spec(&scene, "InPlace");
+    spec["resources"][0]["labelSelector"] = json!({ "matchLabels": { "tier": "gold" } });
+    spec["hooks"]["finalize"] = json!({ "webhook": { "url": scene.hook.url("/finalize") } });
+    declare(&scene, "d", spec).await?;
+    let finalizer = format!("ringmaster.dev/decoratorcontroller-{}", scene.ctx.controller_name("d"));
+    for name in ["gone", "left"] {
+        let metadata = json!({ "name": name, "labels": { "tier": "gold" } });
+        let spec = json!({
+            "reply": { "labels": { "seen": "1" }, "attachments": [config_map(name, json!({ "x": "1" }))] },
+            "final": { "labels": { "seen": null }, "attachments": [], "finalized": true },
+        });
+        scene.ctx.admin.create(&scene.things, json!({ "metadata": metadata, "spec": spec })).await?;
+        scene.map(name, "is attached", |_| Ok(())).await?;
+        let check = |thing: &Value| {
+            ensure!(thing["metadata"]["finalizers"] == json!([finalizer]), "{thing}");
+            ensure!(thing["metadata"]["labels"]["seen"] == "1", "{thing}");
+            Ok(())
+        };
+        thing(&scene, name, "is decorated and guarded", check).await?;
+    }
+    scene.ctx.admin.delete(&scene.things, "gone").await?;
+    let ask = async || {
+        ensure!(scene.ctx.admin.find(&scene.things, "gone").await?.is_none(), "it is there");
+        Ok(())
+    };
+    scene.ctx.wait("the deleted one goes", SOON, ask).await?;
+    scene.no_map("gone", LATER).await?;
+    let leave = json!({ "metadata": { "labels": { "tier": null } } });
+    scene.ctx.admin.patch_merge(&scene.things, "left", &leave).await?;
+    let check = |thing: &Value| {
+        ensure!(thing["metadata"].get("finalizers").is_none(), "{thing}");
+        ensure!(thing["metadata"].get("labels").is_none_or(|labels| labels.get("seen").is_none()), "{thing}");
+        Ok(())
+    };
+    thing(&scene, "left", "is finalized, because it isn't selected any more", check).await?;
+    scene.no_map("left", SOON).await?;
+    let finals = scene.hook.calls().into_iter().filter(|call| call.path == "/finalize");
+    ensure!(finals.count() >= 2, "the finalize hook wasn't called for each");
+    Ok(())
+}
+
+async fn without_status(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(obey);
+    let group = format!("bare.{}", scene.ctx.group());
+    let mut crd = objects::crd(&group, "Bare", "bares", "Namespaced", None);
+    crd["metadata"]["labels"] = json!({ "suite": scene.ctx.id });
+    if let Some(version) = crd["spec"]["versions"][0].as_object_mut() {
+        version.remove("subresources");
+    }
+    served(&scene.ctx.admin, &scene.ctx.admin.apply(&crd).await?).await?;
+    let bares = Resource::new(&format!("{group}/v1"), "Bare", "bares", Some(&scene.ctx.namespace));
+    scene.ctx.grant(&Context::rules_for(&[&bares])).await?;
+    let mut spec = spec(&scene, "InPlace");
+    spec["resources"] = json!([{ "apiVersion": bares.api_version, "resource": "bares" }]);
+    declare(&scene, "d", spec).await?;
+    let body = |name: &str, reply: Value| json!({ "metadata": { "name": name }, "spec": { "reply": reply } });
+    scene.ctx.admin.create(&bares, body("fine", json!({ "labels": { "seen": "1" } }))).await?;
+    let ask = async || {
+        let bare = scene.ctx.admin.get(&bares, "fine").await?;
+        ensure!(bare["metadata"]["labels"]["seen"] == "1", "{bare}");
+        Ok(())
+    };
+    scene.ctx.wait("it is decorated", SOON, ask).await?;
+    let reply = json!({ "labels": { "seen": "1" }, "status": { "ready": true } });
+    let bad = scene.ctx.admin.create(&bares, body("bad", reply)).await?;
+    event(&scene.ctx, &bad, "SyncError", &["status: Bare", "has no status subresource"]).await?;
+    let bad = scene.ctx.admin.get(&bares, "bad").await?;
+    ensure!(bad["metadata"].get("labels").is_none(), "nothing of it is done: {bad}");
+    Ok(())
+}
+
+async fn strangers(ctx: Context) -> anyhow::Result<()> {
+    let scene = scene(ctx, "InPlace").await?;
+    // A composite of the same name has things as parents too, and an orphan lies about.
+    scene.ctx.admin.create(&scene.maps, config_map("orphan", json!({ "x": "0" }))).await?;
+    let mut composite = scene.spec("InPlace");
+    composite["hooks"]["sync"]["webhook"]["url"] = scene.hook.url("/composite").into();
+    scene.hook.set(|request, info| {
+        if info.path != "/composite" {
+            return obey(request, info);
+        }
+        Reply::json(&json!({ "children": [config_map("theirs", json!({ "x": "1" }))] }))
+    });
+    scene.ctx.controller("d", composite).await?;
+    let reply = json!({ "attachments": [config_map("ours", json!({ "x": "1" }))] });
+    let made = scene.thing("p", reply).await?;
+    let theirs = scene.map("theirs", "is made", |_| Ok(())).await?;
+    ensure!(theirs["metadata"]["annotations"].get("ringmaster.dev/decorator-controller").is_none(), "{theirs}");
+    scene.map("ours", "is made", |_| Ok(())).await?;
+    scene.quiet().await?;
+    let calls = scene.hook.calls_for(&scene.key("p"));
+    let seen = calls.iter().filter(|call| call.path == "/sync");
+    for call in seen {
+        let attachments = &call.request["attachments"]["ConfigMap.v1"];
+        ensure!(attachments.get(scene.key("theirs")).is_none(), "{attachments}");
+    }
+    for (name, words) in
+        [("theirs", "belongs to the object, but isn't this controller's"), ("orphan", "isn't the object's")]
+    {
+        scene.wants("p", json!({ "attachments": [config_map(name, json!({ "x": "9" }))] })).await?;
+        scene.event(&made, "SyncError", &[name, words]).await?;
+        let left = scene.ctx.admin.get(&scene.maps, name).await?;
+        ensure!(left["data"]["x"] != "9", "{left}");
+    }
+    Ok(())
+}
+
+async fn bad_replies(ctx: Context) -> anyhow::Result<()> {
+    let scene = scene(ctx, "InPlace").await?;
+    let mut elsewhere = config_map("a", json!({}));
+    elsewhere["metadata"]["namespace"] = "default".into();
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s" } });
+    for (number, (reply, words)) in [
+        (json!({ "labels": { "a b": "1" } }), ["labels: ", "a b"]),
+        (json!({ "labels": { "a": "no value" } }), ["labels: [a]", "value"]),
+        (json!({ "annotations": { "a": 1 } }), ["annotations: ", "string"]),
+        (json!({ "labels": { "x": "1" }, "children": [] }), ["children: unknown field", "attachments"]),
+        (json!({ "labels": { "x": "1" }, "attachments": [secret] }), ["attachments[0] (Secret s)", "spec.attachments"]),
+        (json!({ "labels": { "x": "1" }, "attachments": [elsewhere] }), ["attachments[0]", "metadata.namespace"]),
+        (json!({ "status": "x" }), ["status: ", "object or null"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("p-{number}");
+        let made = scene.thing(&name, reply).await?;
+        scene.event(&made, "SyncError", &words).await?;
+        let left = scene.ctx.admin.get(&scene.things, &name).await?;
+        ensure!(left["metadata"].get("labels").is_none() && left.get("status").is_none(), "{left}");
+        // It is put right.
+        let right = json!({ "spec": { "reply": null } });
+        scene.ctx.admin.patch_merge(&scene.things, &name, &right).await?;
+        let right = json!({ "spec": { "reply": { "labels": { "right": "1" } } } });
+        scene.ctx.admin.patch_merge(&scene.things, &name, &right).await?;
+        let check = |thing: &Value| {
+            ensure!(thing["metadata"]["labels"] == json!({ "right": "1" }), "{thing}");
+            Ok(())
+        };
+        thing(&scene, &name, "is synced", check).await?;
+    }
+    Ok(())
+}
+
+async fn bad_declarations(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    let metadata = |name: &str| json!({ "name": scene.ctx.controller_name(name), "labels": { "suite": scene.ctx.id } });
+    let create = async |spec: Value| {
+        let body = json!({ "metadata": metadata("refused"), "spec": spec });
+        let made = scene.ctx.admin.create(&decorators(), body).await;
+        Ok::<_, anyhow::Error>(format!("{:#}", made.err().context("the API server takes it")?))
+    };
+    let good = spec(&scene, "InPlace");
+    let with = |pointer: &str, value: Value| {
+        let mut spec = good.clone();
+        *spec.pointer_mut(pointer).unwrap_or(&mut Value::Null) = value;
+        spec
+    };
+    for (spec, words) in [
+        (with("/resources", json!([])), "spec.resources"),
+        (with("/resources/0/resource", json!("Things")), "resource: must be the plural name"),
+        (with("/resources/0/apiVersion", json!("a/b/c")), "apiVersion: must be group/version"),
+        (with("/attachments/0/updateStrategy/method", json!("RollingInPlace")), "Unsupported value"),
+        (with("/hooks", json!({})), "sync"),
+    ] {
+        let told = create(spec).await?;
+        ensure!(told.contains(words), "{words}: {told}");
+    }
+    // What only a look at the cluster shows. The good half of it waits too.
+    let mut spec = good.clone();
+    spec["resources"] = json!([
+        { "apiVersion": scene.things.api_version, "resource": "things" },
+        { "apiVersion": "none.example/v1", "resource": "nothings" },
+    ]);
+    let body = json!({ "metadata": metadata("absent"), "spec": spec });
+    scene.ctx.admin.create(&decorators(), body).await?;
+    let told = ready(&scene, "absent", ["Ready", "False"]).await?;
+    ensure!(told.contains("spec.resources[1]") && told.contains("nothings"), "{told}");
+    let mut spec = good.clone();
+    spec["resources"] = json!([{ "apiVersion": "v1", "resource": "configmaps" }]);
+    let body = json!({ "metadata": metadata("endless"), "spec": spec });
+    scene.ctx.admin.create(&decorators(), body).await?;
+    let told = ready(&scene, "endless", ["Accepted", "False"]).await?;
+    ensure!(told.contains("spec.attachments[0]") && told.contains("without end"), "{told}");
+    Ok(())
+}
+
+async fn sharded(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    let second = Ringmaster::start(&scene.ctx)?;
+    scene.hook.set(obey);
+    let annotation = format!("{}.ringmaster.dev/decorate", scene.ctx.id);
+    let mut spec = spec(&scene, "InPlace");
+    spec["sharding"] = json!({});
+    spec["resyncPeriodSeconds"] = json!(1);
+    spec["resources"] = json!([
+        { "apiVersion": scene.things.api_version, "resource": "things" },
+        { "apiVersion": "v1", "resource": "configmaps",
+          "annotationSelector": { "matchAnnotations": { (annotation.clone()): "yes" } } },
+    ]);
+    declare(&scene, "d", spec).await?;
+    for number in 0..20 {
+        let attached = json!({ "labels": { "seen": "1" },
+            "attachments": [config_map(&format!("of-p-{number}"), json!({ "x": "1" }))] });
+        scene.thing(&format!("p-{number}"), attached).await?;
+        let attached = json!({ "labels": { "seen": "1" },
+            "attachments": [config_map(&format!("of-m-{number}"), json!({ "x": "1" }))] });
+        let metadata = json!({ "name": format!("m-{number}"), "annotations": { (annotation.clone()): "yes" } });
+        let map = json!({ "metadata": metadata, "data": { "reply": attached.to_string() } });
+        scene.ctx.admin.create(&scene.maps, map).await?;
+    }
+    for number in 0..20 {
+        for (kind, resource) in [("p", &scene.things), ("m", &scene.maps)] {
+            let name = format!("{kind}-{number}");
+            let ask = async || {
+                let object = scene.ctx.admin.get(resource, &name).await?;
+                let labels = &object["metadata"]["labels"];
+                ensure!(labels["seen"] == "1" && labels["shard.ringmaster.dev/self"].is_string(), "{labels}");
+                let attached = scene.ctx.admin.get(&scene.maps, &format!("of-{name}")).await?;
+                let owner = &attached["metadata"]["labels"]["shard.ringmaster.dev/owner"];
+                ensure!(*owner == labels["shard.ringmaster.dev/self"], "{attached}");
+                Ok(())
+            };
+            scene.ctx.wait(&format!("{name} is decorated"), LATER, ask).await?;
+        }
+    }
+    // Both work, once the shards have moved; each on its own part of both kinds.
+    let ask = async || {
+        let calls = scene.hook.calls();
+        for kind in ["Thing", "ConfigMap"] {
+            let calls = calls.iter().filter(|call| call.request["object"]["kind"] == kind);
+            let members: BTreeSet<&str> = calls.map(|call| call.header("ringmaster-member")).collect();
+            ensure!(members.len() == 2, "{kind}: {members:?}");
+        }
+        Ok(())
+    };
+    scene.ctx.wait("both members work on both kinds", LATER, ask).await?;
+    // One goes: the other has all.
+    ensure!(second.stop().await?.success());
+    for number in 0..20 {
+        scene.wants(&format!("p-{number}"), json!({ "labels": { "seen": "2" } })).await?;
+    }
+    for number in 0..20 {
+        let ask = async || {
+            let object = scene.ctx.admin.get(&scene.things, &format!("p-{number}")).await?;
+            ensure!(object["metadata"]["labels"]["seen"] == "2", "{object}");
+            Ok(())
+        };
+        scene.ctx.wait("it is decorated by the other", LATER, ask).await?;
+    }
+    for number in 0..20 {
+        for kind in ["p", "m"] {
+            scene.map(&format!("of-{kind}-{number}"), "is still there", |_| Ok(())).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Objects as the contract has them: `object` and `attachments` in the request, Rolling methods, the finalizer and the
+/// annotation of that group, v1 keys.
+async fn metacontroller(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(obey);
+    let yaml = r#"
+apiVersion: metacontroller.k8s.io/v1alpha1
+kind: DecoratorController
+spec:
+  resources:
+  - apiVersion: GROUP/v1
+    resource: things
+    labelSelector:
+      matchLabels: {tier: gold}
+    annotationSelector:
+      matchExpressions:
+      - {key: service-per-thing, operator: Exists}
+  attachments:
+  - apiVersion: v1
+    resource: configmaps
+    updateStrategy: {method: RollingInPlace}
+  hooks:
+    sync:
+      webhook: {url: "HOOK/sync"}
+    finalize:
+      webhook: {url: "HOOK/finalize"}
+"#;
+    let yaml = yaml.replace("GROUP", &scene.ctx.group()).replace("HOOK", &scene.hook.url(""));
+    let mut declared: Value = serde_saphyr::from_str(&yaml)?;
+    let name = scene.ctx.controller_name("d");
+    declared["metadata"] = json!({ "name": name, "labels": { "suite": scene.ctx.id } });
+    let kind = Resource::new("metacontroller.k8s.io/v1alpha1", "DecoratorController", "decoratorcontrollers", None);
+    let declared = scene.ctx.admin.create(&kind, declared).await?;
+    scene.event(&declared, "Ignored", &["spec.attachments[0].updateStrategy.method", "InPlace"]).await?;
+    let metadata = json!({ "name": "p", "labels": { "tier": "gold" }, "annotations": { "service-per-thing": "x" } });
+    let spec = json!({
+        // Read loosely: what isn't known is only logged.
+        "reply": { "unknown": 1, "labels": { "seen": "1" }, "status": { "seen": true },
+            "attachments": [config_map("a", json!({ "x": "1" }))] },
+        "final": { "attachments": [], "finalized": true },
+    });
+    scene.ctx.admin.create(&scene.things, json!({ "metadata": metadata, "spec": spec })).await?;
+    let finalizer = format!("metacontroller.io/decoratorcontroller-{name}");
+    let check = |thing: &Value| {
+        ensure!(thing["metadata"]["labels"] == json!({ "tier": "gold", "seen": "1" }), "{thing}");
+        ensure!(thing["metadata"]["finalizers"] == json!([finalizer]) && thing["status"]["seen"] == true, "{thing}");
+        Ok(())
+    };
+    thing(&scene, "p", "is decorated", check).await?;
+    let check = |map: &Value| {
+        let annotations = &map["metadata"]["annotations"];
+        ensure!(annotations["metacontroller.k8s.io/decorator-controller"] == *name, "{map}");
+        ensure!(annotations["metacontroller.k8s.io/last-applied-configuration"].is_string(), "{map}");
+        Ok(())
+    };
+    let first = scene.map("a", "is attached", check).await?;
+    scene.wants("p", json!({ "attachments": [config_map("a", json!({ "x": "2" }))] })).await?;
+    let check = |map: &Value| {
+        ensure!(map["data"]["x"] == "2" && map["metadata"]["uid"] == first["metadata"]["uid"], "{map}");
+        Ok(())
+    };
+    scene.map("a", "is updated", check).await?;
+    scene.quiet().await?;
+    let call = scene.hook.calls_for(&scene.key("p")).pop().context("no call")?;
+    ensure!(call.request["attachments"]["ConfigMap.v1"]["a"]["kind"] == "ConfigMap", "{}", call.request);
+    ensure!(call.request["object"]["kind"] == "Thing", "{}", call.request);
+    scene.ctx.admin.delete(&scene.things, "p").await?;
+    let ask = async || {
+        ensure!(scene.ctx.admin.find(&scene.things, "p").await?.is_none(), "it is there");
+        Ok(())
+    };
+    scene.ctx.wait("it goes", SOON, ask).await?;
+    scene.no_map("a", LATER).await
+}
