@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::controller::Controller;
+use crate::dialect::{Dialect, METACONTROLLER, RINGMASTER};
 use crate::key::Resource;
 use crate::object::{Object, OwnerReference};
 use crate::selector::{Labels as _, Selector};
@@ -65,7 +66,7 @@ pub fn claim<'a>(
     for object in owned.filter(near) {
         if selector.matches(&object.labels()) {
             claims.owned.push(Arc::clone(object));
-        } else if !parent.is_deleting() {
+        } else if !parent.is_deleting() && !is_attachment(object) {
             claims.release.push(Arc::clone(object));
         }
     }
@@ -78,6 +79,12 @@ pub fn claim<'a>(
     claims.adopt.sort_by(|a, b| a.key().cmp(b.key()));
     claims.release.sort_by(|a, b| a.key().cmp(b.key()));
     claims
+}
+
+/// Whether a decorator of either group attached it: then it is the parent's, but no composite's to release.
+fn is_attachment(object: &Object) -> bool {
+    let annotated = |dialect: &Dialect| object.annotation(dialect.decorator_annotation).is_some();
+    annotated(&RINGMASTER) || annotated(&METACONTROLLER)
 }
 
 /// The owner reference that makes `parent` an object's controller.
@@ -177,6 +184,22 @@ mod tests {
         );
         let claims = claim(&object("p", "x", None, true), &selector, Some("n"), owned.iter(), orphans.iter());
         assert_eq!((names(&claims.owned), claims.adopt.len(), claims.release.len()), (vec!["keep"], 0, 0));
+    }
+
+    #[test]
+    fn what_a_decorator_attached_is_not_released() {
+        let selector = Selector::parse("app=x").unwrap();
+        for (annotation, released) in [
+            ("ringmaster.dev/decorator-controller", 0),
+            ("metacontroller.k8s.io/decorator-controller", 0),
+            ("other", 1),
+        ] {
+            let mut attached = object("a", "y", Some("p"), false).value();
+            attached["metadata"]["annotations"] = json!({ annotation: "d" });
+            let owned = [Arc::new(Object::of(&attached, &config_maps()).unwrap())];
+            let claims = claim(&object("p", "x", None, false), &selector, Some("n"), owned.iter(), [].iter());
+            assert_eq!((claims.owned.len(), claims.release.len()), (0, released), "{annotation}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod command;
 mod conformance;
 mod customize;
 mod decorators;
+mod decorators_told;
 mod dev;
 mod errors_setting;
 mod events;
@@ -88,6 +89,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults_settings::cases(),
         customize::cases(),
         decorators::cases(),
+        decorators_told::cases(),
         finalize::cases(),
         members_begin::cases(),
         members_check::cases(),
