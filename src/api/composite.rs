@@ -19,10 +19,13 @@ pub const RESYNC_PERIOD_SECONDS_MAX: i32 = 7 * 86_400;
 /// Most syncs at once that a bound per shard may allow: as many as one process may have workers.
 pub const CONCURRENCY_PER_SHARD_MAX: i32 = 4096;
 
-pub(crate) const API_VERSION_RULE: &str = r"self.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?$')";
+pub(crate) const API_VERSION_RULE: &str =
+    r"self.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?$')";
 pub(crate) const RESOURCE_RULE: &str = r"self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')";
-pub(crate) const API_VERSION_MESSAGE: &str = "apiVersion: must be group/version such as apps/v1, or v1 for the core group";
-pub(crate) const RESOURCE_MESSAGE: &str = "resource: must be the plural name of a kind in lower case, such as deployments";
+pub(crate) const API_VERSION_MESSAGE: &str =
+    "apiVersion: must be group/version such as apps/v1, or v1 for the core group";
+pub(crate) const RESOURCE_MESSAGE: &str =
+    "resource: must be the plural name of a kind in lower case, such as deployments";
 const OWN_CHILD_RULE: &str = "!has(self.childResources) || !self.childResources.exists(c, \
      c.resource == self.parentResource.resource && \
      (c.apiVersion.contains('/') ? c.apiVersion.split('/')[0] : '') == \

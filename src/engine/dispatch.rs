@@ -2,7 +2,7 @@
 //!
 //! Never decides which key is next, and never knows what a sync does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -225,13 +225,20 @@ impl Dispatch {
             let age = now.saturating_sub(*since);
             (*sum, *longest) = (*sum + age, age.max(*longest));
         }
-        let each = |queue: bool, value: &dyn Fn(ControllerId) -> f64| {
+        // A decorator runs once for each of its kinds, under one name.
+        let joined = |queue: bool, join: fn(f64, f64) -> f64, value: &dyn Fn(ControllerId) -> f64| {
             let labels = |name: &str| {
                 let queue = queue.then(|| ("name", name.to_owned()));
                 queue.into_iter().chain([("controller", name.to_owned())]).collect()
             };
-            controllers.iter().map(|(id, metrics)| (labels(metrics.name()), value(*id))).collect()
+            let mut values: BTreeMap<&str, f64> = BTreeMap::new();
+            for (id, metrics) in &controllers {
+                let value = value(*id);
+                values.entry(metrics.name()).and_modify(|known| *known = join(*known, value)).or_insert(value);
+            }
+            values.into_iter().map(|(name, value)| (labels(name), value)).collect()
         };
+        let each = |queue: bool, value: &dyn Fn(ControllerId) -> f64| joined(queue, |a, b| a + b, value);
         let depth = |id: ControllerId| depths.get(&id).copied().unwrap_or_default();
         let age = |id: ControllerId| ages.get(&id).copied().unwrap_or_default();
         vec![
@@ -248,7 +255,7 @@ impl Dispatch {
             Sample::gauge(
                 "workqueue_longest_running_processor_seconds",
                 "Seconds that the oldest running sync has taken so far",
-                each(true, &|id| age(id).1.as_secs_f64()),
+                joined(true, f64::max, &|id| age(id).1.as_secs_f64()),
             ),
             Sample::gauge(
                 "ringmaster_queue_held",
@@ -268,7 +275,7 @@ impl Dispatch {
             Sample::gauge(
                 "controller_runtime_max_concurrent_reconciles",
                 "Syncs that may run at once, of all controllers together",
-                each(false, &|_| count(self.workers)),
+                joined(false, f64::max, &|_| count(self.workers)),
             ),
         ]
     }

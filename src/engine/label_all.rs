@@ -66,7 +66,9 @@ fn missing(hosted: &Hosted) -> Vec<Missing<'_>> {
         let shard = shard(&hosted.parent, parent.key());
         for kind in &hosted.children {
             let store = kind.shared.store();
-            let unlabelled = store.owned_by(parent.uid()).filter(|child| !has_label(child, OWNER_LABEL, shard));
+            let unlabelled = store
+                .owned_by(parent.uid())
+                .filter(|child| hosted.attaches(child) && !has_label(child, OWNER_LABEL, shard));
             missing.extend(unlabelled.map(|child| Missing {
                 resource: &kind.resource,
                 shared: &kind.shared,
