@@ -174,8 +174,7 @@ impl Syncer {
         } else {
             plan(&input).map_err(|error| error.to_string())
         };
-        let plan = plan
-            .map_err(|error| Problem::Reply(format!("POST {}: {error}", hosted.hook_url(finalizing))))?;
+        let plan = plan.map_err(|error| Problem::Reply(format!("POST {}: {error}", hosted.hook_url(finalizing))))?;
         let resync_after = reply.resync_after;
         if plan.is_empty() {
             hosted.at_rest(&key.parent);

@@ -18,7 +18,7 @@ fn configs(object: Value, configs: Value) -> Value {
 }
 
 fn sync(dialect: &'static Dialect, object: Value) -> Webhook {
-    convert(dialect, object).unwrap().controller.sync.webhook
+    convert(dialect, object).unwrap().controllers.remove(0).sync.webhook
 }
 
 fn bearer(scheme: &str) -> Auth {
@@ -104,7 +104,8 @@ fn plain_http_is_refused_in_our_group_and_a_warning_in_metacontrollers() {
     for value in [by("http://a"), by_service] {
         let meant = with(value.clone(), "/insecure", json!(true));
         assert!(sync(&RINGMASTER, webhook(meant)).auth.is_some());
-        let Converted { controller, warnings } = convert(&METACONTROLLER, webhook(value)).unwrap();
+        let Converted { mut controllers, warnings } = convert(&METACONTROLLER, webhook(value)).unwrap();
+        let controller = controllers.remove(0);
         assert!(controller.sync.webhook.auth.is_some());
         assert!(warnings.len() == 1 && warnings[0].contains("plain http"), "{warnings:?}");
     }
@@ -172,7 +173,8 @@ fn an_entry_holds_for_hooks_without_credentials_of_their_own() {
         configs(with(webhook(own), "/spec/hooks/finalize", finalize), entries.clone())
     };
     for dialect in [&RINGMASTER, &METACONTROLLER] {
-        let Converted { controller, warnings } = convert(dialect, both(json!({}))).unwrap();
+        let Converted { mut controllers, warnings } = convert(dialect, both(json!({}))).unwrap();
+        let controller = controllers.remove(0);
         for webhook in [&controller.sync.webhook, &controller.finalize.unwrap().webhook] {
             assert_eq!(webhook.auth, Some(basic("username", "password")));
             assert_eq!(webhook.tls, Tls { ca: Some(CaBundle::Inline(PEM.into())), client: None });
@@ -180,9 +182,10 @@ fn an_entry_holds_for_hooks_without_credentials_of_their_own() {
         }
         assert!(warnings.len() == 1 && warnings[0].starts_with("spec.endpointConfigs[0]: "), "{warnings:?}");
         // Whole or not at all.
-        let own = convert(dialect, both(json!({ "authorization": token() }))).unwrap().controller.sync.webhook;
+        let own =
+            convert(dialect, both(json!({ "authorization": token() }))).unwrap().controllers.remove(0).sync.webhook;
         assert_eq!((own.auth, own.tls, &*own.credentials_in), (Some(bearer("Bearer")), Tls::default(), "webhook"));
-        let own = convert(dialect, both(json!({ "caBundle": { "inline": PEM } }))).unwrap().controller;
+        let own = convert(dialect, both(json!({ "caBundle": { "inline": PEM } }))).unwrap().controllers.remove(0);
         assert_eq!(own.sync.webhook.auth, None);
         assert!(own.finalize.unwrap().webhook.auth.is_some());
     }
@@ -240,7 +243,8 @@ fn replies_are_remembered_where_that_is_declared() {
         let object = webhook(json!({ "url": "https://a", "etag": etag }));
         let error = convert(&RINGMASTER, object.clone()).map(|_| ()).unwrap_err();
         assert_eq!(error.field, "spec.hooks.sync.webhook.etag.cacheTimeoutSeconds");
-        let Converted { controller, warnings } = convert(&METACONTROLLER, object).unwrap();
+        let Converted { mut controllers, warnings } = convert(&METACONTROLLER, object).unwrap();
+        let controller = controllers.remove(0);
         let timeout = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
         assert_eq!(controller.sync.webhook.etag, Some(Etag { timeout }));
         assert!(warnings[0].contains("etag.cacheCleanupSeconds"), "{warnings:?}");

@@ -137,8 +137,7 @@ pub fn metacontroller_decorator(object: &theirs::DecoratorController, json: Arc<
     };
     let configs = spec.endpoint_configs.as_deref();
     let declared = [&hooks.sync, &hooks.finalize, &hooks.customize];
-    let (sync, finalize, customize) =
-        metacontroller::declared(declared, configs.unwrap_or_default(), &mut warnings)?;
+    let (sync, finalize, customize) = metacontroller::declared(declared, configs.unwrap_or_default(), &mut warnings)?;
     let resync_period = metacontroller::resync_period(spec.resync_period_seconds, &mut warnings);
     let name: Arc<str> = name.into();
     let controllers = targets.into_iter().map(|(target, parent)| Controller {

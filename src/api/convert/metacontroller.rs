@@ -158,12 +158,7 @@ pub(super) fn declared(
     Ok((sync, read("finalize", finalize)?, read("customize", customize)?))
 }
 
-fn hook(
-    field: &str,
-    hook: &Hook,
-    configs: &[EndpointConfig],
-    warnings: &mut Vec<String>,
-) -> Result<core::Hook, Error> {
+fn hook(field: &str, hook: &Hook, configs: &[EndpointConfig], warnings: &mut Vec<String>) -> Result<core::Hook, Error> {
     let version = match hook.version.as_deref() {
         None | Some("") => METACONTROLLER.hook_version,
         Some("v1") => core::HookVersion::V1,

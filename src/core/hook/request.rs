@@ -165,7 +165,8 @@ mod tests {
         let target = object("n", "p");
         let attachments = [Observed { resource: Arc::new(config_maps()), objects: vec![object("n", "a")] }];
         let body: Value =
-            serde_json::from_slice(&decorator_request(b"{}", &target, &attachments, &[], HookVersion::V1, true)).unwrap();
+            serde_json::from_slice(&decorator_request(b"{}", &target, &attachments, &[], HookVersion::V1, true))
+                .unwrap();
         let as_sent =
             |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "n"}});
         let expected = json!({
