@@ -102,10 +102,6 @@ pub struct CompositeControllerSpec {
     pub sharding: Option<Sharding>,
     /// How children are written.
     #[serde(default)]
-    #[x_kube(
-        validation = Rule::new("self != 'ServerSide'")
-            .message("spec.applyStrategy: ServerSide is not available yet; use Merge")
-    )]
     pub apply_strategy: ApplyStrategy,
     /// The webhooks that decide.
     pub hooks: Hooks,
@@ -203,9 +199,9 @@ pub enum UpdateMethod {
 #[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 pub enum ApplyStrategy {
     /// A three-way merge on our side.
-    #[default]
     Merge,
-    /// Server-side apply. Not available yet.
+    /// Server-side apply, as the field manager `ringmaster`.
+    #[default]
     ServerSide,
 }
 

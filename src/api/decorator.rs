@@ -87,10 +87,6 @@ pub struct DecoratorControllerSpec {
     pub sharding: Option<Sharding>,
     /// How attachments are written.
     #[serde(default)]
-    #[x_kube(
-        validation = Rule::new("self != 'ServerSide'")
-            .message("spec.applyStrategy: ServerSide is not available yet; use Merge")
-    )]
     pub apply_strategy: ApplyStrategy,
     /// TLS and credentials by host: the first entry for a webhook's host holds for it, if it names none of them itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -13,6 +13,7 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use ringmaster_core::dialect::FIELD_MANAGER;
 use ringmaster_core::key::{ObjectKey, Resource, Uid, Version};
 use ringmaster_core::object::Object;
 use ringmaster_core::watch::{PAGE_LIMIT, decode_page};
@@ -21,6 +22,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::Error;
+
+mod apply;
 
 /// Calls that may run at once; watches don't count. Each needs a connection of its own (HTTP/1.1).
 pub const MAX_CALLS_IN_FLIGHT: usize = 128;
@@ -34,8 +37,6 @@ pub const MAX_ANSWER_BYTES: usize = 512 << 20;
 /// A Retry-After asks for at most this long: an API server that is well again must not be left alone for an hour.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 
-/// Who writes, as `managedFields` shows it.
-const FIELD_MANAGER: &str = "ringmaster";
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
 /// Objects of one page of their metadata: some KiB each, as `managedFields` and what appliers note in annotations are
@@ -124,6 +125,8 @@ pub struct Client {
     metadata_pages: Arc<Semaphore>,
     search_pages: Arc<Semaphore>,
     meter: Arc<dyn Meter>,
+    /// Whose entries of `managedFields` are kept, of which kinds.
+    managers: Arc<apply::Managers>,
     /// When writes must have ended, on the clock of [`boot_time`]; none but [`WRITE_TIMEOUT`] each otherwise.
     writes_until: Option<Duration>,
 }
@@ -135,7 +138,8 @@ impl Client {
         let in_flight = Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT));
         let metadata_pages = Arc::new(Semaphore::new(MAX_METADATA_PAGES));
         let search_pages = Arc::new(Semaphore::new(MAX_SEARCH_PAGES));
-        Self { inner, in_flight, metadata_pages, search_pages, meter, writes_until: None }
+        let managers = Arc::default();
+        Self { inner, in_flight, metadata_pages, search_pages, meter, managers, writes_until: None }
     }
 
     /// The same client with a limit for writes, counted from now: neither we nor the API server go on with one for longer
@@ -153,7 +157,7 @@ impl Client {
     pub async fn get(&self, resource: &Resource, key: &ObjectKey) -> Result<Option<Object>, Error> {
         let path = object_path(resource, key);
         match self.read(&path, Accept::Json, READ_TIMEOUT).await {
-            Ok(body) => parse(&Method::GET, &path, &body, resource).map(Some),
+            Ok(body) => self.parse(&Method::GET, &path, &body, resource).map(Some),
             Err(error) if error.is_object_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -173,7 +177,7 @@ impl Client {
         let text = self.get_text(&path).await?;
         let problem = |problem: String| answer(&Method::GET, &path, problem);
         let page = decode_page(&text).map_err(|error| problem(error.to_string()))?;
-        let parse = |raw: &&RawValue| Object::parse(raw.get(), resource).map_err(|error| problem(error.to_string()));
+        let parse = |raw: &&RawValue| self.object(raw.get(), resource).map_err(|error| problem(error.to_string()));
         let objects: Result<Vec<Object>, Error> = page.items.iter().map(parse).collect();
         Ok((objects?, Version::new(&page.version)))
     }
@@ -285,7 +289,7 @@ impl Client {
     pub async fn create(&self, resource: &Resource, namespace: &str, body: Vec<u8>) -> Result<Object, Error> {
         let path = managed(&kind_path(resource, namespace));
         let body = self.write(Method::POST, &path, "application/json", body).await?;
-        parse(&Method::POST, &path, &body, resource)
+        self.parse(&Method::POST, &path, &body, resource)
     }
 
     /// Replaces an object; the body's uid and resourceVersion are the preconditions.
@@ -295,7 +299,7 @@ impl Client {
     pub async fn replace(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
         let path = managed(&object_path(resource, key));
         let body = self.write(Method::PUT, &path, "application/json", body).await?;
-        parse(&Method::PUT, &path, &body, resource)
+        self.parse(&Method::PUT, &path, &body, resource)
     }
 
     /// Replaces the status of an object; the body's uid and resourceVersion are the preconditions.
@@ -305,7 +309,7 @@ impl Client {
     pub async fn replace_status(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
         let path = managed(&format!("{}/status", object_path(resource, key)));
         let body = self.write(Method::PUT, &path, "application/json", body).await?;
-        parse(&Method::PUT, &path, &body, resource)
+        self.parse(&Method::PUT, &path, &body, resource)
     }
 
     /// Merge-patches an object.
@@ -328,7 +332,7 @@ impl Client {
 
     async fn patch(&self, resource: &Resource, path: &str, kind: &'static str, body: Vec<u8>) -> Result<Object, Error> {
         let body = self.write(Method::PATCH, path, kind, body).await?;
-        parse(&Method::PATCH, path, &body, resource)
+        self.parse(&Method::PATCH, path, &body, resource)
     }
 
     /// Deletes an object in the background if it is still the one that was seen. `Some` is the object as it is while
@@ -462,6 +466,11 @@ impl Client {
         self.meter.limit_hit(limit);
     }
 
+    fn parse(&self, method: &Method, path: &str, body: &[u8], resource: &Resource) -> Result<Object, Error> {
+        let text = std::str::from_utf8(body).map_err(|error| answer(method, path, error.to_string()))?;
+        self.object(text, resource).map_err(|error| answer(method, path, error.to_string()))
+    }
+
     pub(crate) fn meter(&self) -> &dyn Meter {
         &*self.meter
     }
@@ -488,11 +497,6 @@ pub fn boot_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
-}
-
-fn parse(method: &Method, path: &str, body: &[u8], resource: &Resource) -> Result<Object, Error> {
-    let text = std::str::from_utf8(body).map_err(|error| answer(method, path, error.to_string()))?;
-    Object::parse(text, resource).map_err(|error| answer(method, path, error.to_string()))
 }
 
 /// The path of a kind's objects, in one namespace or, for an empty one, in all.

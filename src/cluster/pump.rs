@@ -361,7 +361,7 @@ impl Shell {
     }
 
     fn object(&self, text: &str) -> Result<Object, Error> {
-        Object::parse(text, &self.watch.resource).map_err(|error| Error::Answer {
+        self.client.object(text, &self.watch.resource).map_err(|error| Error::Answer {
             call: format!("WATCH {}", kind_path(&self.watch.resource, "")),
             problem: error.to_string(),
         })

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dialect::Dialect;
+use crate::dialect::{CREATOR, Dialect};
 use crate::key::{ApiVersion, ObjectKey, Uid};
 use crate::object::Object;
 use crate::selector::Selector;
@@ -30,6 +30,8 @@ pub struct Controller {
     pub parent: ParentRule,
     /// What it may make for them.
     pub children: Vec<ChildRule>,
+    /// How children are written.
+    pub apply: Apply,
     /// Select children by a `controller-uid` label that we add, instead of the parent's `spec.selector`. Never set for a
     /// decorator, which selects nothing.
     pub generate_selector: bool,
@@ -50,6 +52,12 @@ pub struct Controller {
 }
 
 impl Controller {
+    /// Whose entries of `managedFields` tell what of a child is ours; none where we merge.
+    #[must_use]
+    pub fn managers(&self) -> Vec<Arc<str>> {
+        self.apply.manager().map_or_else(Vec::new, |manager| vec![Arc::clone(manager), CREATOR.into()])
+    }
+
     /// The finalizer that it puts on its parents where it has a finalize hook.
     #[must_use]
     pub fn finalizer(&self) -> String {
@@ -166,6 +174,29 @@ pub struct ChildRule {
     pub resource: Arc<str>,
     /// What happens to a child that differs from what the hook wants.
     pub strategy: UpdateStrategy,
+}
+
+/// How children are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Apply {
+    /// As whole objects, merged on our side from what is there, what was last applied and what is wanted.
+    Merge,
+    /// What is wanted is applied, and the API server keeps whose each field is.
+    ServerSide {
+        /// Who applies, as `managedFields` shows it.
+        manager: Arc<str>,
+    },
+}
+
+impl Apply {
+    /// Who applies; `None` where we merge.
+    #[must_use]
+    pub fn manager(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Merge => None,
+            Self::ServerSide { manager } => Some(manager),
+        }
+    }
 }
 
 /// What happens to a child that exists and differs from what the hook wants.

@@ -4,6 +4,13 @@
 
 use crate::controller::HookVersion;
 
+/// Who writes, as `managedFields` shows it, but for what another manager applies.
+pub const FIELD_MANAGER: &str = "ringmaster";
+
+/// Who creates a child that is to be applied. A name of its own: what [`FIELD_MANAGER`] wrote besides is another
+/// controller's finalizer or label, where the child is somebody's parent too, and not the hook's to drop.
+pub const CREATOR: &str = "ringmaster-create";
+
 /// One API group's names and defaults.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Dialect {
@@ -11,6 +18,11 @@ pub struct Dialect {
     pub group: &'static str,
     /// The annotation that keeps what was last applied to a child (three-way merge).
     pub last_applied: &'static str,
+    /// The annotation that tells from what a child was created that is to be applied, until its fields were handed over
+    /// to server-side apply; without one they are as soon as it is created.
+    pub created_as: Option<&'static str>,
+    /// Who wrote children where they were merged.
+    pub mergers: &'static [&'static str],
     /// What precedes a composite's name in the finalizer that it puts on parents.
     pub composite_finalizer: &'static str,
     /// What precedes a decorator's name in the finalizer that it puts on objects.
@@ -33,6 +45,8 @@ pub struct Dialect {
 pub static RINGMASTER: Dialect = Dialect {
     group: "ringmaster.dev",
     last_applied: "ringmaster.dev/last-applied-configuration",
+    created_as: Some("ringmaster.dev/created-as"),
+    mergers: &[FIELD_MANAGER],
     composite_finalizer: "ringmaster.dev/compositecontroller-",
     decorator_finalizer: "ringmaster.dev/decoratorcontroller-",
     decorator_annotation: "ringmaster.dev/decorator-controller",
@@ -47,6 +61,8 @@ pub static RINGMASTER: Dialect = Dialect {
 pub static METACONTROLLER: Dialect = Dialect {
     group: "metacontroller.k8s.io",
     last_applied: "metacontroller.k8s.io/last-applied-configuration",
+    created_as: None,
+    mergers: &["metacontroller", FIELD_MANAGER],
     composite_finalizer: "metacontroller.io/compositecontroller-",
     decorator_finalizer: "metacontroller.io/decoratorcontroller-",
     decorator_annotation: "metacontroller.k8s.io/decorator-controller",

@@ -1,7 +1,7 @@
 //! Ringmaster's decisions, as functions from values to values.
 //!
 //! ```text
-//!   key, object          what is known of one thing
+//!   key, object, managed what is known of one thing
 //!   cache                what is known of all things of one kind
 //!   controller, dialect  what the user declared
 //!   queue                which parent is next
@@ -29,6 +29,7 @@ pub mod hash;
 pub mod hook;
 pub mod key;
 pub mod lease;
+pub mod managed;
 pub mod object;
 pub mod plan;
 pub mod queue;

@@ -1,10 +1,11 @@
 //! An object as compact JSON bytes plus the metadata that we read.
 //!
-//! `metadata.managedFields` is dropped on the way in; `apiVersion` and `kind` are put in where a list left them out.
+//! `metadata.managedFields` is dropped on the way in, but for the entries that are asked for; `apiVersion` and `kind` are put in where a list left them out.
 //! Never holds a parsed tree of a whole object: sections are parsed when something is decided on them.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
@@ -13,7 +14,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::key::{ObjectKey, Resource, Uid, Version};
-use crate::selector;
+use crate::{managed, selector};
 
 /// What one object costs beside its bytes: this struct, its key, its place in the maps. For accounting only.
 pub const OVERHEAD_BYTES: usize = 320;
@@ -60,6 +61,8 @@ pub struct Object {
     finalizers: Span,
     controller: Option<Uid>,
     deleting: bool,
+    /// What is kept of managedFields; empty if nothing is.
+    managed: Box<str>,
     /// Where the text of the resource version begins in `json`; 0 where there is none.
     version_at: u32,
     settled: AtomicU64,
@@ -88,9 +91,17 @@ impl Object {
     /// # Errors
     /// If it isn't a JSON object with `metadata.name`; a uid may lack (a dry run has none).
     pub fn parse(text: &str, resource: &Resource) -> Result<Self, Error> {
+        Self::parse_keeping(text, resource, &[])
+    }
+
+    /// As [`Self::parse`], and keeps what `managedFields` says of these managers; see [`Self::managed`].
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_keeping(text: &str, resource: &Resource, managers: &[Arc<str>]) -> Result<Self, Error> {
         let top: Entries<'_> = serde_json::from_str(text)?;
         let mut out = Vec::with_capacity(text.len() + 64);
-        let mut meta = Meta::default();
+        let mut meta = Meta { managers, ..Meta::default() };
         out.push(b'{');
         if !top.has("apiVersion") {
             write_member(&mut out, "apiVersion", &serde_json::to_string(resource.api_version.as_str())?);
@@ -136,7 +147,7 @@ impl Object {
         Self::finish(out, meta)
     }
 
-    fn finish(out: Vec<u8>, meta: Meta) -> Result<Self, Error> {
+    fn finish(out: Vec<u8>, meta: Meta<'_>) -> Result<Self, Error> {
         if u32::try_from(out.len()).is_err() {
             return Err(Error::TooLarge(out.len()));
         }
@@ -153,6 +164,7 @@ impl Object {
             finalizers: meta.finalizers,
             controller: meta.controller,
             deleting: meta.deleting,
+            managed: meta.managed,
             version_at: meta.version_at,
             settled: AtomicU64::new(0),
         })
@@ -181,6 +193,12 @@ impl Object {
     #[must_use]
     pub fn json(&self) -> &[u8] {
         &self.json
+    }
+
+    /// What was kept of `managedFields`, for [`managed::owned`]; empty if nothing was.
+    #[must_use]
+    pub fn managed(&self) -> &str {
+        &self.managed
     }
 
     /// `metadata.uid`.
@@ -308,7 +326,7 @@ impl Object {
     /// What it costs in memory, for accounting.
     #[must_use]
     pub fn cost_bytes(&self) -> usize {
-        self.json.len() + OVERHEAD_BYTES
+        self.json.len() + self.managed.len() + OVERHEAD_BYTES
     }
 
     fn parsed<'a, T: Deserialize<'a>>(&'a self, span: Span) -> Option<T> {
@@ -343,7 +361,9 @@ impl selector::Labels for Labels<'_> {
 }
 
 #[derive(Default)]
-struct Meta {
+struct Meta<'m> {
+    managers: &'m [Arc<str>],
+    managed: Box<str>,
     name: Option<String>,
     namespace: Option<String>,
     uid: Option<Uid>,
@@ -358,12 +378,13 @@ struct Meta {
     version_at: u32,
 }
 
-impl Meta {
+impl Meta<'_> {
     fn write(&mut self, out: &mut Vec<u8>, raw: &RawValue) -> Result<(), Error> {
         let entries: Entries<'_> = serde_json::from_str(raw.get())?;
         out.push(b'{');
         for (name, raw) in &entries.0 {
             if name == "managedFields" {
+                self.managed = managed::keep(raw.get(), self.managers);
                 continue;
             }
             write_name(out, name);
@@ -563,6 +584,16 @@ pub(crate) mod tests {
         expected["kind"] = "ConfigMap".into();
         assert_eq!(value, expected);
         assert_eq!(object.section::<Value>("data").unwrap(), serde_json::json!({"k": "v"}));
+    }
+
+    #[test]
+    fn what_is_asked_for_of_managed_fields_is_kept_beside() {
+        let dropped = Object::parse(FULL, &config_maps()).unwrap();
+        let managers: [Arc<str>; 1] = ["kubectl".into()];
+        let kept = Object::parse_keeping(FULL, &config_maps(), &managers).unwrap();
+        assert_eq!((dropped.managed(), kept.json()), ("", dropped.json()));
+        assert_eq!(kept.managed(), r#"[{"manager":"kubectl","operation":"","fieldsV1":{"f:data":{}}}]"#);
+        assert_eq!(kept.cost_bytes() - dropped.cost_bytes(), kept.managed().len());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ringmaster_core::controller::Apply;
 use ringmaster_core::selector::Selector;
 
 use crate::telemetry;
@@ -208,8 +209,8 @@ pub struct Settings {
     pub hook_allow_loopback: bool,
     /// Where to connect for certain hosts: at most [`MAX_HOOK_RESOLVES`], each host and port once.
     pub hook_resolve: Vec<HookResolve>,
-    /// Field manager for server-side apply.
-    pub ssa_field_manager: String,
+    /// How children of Metacontroller's controllers are written.
+    pub apply: Apply,
     /// How a line of the log looks.
     pub log_format: telemetry::Format,
     /// Directives that [`telemetry::filter`] accepts.
@@ -289,7 +290,7 @@ impl Given {
                 .or("events-burst", DEFAULT_EVENTS_BURST, |text| value::number(text, &(1..=MAX_EVENTS_BURST)))?,
             hook_allow_loopback: self.or("hook-allow-loopback", place != Place::Pod, value::boolean)?,
             hook_resolve: self.hook_resolve()?,
-            ssa_field_manager: self.apply()?,
+            apply: self.apply()?,
             log_format,
             log_level,
             notices: Vec::new(),
@@ -376,18 +377,23 @@ impl Given {
         Ok(entries)
     }
 
-    /// Checks how children are applied; the field manager.
-    fn apply(&mut self) -> Result<String, Error> {
-        self.parsed("apply-strategy", |text| match text {
-            "dynamic-apply" => Ok(()),
-            "server-side-apply" => Err("it is not available yet, use dynamic-apply".to_owned()),
-            _ => Err("give dynamic-apply".to_owned()),
+    /// How children of Metacontroller's controllers are written.
+    fn apply(&mut self) -> Result<Apply, Error> {
+        let is_server_side = self.or("apply-strategy", false, |text| match text {
+            "dynamic-apply" => Ok(false),
+            "server-side-apply" => Ok(true),
+            _ => Err("give dynamic-apply or server-side-apply".to_owned()),
         })?;
-        let name = "apply-strategy-ssa-field-manager";
-        let Some(given) = self.one(name)? else { return Ok(DEFAULT_FIELD_MANAGER.to_owned()) };
+        let Some(given) = self.one("apply-strategy-ssa-field-manager")? else {
+            let manager = DEFAULT_FIELD_MANAGER.into();
+            return Ok(if is_server_side { Apply::ServerSide { manager } } else { Apply::Merge });
+        };
         let manager = value::field_manager(&given.text).map_err(|fix| given.error(fix))?;
+        if is_server_side {
+            return Ok(Apply::ServerSide { manager: manager.into() });
+        }
         self.notices.push(format!("{given}: it has no effect with dynamic-apply"));
-        Ok(manager)
+        Ok(Apply::Merge)
     }
 
     /// Takes out what is accepted for Metacontroller's sake only, with a notice for each that asks for something.

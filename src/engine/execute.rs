@@ -3,6 +3,8 @@
 //! Never retries and never plans. Every answer enters the cache; a write whose outcome isn't known is noted, so that the
 //! object is read before the next sync.
 
+mod apply;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +12,14 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use ringmaster_cluster::{Client, Error, Preconditions};
+use ringmaster_core::controller::Apply;
+use ringmaster_core::dialect::{CREATOR, FIELD_MANAGER};
 use ringmaster_core::hook::Decoration;
 use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Create, Delete, Plan, Update};
 use ringmaster_core::plan::decorator::decoration_patch;
+use ringmaster_core::plan::serverside::How;
 use ringmaster_core::selector::Selector;
 
 use crate::changes::{Change, Changes};
@@ -226,7 +231,12 @@ impl Executor<'_> {
         let child = self.child(delete.kind)?;
         let object = &delete.object;
         let change = if delete.recreate { Change::Recreated } else { Change::Deleted };
-        let write = async |client: Client| client.delete(&child.resource, Preconditions::from(&**object)).await;
+        let mut seen = Preconditions::from(&**object);
+        if let Some(trial) = &delete.trial {
+            let Some(version) = self.tried(child, trial).await? else { return Ok(None) };
+            seen.version = version;
+        }
+        let write = async |client: Client| client.delete(&child.resource, seen).await;
         match self.send((Some(delete.kind), object.key()), "deleting a child", write).await {
             Ok(Some(left)) => child.shared.answer(left, None, Some(self.key)),
             Ok(None) => child.shared.gone(object.key(), object.uid(), Some(self.key)),
@@ -242,10 +252,16 @@ impl Executor<'_> {
     async fn create(&self, create: Create) -> Written {
         let child = self.child(create.kind)?;
         let (namespace, body) = (create.key.namespace(), create.body);
-        let write = async |client: Client| client.create(&child.resource, namespace, body).await;
+        let creator = if self.hosted.model.apply == Apply::Merge { FIELD_MANAGER } else { CREATOR };
+        let write = async |client: Client| client.create_as(&child.resource, namespace, creator, body).await;
         match self.send((Some(create.kind), &create.key), "creating a child", write).await {
             Ok(answer) => {
+                let (uid, version) = (answer.uid().clone(), answer.version());
                 child.shared.answer(answer, Some(create.desired), Some(self.key));
+                if create.hand_over {
+                    let seen = Preconditions { key: &create.key, uid: &uid, version };
+                    self.hand_over(child, create.kind, seen, Some(create.desired)).await?;
+                }
                 Ok(Some((Change::Created, create.kind, create.key)))
             }
             Err(error) if error.is_already_exists() => Err(self.taken(child, create.kind, &create.key).await),
@@ -256,6 +272,9 @@ impl Executor<'_> {
     }
 
     async fn update(&self, update: Update) -> Written {
+        if update.how != How::Replace {
+            return self.apply(update).await;
+        }
         let child = self.child(update.kind)?;
         let object = &update.object;
         let write = async |client: Client| client.replace(&child.resource, object.key(), update.body).await;

@@ -428,6 +428,7 @@ impl Round {
             strays.push(watches.strays(Arc::clone(&parent), selector, Arc::new(listener)));
         }
         let mut kinds = Vec::with_capacity(children.len());
+        let managers = self.model.managers();
         for (kind, (resource, rule)) in children.into_iter().zip(&self.model.children).enumerate() {
             let listener = ChildRoute {
                 hosted: Arc::clone(&slot),
@@ -435,6 +436,7 @@ impl Round {
                 labels: Arc::clone(labels),
                 kind,
             };
+            self.stage.client.keep_managed(&resource, &managers);
             let subscription = watches.subscribe(Arc::clone(&resource), scope(OWNER_LABEL), Arc::new(listener));
             let shared = Arc::clone(subscription.shared());
             let stray = if sharded {

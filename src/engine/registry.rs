@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use ringmaster_api::convert::{self, Converted};
 use ringmaster_cluster::Client;
 use ringmaster_core::cache::Change;
-use ringmaster_core::controller::{Controller, DECORATORS};
+use ringmaster_core::controller::{Apply, Controller, DECORATORS};
 use ringmaster_core::dialect::Dialect;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey, Uid};
 use ringmaster_core::object::Object;
@@ -38,12 +38,15 @@ const VERSION: &str = "v1alpha1";
 /// The plural of both groups' composites.
 const COMPOSITES: &str = "compositecontrollers";
 
+/// Reads an object's JSON.
+type Convert = fn(&Dialect, Arc<[u8]>, &Apply) -> Result<Converted, convert::Error>;
+
 /// A kind of controllers: where its objects are, and how they are read.
 #[derive(Clone, Copy)]
 pub(crate) struct DeclaredKind {
     dialect: &'static Dialect,
     plural: &'static str,
-    convert: fn(&Dialect, Arc<[u8]>) -> Result<Converted, convert::Error>,
+    convert: Convert,
 }
 
 impl DeclaredKind {
@@ -85,6 +88,8 @@ pub(crate) struct Registry {
     pub(crate) clock: Clock,
     /// Who has what.
     pub(crate) placements: Arc<Placements>,
+    /// How children of Metacontroller's controllers are written.
+    pub(crate) apply: Apply,
     /// Only controllers with these labels are ours; empty for all.
     pub(crate) selector: String,
     pub(crate) tasks: TaskTracker,
@@ -285,7 +290,7 @@ impl Registry {
             board.block("Deleting", "the controller is being deleted".to_owned());
             return Vec::new();
         }
-        let converted = match (kind.convert)(kind.dialect, object.json().into()) {
+        let converted = match (kind.convert)(kind.dialect, object.json().into(), &self.apply) {
             Ok(converted) => converted,
             Err(error) => {
                 warn!(controller = %object.key(), "not accepted: {error}");

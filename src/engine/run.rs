@@ -305,8 +305,16 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         }
         .run(leave.clone(), rest.clone()),
     );
-    let registry =
-        Arc::new(Registry { stage, client, clock, placements, selector, tasks: tasks.clone(), stop: stop.clone() });
+    let registry = Arc::new(Registry {
+        stage,
+        client,
+        clock,
+        placements,
+        apply: settings.apply.clone(),
+        selector,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    });
     let progress = KINDS.map(|kind| (kind, Arc::<Progress>::default()));
     for (kind, progress) in &progress {
         tasks.spawn(Arc::clone(&registry).run(*kind, Arc::clone(progress)));

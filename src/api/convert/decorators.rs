@@ -13,7 +13,7 @@ use ringmaster_core::selector::Selector;
 use serde_json::json;
 
 use super::{Converted, Error, metacontroller, ringmaster, rules};
-use crate::composite::{ApplyStrategy, NAME_MAX, UpdateMethod};
+use crate::composite::{NAME_MAX, UpdateMethod};
 use crate::decorator::{self as ours, DecoratorController};
 use crate::metacontroller as theirs;
 use crate::metacontroller::AnnotationSelector;
@@ -32,9 +32,7 @@ pub fn ringmaster_decorator(object: &DecoratorController, json: Arc<[u8]>) -> Re
     let spec = &object.spec;
     let targets = our_targets(&spec.resources)?;
     let attachments = our_attachments(&spec.attachments, &targets)?;
-    if spec.apply_strategy == ApplyStrategy::ServerSide {
-        return Err(Error::new("spec.applyStrategy", "ServerSide is not available yet; use Merge"));
-    }
+    let apply = ringmaster::apply(spec.apply_strategy);
     let (sync, finalize, customize) = ringmaster::hooks(&spec.hooks, &spec.endpoint_configs)?;
     let bound = spec.sharding.as_ref().and_then(|sharding| sharding.concurrency_per_shard);
     let syncs_per_shard = bound.map(ringmaster::bound).transpose()?;
@@ -50,6 +48,7 @@ pub fn ringmaster_decorator(object: &DecoratorController, json: Arc<[u8]>) -> Re
             json: Arc::clone(&json),
             parent,
             children: attachments.clone(),
+            apply: apply.clone(),
             generate_selector: false,
             resync_period,
             paused: spec.paused,
@@ -126,7 +125,11 @@ fn our_attachments(
 ///
 /// # Errors
 /// The first field that is wrong, or that needs something not available yet.
-pub fn metacontroller_decorator(object: &theirs::DecoratorController, json: Arc<[u8]>) -> Result<Converted, Error> {
+pub fn metacontroller_decorator(
+    object: &theirs::DecoratorController,
+    json: Arc<[u8]>,
+    apply: &core::Apply,
+) -> Result<Converted, Error> {
     let (name, uid, generation) = rules::identity(&object.metadata)?;
     let spec = &object.spec;
     let mut warnings = Vec::new();
@@ -149,6 +152,7 @@ pub fn metacontroller_decorator(object: &theirs::DecoratorController, json: Arc<
         json: Arc::clone(&json),
         parent,
         children: attachments.clone(),
+        apply: apply.clone(),
         generate_selector: false,
         resync_period,
         paused: false,

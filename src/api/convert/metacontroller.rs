@@ -16,11 +16,12 @@ use crate::metacontroller::{
     EndpointConfig, Hook, KeyReference, ObjectReference, Webhook,
 };
 
-/// Checks a controller of Metacontroller's group. `json` is the same object, compact, as every hook call sends it.
+/// Checks a controller of Metacontroller's group. `json` is the same object, compact, as every hook call sends it;
+/// `apply` is how children are written, which is a process's to say.
 ///
 /// # Errors
 /// The first field that is wrong, or that needs something not available yet.
-pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<Converted, Error> {
+pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>, apply: &core::Apply) -> Result<Converted, Error> {
     let (name, uid, generation) = rules::identity(&object.metadata)?;
     let spec = &object.spec;
     let mut warnings = Vec::new();
@@ -46,6 +47,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>) -> Result<C
         json,
         parent,
         children,
+        apply: apply.clone(),
         generate_selector: spec.generate_selector.unwrap_or(false),
         resync_period: resync_period(spec.resync_period_seconds, &mut warnings),
         paused: false,

@@ -16,7 +16,7 @@ mod webhook;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmaster_core::controller::Controller;
+use ringmaster_core::controller::{Apply, Controller};
 use ringmaster_core::dialect::{Dialect, METACONTROLLER};
 
 pub use decorators::{metacontroller_decorator, ringmaster_decorator};
@@ -55,14 +55,15 @@ impl Error {
     }
 }
 
-/// Converts the JSON of a `CompositeController` of the dialect's group.
+/// Converts the JSON of a `CompositeController` of the dialect's group. `apply` is how children of Metacontroller's are
+/// written, whose objects don't say it.
 ///
 /// # Errors
 /// The first thing found wrong with the object.
-pub fn from_json(dialect: &Dialect, json: Arc<[u8]>) -> Result<Converted, Error> {
+pub fn from_json(dialect: &Dialect, json: Arc<[u8]>, apply: &Apply) -> Result<Converted, Error> {
     if dialect.group == METACONTROLLER.group {
         let object = serde_json::from_slice(&json).map_err(|error| undecodable(&error))?;
-        metacontroller(&object, json)
+        metacontroller(&object, json, apply)
     } else {
         let object = serde_json::from_slice(&json).map_err(|error| undecodable(&error))?;
         ringmaster(&object, json)
@@ -73,10 +74,10 @@ pub fn from_json(dialect: &Dialect, json: Arc<[u8]>) -> Result<Converted, Error>
 ///
 /// # Errors
 /// The first thing found wrong with the object.
-pub fn decorator_from_json(dialect: &Dialect, json: Arc<[u8]>) -> Result<Converted, Error> {
+pub fn decorator_from_json(dialect: &Dialect, json: Arc<[u8]>, apply: &Apply) -> Result<Converted, Error> {
     if dialect.group == METACONTROLLER.group {
         let object = serde_json::from_slice(&json).map_err(|error| undecodable(&error))?;
-        metacontroller_decorator(&object, json)
+        metacontroller_decorator(&object, json, apply)
     } else {
         let object = serde_json::from_slice(&json).map_err(|error| undecodable(&error))?;
         ringmaster_decorator(&object, json)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmaster_core::controller::{self as core, Controller, Role};
-use ringmaster_core::dialect::RINGMASTER;
+use ringmaster_core::dialect::{FIELD_MANAGER, RINGMASTER};
 use ringmaster_core::selector::Selector;
 
 use super::webhook::{check_endpoint_configs, hook};
@@ -38,9 +38,7 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
         ignore_status_changes: parent.ignore_status_changes.unwrap_or(RINGMASTER.ignore_status_changes),
     };
     let children = children(spec, &parent)?;
-    if spec.apply_strategy == ApplyStrategy::ServerSide {
-        return Err(Error::new("spec.applyStrategy", "ServerSide is not available yet; use Merge"));
-    }
+    let apply = self::apply(spec.apply_strategy);
     let (sync, finalize, customize) = hooks(&spec.hooks, &spec.endpoint_configs)?;
     let controller = Controller {
         name: name.into(),
@@ -51,6 +49,7 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
         json,
         parent,
         children,
+        apply,
         generate_selector: spec.generate_selector,
         resync_period: resync_period(spec.resync_period_seconds)?,
         paused: spec.paused,
@@ -67,6 +66,14 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
     };
     let warnings = unused(&spec.endpoint_configs, &controller);
     Ok(Converted { controllers: vec![controller], warnings })
+}
+
+/// How children are written.
+pub(super) fn apply(strategy: ApplyStrategy) -> core::Apply {
+    match strategy {
+        ApplyStrategy::Merge => core::Apply::Merge,
+        ApplyStrategy::ServerSide => core::Apply::ServerSide { manager: FIELD_MANAGER.into() },
+    }
 }
 
 /// The hooks sync, finalize and customize, of which the first is needed.

@@ -28,7 +28,7 @@ fn object() -> Value {
 fn convert(dialect: &'static Dialect, mut object: Value) -> Result<Converted, Error> {
     object["apiVersion"] = json!(format!("{}/v1alpha1", dialect.group));
     object["kind"] = json!("CompositeController");
-    from_json(dialect, serde_json::to_vec(&object).unwrap().into())
+    from_json(dialect, serde_json::to_vec(&object).unwrap().into(), &Apply::Merge)
 }
 
 /// The object with `value` at the JSON pointer `at`, or without that field when it is null.
@@ -104,7 +104,7 @@ fn a_full_object_of_ours_becomes_the_model() {
         "status": { "parents": 4 },
     });
     let json: Arc<[u8]> = serde_json::to_vec(&object).unwrap().into();
-    let Converted { controllers, warnings } = from_json(&RINGMASTER, Arc::clone(&json)).unwrap();
+    let Converted { controllers, warnings } = from_json(&RINGMASTER, Arc::clone(&json), &Apply::Merge).unwrap();
     let [controller] = &controllers[..] else { panic!("a composite is one controller") };
     assert!(warnings.is_empty());
     assert_eq!(&*controller.name, "sites");
@@ -243,6 +243,23 @@ fn both_groups_refuse_these_and_name_the_field() {
 }
 
 #[test]
+fn how_children_are_written_is_the_objects_to_say_or_the_process() {
+    let ours = |value: Value| {
+        convert(&RINGMASTER, with(object(), "/spec/applyStrategy", value)).unwrap().controllers.remove(0).apply
+    };
+    let server_side = |manager: &str| Apply::ServerSide { manager: manager.into() };
+    assert_eq!(ours(Value::Null), server_side("ringmaster"));
+    assert_eq!(ours(json!("ServerSide")), server_side("ringmaster"));
+    assert_eq!(ours(json!("Merge")), Apply::Merge);
+    assert_eq!(convert(&METACONTROLLER, object()).unwrap().controllers.remove(0).apply, Apply::Merge);
+    let json: Arc<[u8]> = serde_json::to_vec(&object()).unwrap().into();
+    let theirs = from_json(&METACONTROLLER, json, &server_side("me")).unwrap().controllers.remove(0);
+    assert_eq!(theirs.apply, server_side("me"));
+    let managers = theirs.managers();
+    assert_eq!(managers.iter().map(|manager| &**manager).collect::<Vec<_>>(), ["me", "ringmaster-create"]);
+}
+
+#[test]
 fn our_group_refuses_these_and_names_the_field() {
     let hook = service(&json!({}));
     let timeout = |text: &str| with(object(), &format!("{WEBHOOK}/timeout"), json!(text));
@@ -254,7 +271,6 @@ fn our_group_refuses_these_and_names_the_field() {
         ("spec.childResources[1]", child(json!({ "apiVersion": "v1", "resource": "configmaps" }))),
         ("spec.childResources[1]", child(json!({ "apiVersion": "v2", "resource": "configmaps" }))),
         ("spec.childResources[1]", child(json!({ "apiVersion": "shop.example/v2", "resource": "sites" }))),
-        ("spec.applyStrategy", with(object(), "/spec/applyStrategy", json!("ServerSide"))),
         ("spec.resyncPeriodSeconds", with(object(), "/spec/resyncPeriodSeconds", json!(0))),
         ("spec.resyncPeriodSeconds", with(object(), "/spec/resyncPeriodSeconds", json!(604_801))),
         ("spec.sharding.concurrencyPerShard", with(object(), "/spec/sharding", json!({ "concurrencyPerShard": 0 }))),

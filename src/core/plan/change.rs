@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::composite::{Input, Plan};
 use super::merge;
+use super::serverside::How;
 use crate::hook::excerpt;
 
 /// How much of a field's path is told, in characters.
@@ -26,9 +27,13 @@ pub fn describe(plan: &Plan, input: &Input<'_>) -> String {
                     annotations.remove(input.controller.dialect.last_applied);
                 }
             }
-            difference(&observed, &wanted)
+            match update.how {
+                How::Replace => difference(&observed, &wanted),
+                How::Apply { .. } => difference(&said(&observed, &wanted), &wanted),
+            }
         });
-        format!("{} {}: {}", kind(update.kind), update.object.key(), path.unwrap_or_default())
+        let path = path.unwrap_or_else(|| "fields that are no longer wanted".to_owned());
+        format!("{} {}: {path}", kind(update.kind), update.object.key())
     } else if let Some(create) = plan.creates.first() {
         format!("{} {} is created", kind(create.kind), create.key)
     } else if let Some(delete) = plan.deletes.first() {
@@ -53,6 +58,13 @@ pub fn describe(plan: &Plan, input: &Input<'_>) -> String {
         0 | 1 => first,
         count => format!("{first}, and {} more", count - 1),
     }
+}
+
+/// What of `observed` an apply of `wanted` may speak of; lists stay whole.
+fn said(observed: &Value, wanted: &Value) -> Value {
+    let (Value::Object(observed), Value::Object(wanted)) = (observed, wanted) else { return observed.clone() };
+    let both = wanted.iter().filter_map(|(name, wanted)| Some((name.clone(), said(observed.get(name)?, wanted))));
+    Value::Object(both.collect())
 }
 
 /// The path of the first field that differs, with dots, items of lists by number; `None` if none does.
@@ -94,6 +106,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_an_apply_says_nothing_of_is_no_difference() {
+        let (observed, wanted) = (json!({"a": 1, "b": {"c": 2, "d": [3]}}), json!({"b": {"d": [3], "e": 5}}));
+        assert_eq!(said(&observed, &wanted), json!({"b": {"d": [3]}}));
+        assert_eq!(difference(&said(&observed, &wanted), &wanted).unwrap(), "b.e");
+    }
 
     #[test]
     fn the_first_difference_is_named_by_its_path() {

@@ -10,14 +10,27 @@ use serde_json::{Value, json};
 
 use super::claim::{CONTROLLER_UID_LABEL, controller_reference};
 use super::finalize::{has_finalizer, manages_children};
-use super::merge;
-use crate::controller::{Controller, UpdateStrategy};
+use super::serverside::How;
+use super::{merge, serverside};
+use crate::controller::{Apply, Controller, UpdateStrategy};
 use crate::hash::xxh;
 use crate::hook::{Decoration, Desired, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, SyncReply, excerpt, find};
 use crate::key::{ObjectKey, Resource};
 use crate::object::Object;
 use crate::selector::Selector;
 use crate::shards::{LABEL_PREFIX, OWNER_LABEL};
+
+/// The fields of `metadata` that the API server sets: never created or applied.
+const API_SERVERS_METADATA: [&str; 8] = [
+    "resourceVersion",
+    "uid",
+    "managedFields",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+];
 
 /// Names are at most this long (Kubernetes: DNS subdomain).
 pub const MAX_NAME_BYTES: usize = 253;
@@ -78,7 +91,7 @@ pub struct Plan {
     pub deletes: Vec<Delete>,
     /// Children to create.
     pub creates: Vec<Create>,
-    /// Children to replace, if they are still the version that was seen.
+    /// Children to replace or apply, if they are still the version that was seen.
     pub updates: Vec<Update>,
     /// A JSON patch for the parent's status; `None` if it is right as it is.
     pub status: Option<Vec<u8>>,
@@ -111,6 +124,8 @@ pub struct Delete {
     pub object: Arc<Object>,
     /// It differs, and is to be made anew once it is gone; otherwise nobody wants it.
     pub recreate: bool,
+    /// It stays if applying this, without effect, is refused or would change nothing.
+    pub trial: Option<Update>,
 }
 
 /// A child to create.
@@ -122,18 +137,22 @@ pub struct Create {
     pub key: ObjectKey,
     /// The whole object as JSON.
     pub body: Vec<u8>,
+    /// Its fields are to be handed over to who applies as soon as it is there.
+    pub hand_over: bool,
     /// What to [`Object::settle`] the answer with.
     pub desired: u64,
 }
 
-/// A child to replace.
+/// A child to replace or apply.
 #[derive(Debug)]
 pub struct Update {
+    /// How it is written.
+    pub how: How,
     /// Index into [`Input::kinds`].
     pub kind: usize,
     /// The child as it was seen.
     pub object: Arc<Object>,
-    /// The whole object as JSON, with uid and resourceVersion of what was seen.
+    /// The whole object, or what is applied of it, as JSON, with uid and resourceVersion of what was seen.
     pub body: Vec<u8>,
     /// What to [`Object::settle`] the answer with.
     pub desired: u64,
@@ -171,7 +190,7 @@ pub(super) fn plan_children(input: &Input<'_>, plan: &mut Plan) -> Result<(), Er
             let is_told =
                 versions.any(|version| version < index && owned(&input.kinds[version], object.key()).is_some());
             if !object.is_deleting() && !is_wanted && !is_told {
-                plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: false });
+                plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: false, trial: None });
             }
         }
     }
@@ -179,7 +198,9 @@ pub(super) fn plan_children(input: &Input<'_>, plan: &mut Plan) -> Result<(), Er
         let kind = &input.kinds[index];
         let hash = settled_hash(input, child);
         let Some(object) = owned(kind, &key) else {
-            plan.creates.push(Create { kind: index, body: create_body(input, kind, &key, child), key, desired: hash });
+            let body = create_body(input, kind, &key, child);
+            let hand_over = input.controller.apply != Apply::Merge && input.controller.dialect.created_as.is_none();
+            plan.creates.push(Create { kind: index, body, key, hand_over, desired: hash });
             continue;
         };
         // One that is going is made anew once it is gone.
@@ -190,14 +211,16 @@ pub(super) fn plan_children(input: &Input<'_>, plan: &mut Plan) -> Result<(), Er
             let at = input.reply.children.iter().position(|other| std::ptr::eq(other, child));
             refused(input, at.unwrap_or_default(), child, problem)
         })?;
-        match body {
-            None => object.settle(hash),
-            Some(_) if kind.strategy == UpdateStrategy::Recreate => {
-                plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: true });
-            }
-            Some(body) => {
-                plan.updates.push(Update { kind: index, object: Arc::clone(object), body, desired: hash });
-            }
+        let Some((how, body)) = body else {
+            object.settle(hash);
+            continue;
+        };
+        let update = Update { how, kind: index, object: Arc::clone(object), body, desired: hash };
+        if kind.strategy == UpdateStrategy::Recreate {
+            let trial = Some(update).filter(|_| how != How::Replace);
+            plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: true, trial });
+        } else {
+            plan.updates.push(update);
         }
     }
     Ok(())
@@ -338,7 +361,8 @@ fn check_metadata(input: &Input<'_>, child: &Desired) -> Result<(), String> {
 /// The webhook's text, and what else the object is made of.
 fn settled_hash(input: &Input<'_>, child: &Desired) -> u64 {
     let (generated, shard) = (input.controller.generate_selector, input.shard);
-    xxh(format!("{:x} {} {generated} {shard:?}", child.hash, input.parent.uid()).as_bytes()).max(1)
+    let manager = input.controller.apply.manager();
+    xxh(format!("{:x} {} {generated} {shard:?} {manager:?}", child.hash, input.parent.uid()).as_bytes()).max(1)
 }
 
 /// The child as it shall be: the webhook's object with namespace and, if we select by it, our label. Without our
@@ -355,6 +379,9 @@ fn complete(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired) ->
     }
     if let Some(annotations) = desired["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove(input.controller.dialect.last_applied);
+        if let Some(created_as) = input.controller.dialect.created_as {
+            annotations.remove(created_as);
+        }
     }
     if input.controller.is_decorator() {
         annotate(&mut desired, input.controller.dialect.decorator_annotation, input.controller.name.to_string());
@@ -376,32 +403,52 @@ fn complete(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired) ->
 
 fn create_body(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired) -> Vec<u8> {
     let desired = complete(input, kind, key, child);
+    let mut object = made(input, &desired);
+    let dialect = input.controller.dialect;
+    if input.controller.apply == Apply::Merge {
+        let text = merge::desired_annotation(&desired, dialect.last_applied);
+        annotate(&mut object, dialect.last_applied, text);
+    } else if let Some(annotation) = dialect.created_as {
+        let text = serverside::created_as(&object);
+        annotate(&mut object, annotation, text);
+    }
+    object.to_string().into_bytes()
+}
+
+/// The child as it is created or applied, but for annotations of ours.
+fn made(input: &Input<'_>, desired: &Value) -> Value {
     // Merged with nothing, so that a null says as little here as it does in an update: otherwise the new child would
     // differ from what is wanted as soon as it is there.
-    let mut object = merge::merge(&json!({}), None, &desired);
-    let annotation = input.controller.dialect.last_applied;
-    let text = merge::desired_annotation(&desired, annotation);
-    annotate(&mut object, annotation, text);
+    let mut object = merge::merge(&json!({}), None, desired);
     label(&mut object, input.shard);
     if let Some(object) = object.as_object_mut() {
         object.remove("status");
     }
-    for field in ["resourceVersion", "uid", "managedFields", "generation", "creationTimestamp"] {
+    for field in API_SERVERS_METADATA {
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove(field);
         }
+    }
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        // The API server drops them: they would be missing in what is there.
+        metadata.retain(|name, value| {
+            let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+            !(is_empty && matches!(name.as_str(), "labels" | "annotations"))
+        });
     }
     let owners = &mut object["metadata"]["ownerReferences"];
     if !owners.is_array() {
         *owners = json!([]);
     }
     if let Some(owners) = owners.as_array_mut() {
+        // An owner stands once.
+        owners.retain(|owner| owner["uid"] != *input.parent.uid().to_string());
         owners.push(controller_reference(input.parent, input.resource));
     }
-    object.to_string().into_bytes()
+    object
 }
 
-/// The merged object, or `None` if the child is as it shall be.
+/// How an update is written, and the object merged or applied; `None` if the child is as it shall be.
 ///
 /// # Errors
 /// If what is there can't be a tree, such as one of more levels than `serde_json` takes: merged with nothing, an update
@@ -412,11 +459,17 @@ fn update_body(
     key: &ObjectKey,
     child: &Desired,
     object: &Object,
-) -> Result<Option<Vec<u8>>, String> {
+) -> Result<Option<(How, Vec<u8>)>, String> {
     let desired = complete(input, kind, key, child);
     let observed: Value = serde_json::from_slice(object.json())
         .map_err(|error| format!("what is there can't be compared with what is wanted: {error}"))?;
-    let annotation = input.controller.dialect.last_applied;
+    let dialect = input.controller.dialect;
+    if let Apply::ServerSide { manager } = &input.controller.apply {
+        let made = made(input, &desired);
+        let how = serverside::change(dialect, manager, object, &observed, &made);
+        return Ok(how.map(|how| (how, serverside::body(made, object))));
+    }
+    let annotation = dialect.last_applied;
     let last: Option<Value> = object.annotation(annotation).and_then(|text| serde_json::from_str(&text).ok());
     let mut merged = merge::merge_object(&observed, last.as_ref(), &desired);
     label(&mut merged, input.shard);
@@ -428,7 +481,7 @@ fn update_body(
         return Ok(None);
     }
     annotate(&mut merged, annotation, text);
-    Ok(Some(merged.to_string().into_bytes()))
+    Ok(Some((How::Replace, merged.to_string().into_bytes())))
 }
 
 /// The shard's label. It is no part of what was last applied: a controller that isn't sharded any more leaves it alone.

@@ -8,6 +8,8 @@ pub mod composite;
 pub mod decorator;
 mod finalize;
 pub mod merge;
+pub mod owned;
+pub mod serverside;
 
 pub use change::describe;
 pub use claim::{CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, label_patch, parent_selector, release_patch};

@@ -98,11 +98,11 @@ pub struct Flags {
     #[arg(long, value_name = "DIRECTIVES")]
     pub log_level: Option<String>,
 
-    /// How children are applied; only dynamic-apply for now [default: dynamic-apply]
+    /// How children of metacontroller.k8s.io controllers are written: dynamic-apply or server-side-apply [default: dynamic-apply]
     #[arg(long, value_name = "STRATEGY", help_heading = METACONTROLLER)]
     pub apply_strategy: Option<String>,
 
-    /// Field manager of server-side apply, which is not available yet [default: metacontroller]
+    /// Field manager of their server-side apply [default: metacontroller]
     #[arg(long, value_name = "NAME", help_heading = METACONTROLLER)]
     pub apply_strategy_ssa_field_manager: Option<String>,
 

@@ -69,7 +69,7 @@ fn defaults_depend_on_the_cluster_only() {
     assert!((inside.events_qps - 1.0 / 300.0).abs() < 1e-12);
     assert_eq!(inside.events_burst, 25);
     assert_eq!(inside.log_level, "info");
-    assert_eq!(inside.ssa_field_manager, "metacontroller");
+    assert_eq!(inside.apply, Apply::Merge);
     assert!(inside.kubeconfig.is_none() && inside.target_label_selector.is_none() && inside.hook_resolve.is_empty());
     assert!(inside.notices.is_empty() && inside.unknown_variables.is_empty());
     assert_eq!((inside.log_format, inside.hook_allow_loopback), (telemetry::Format::Json, false));
@@ -188,7 +188,6 @@ fn each_bad_value_is_refused_by_its_flag() {
         assert!(text.starts_with(&format!("{name} is {value:?}: ")), "{flag}: {text}");
     }
     assert_eq!(refused(&["--workers=0"]), "--workers is \"0\": give a whole number from 1 to 4096");
-    assert!(refused(&["--apply-strategy=server-side-apply"]).contains("not available yet, use dynamic-apply"));
     let error = Settings::load(Flags::default(), env(&[("RINGMASTER_WORKERS", "x")]), Place::Pod).unwrap_err();
     assert!(error.to_string().starts_with("RINGMASTER_WORKERS is \"x\": "), "{error}");
     let text = refused(&[&format!("--workers={}", "9".repeat(5000))]);
@@ -329,7 +328,12 @@ fn what_is_ignored_is_told_once() {
     assert_eq!(settings.notices.len(), 6, "{:#?}", settings.notices);
     let first = settings.notices.first().unwrap();
     assert!(first.starts_with("--leader-election is \"true\", which is ignored: "), "{first}");
-    assert_eq!(settings.ssa_field_manager, "me");
+    assert_eq!(settings.apply, Apply::Merge);
+    let server_side = |manager: &str| Apply::ServerSide { manager: manager.into() };
+    let settings = load(&["--apply-strategy=server-side-apply"]);
+    assert_eq!((settings.apply, settings.notices.len()), (server_side("metacontroller"), 0));
+    let settings = load(&["--apply-strategy=server-side-apply", "--apply-strategy-ssa-field-manager=me"]);
+    assert_eq!((settings.apply, settings.notices.len()), (server_side("me"), 0));
     let silent = ["--pprof-address=0", "--client-go-qps", "-1", "--leader-election-namespace="];
     assert!(load(&silent).notices.is_empty());
 }

@@ -94,6 +94,7 @@ impl World {
                 ignore_status_changes: dialect.ignore_status_changes,
             },
             children: Vec::new(),
+            apply: ringmaster_core::controller::Apply::Merge,
             generate_selector: flag(4),
             resync_period: None,
             paused: false,

@@ -74,7 +74,6 @@ const RUN: &[Bad] = &[
     (&["--hook-resolve=a:1=::1", "--hook-resolve=a:1=::2"], &["--hook-resolve", "an entry already; remove one"]),
     (&["--log-format=xml"], &["--log-format", "pretty or json"]),
     (&["--log-level=loud"], &["--log-level", "give error, warn, info, debug, trace or off"]),
-    (&["--apply-strategy=server-side-apply"], &["--apply-strategy", "use dynamic-apply"]),
     (&["--apply-strategy=force"], &["--apply-strategy", "dynamic-apply"]),
     (&["--apply-strategy-ssa-field-manager=a b"], &["--apply-strategy-ssa-field-manager", "without blanks"]),
     (&["--zap-devel=maybe"], &["--zap-devel", "true or false"]),

@@ -244,7 +244,9 @@ async fn watches(ctx: Context, fault: &'static Fault) -> anyhow::Result<()> {
 
 async fn answers_are_lost(ctx: Context) -> anyhow::Result<()> {
     let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
-    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let mut spec = scene.spec("InPlace");
+    spec["applyStrategy"] = "Merge".into();
+    scene.ctx.controller("c", spec).await?;
     thing(&scene, "first").await?;
     made(&scene, "first", LATER).await?;
     gate.set(|ask| if ask.writes("bad") { Act::Lose } else { Act::Pass });
@@ -297,7 +299,9 @@ async fn reads_answered_500(ctx: Context) -> anyhow::Result<()> {
 
 async fn updates_conflict(ctx: Context) -> anyhow::Result<()> {
     let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
-    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let mut spec = scene.spec("InPlace");
+    spec["applyStrategy"] = "Merge".into();
+    scene.ctx.controller("c", spec).await?;
     thing(&scene, "good").await?;
     let bad = thing(&scene, "bad").await?;
     made(&scene, "bad", LATER).await?;

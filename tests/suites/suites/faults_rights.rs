@@ -107,6 +107,8 @@ impl Kinds {
     /// Begins with the controller that lacks something.
     async fn declare(&self) -> anyhow::Result<Value> {
         let mut spec = spec(&self.others, &self.scene.hook.url("/sync"), "InPlace");
+        // Of its verbs, each is needed for one thing.
+        spec["applyStrategy"] = "Merge".into();
         let method = json!({ "method": "InPlace" });
         spec["childResources"] =
             json!([{ "apiVersion": self.sprockets.api_version, "resource": "sprockets", "updateStrategy": method }]);

@@ -90,7 +90,6 @@ const RINGMASTER: &[Bad] = &[
     bad("/spec/sharding", || json!({ "concurrencyPerShard": 4097 }), &["spec.sharding.concurrencyPerShard", "to 4096"]),
     bad("/spec/sharding", || json!({ "concurrencyPerShard": "2" }), &["spec.sharding.concurrencyPerShard", "integer"]),
     bad("/spec/paused", || "no".into(), &["spec.paused", "boolean"]),
-    bad("/spec/applyStrategy", || "ServerSide".into(), &["spec.applyStrategy", "not available yet; use Merge"]),
     bad("/spec/applyStrategy", || "Replace".into(), &["spec.applyStrategy", "\"Merge\", \"ServerSide\""]),
     bad("/spec/hooks", || Value::Null, &["spec.hooks", "Required"]),
     bad("/spec/hooks", || json!({}), &["spec.hooks.sync", "Required"]),

@@ -41,6 +41,7 @@ mod metrics;
 mod readme;
 mod scale;
 mod scene;
+mod serverside;
 mod smoke;
 mod soak;
 mod troubleshooting;
@@ -76,6 +77,7 @@ pub(crate) fn all() -> Vec<Case> {
         children::cases(),
         children_claim::cases(),
         children_when::cases(),
+        serverside::cases(),
         errors_setting::cases(),
         events::cases(),
         faults_api::cases(),

@@ -27,7 +27,7 @@ fn two() -> Value {
 fn convert(dialect: &'static Dialect, mut object: Value) -> Result<Converted, Error> {
     object["apiVersion"] = json!(format!("{}/v1alpha1", dialect.group));
     object["kind"] = json!("DecoratorController");
-    decorator_from_json(dialect, serde_json::to_vec(&object).unwrap().into())
+    decorator_from_json(dialect, serde_json::to_vec(&object).unwrap().into(), &core::Apply::Merge)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Every rule of a plan by example, on a naive API server.
 
 use super::*;
-use crate::controller::{Address, Hook, ParentRule, Webhook};
+use crate::controller::{Address, Apply, Hook, ParentRule, Webhook};
 use crate::dialect::{Dialect, METACONTROLLER, RINGMASTER};
 use crate::hook::Limits;
 use crate::key::{ApiVersion, Uid};
@@ -10,6 +10,7 @@ use crate::plan::claim::parent_selector;
 mod actions;
 mod carried_out;
 mod children;
+mod serverside;
 mod updates;
 
 const PARENT_UID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
@@ -57,6 +58,7 @@ pub(in crate::plan) fn controller(dialect: &'static Dialect) -> Controller {
             ignore_status_changes: dialect.ignore_status_changes,
         },
         children: Vec::new(),
+        apply: Apply::Merge,
         generate_selector: false,
         resync_period: None,
         paused: false,
