@@ -9,7 +9,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{self, API_VERSION_MAX, CHILD_RESOURCES_MAX, ENDPOINT_CONFIGS_MAX, RESOURCE_MAX};
+use crate::schema::{
+    self, API_VERSION_MAX, CHILD_RESOURCES_MAX, CONDITION_REASON_MAX, CONDITION_TYPE_MAX, ENDPOINT_CONFIGS_MAX,
+    FIELD_PATH_MAX, FIELD_PATHS_MAX, RESOURCE_MAX, STATUS_CHECKS_MAX,
+};
 use crate::webhook::{EndpointConfig, Hooks};
 
 /// Most characters of a controller's name: it becomes part of a finalizer and of label values.
@@ -150,6 +153,24 @@ pub struct ParentResource {
     /// Whether a change of a parent's status alone leads to no sync. True when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore_status_changes: Option<bool>,
+    /// What a revision of a parent keeps, for rolling updates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision_history: Option<RevisionHistory>,
+}
+
+/// What a revision of a parent keeps.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionHistory {
+    /// The fields whose changes reach rolled children one by one, such as spec.template; those of other fields reach all
+    /// at once. spec when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = FIELD_PATHS_MAX),
+        inner(length(max = FIELD_PATH_MAX)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub field_paths: Vec<String>,
 }
 
 /// One kind of children.
@@ -177,10 +198,43 @@ pub struct ChildResource {
 
 /// What happens to a child that differs from what the hook wants.
 #[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
 pub struct UpdateStrategy {
     /// How the child gets to what the hook wants.
     #[serde(default)]
     pub method: UpdateMethod,
+    /// What an updated child must show before the next one is updated, for rolling updates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_checks: Option<StatusChecks>,
+}
+
+/// What an updated child must show.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct StatusChecks {
+    /// Conditions in its status. One that isn't there is not met.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = STATUS_CHECKS_MAX),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<StatusCheck>,
+}
+
+/// One condition that an updated child must show.
+#[derive(JsonSchema, Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct StatusCheck {
+    /// The condition's type.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = CONDITION_TYPE_MAX))]
+    pub kind: String,
+    /// The status that it must have. Any when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = CONDITION_REASON_MAX))]
+    pub status: Option<String>,
+    /// The reason that it must have. Any when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = CONDITION_REASON_MAX))]
+    pub reason: Option<String>,
 }
 
 /// How a child gets to what the hook wants.
@@ -193,6 +247,10 @@ pub enum UpdateMethod {
     Recreate,
     /// It is updated.
     InPlace,
+    /// As Recreate, one child after the other.
+    RollingRecreate,
+    /// As InPlace, one child after the other.
+    RollingInPlace,
 }
 
 /// How children are written.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::composite::{
     API_VERSION_MESSAGE, API_VERSION_RULE, ApplyStrategy, RESOURCE_MESSAGE, RESOURCE_RULE, RESYNC_PERIOD_SECONDS_MAX,
-    Sharding, UpdateStrategy,
+    Sharding,
 };
 use crate::metacontroller::AnnotationSelector;
 use crate::schema::{
@@ -150,7 +150,27 @@ pub struct Attachment {
     pub resource: String,
     /// What happens to an attachment that differs from what the hook wants. OnDelete when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub update_strategy: Option<UpdateStrategy>,
+    pub update_strategy: Option<AttachmentUpdateStrategy>,
+}
+
+/// What happens to an attachment that differs from what the hook wants.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct AttachmentUpdateStrategy {
+    /// How the attachment gets to what the hook wants.
+    #[serde(default)]
+    pub method: AttachmentUpdateMethod,
+}
+
+/// How an attachment gets to what the hook wants. Attachments don't roll.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub enum AttachmentUpdateMethod {
+    /// Not at all, until somebody deletes it.
+    #[default]
+    OnDelete,
+    /// It is deleted and made anew.
+    Recreate,
+    /// It is updated.
+    InPlace,
 }
 
 /// What is known about a controller.

@@ -1,6 +1,6 @@
 //! The kinds that we serve: their Rust types, their CRDs, and how their objects become the model that the engine knows.
 //!
-//! [`composite`], [`decorator`] and [`table`] are our own group's kinds, [`webhook`] what hooks are declared with, [`metacontroller`] the
+//! [`composite`], [`decorator`], [`revision`] and [`table`] are our own group's kinds, [`webhook`] what hooks are declared with, [`metacontroller`] the
 //! kinds of Metacontroller's group. [`convert`] checks an object and turns it into [`ringmaster_core::controller::Controller`]; [`crds`] writes the YAML in `manifests/crds`.
 //!
 //! Never talks to an API server and never decides what a controller does.
@@ -10,6 +10,7 @@ pub mod convert;
 pub mod crds;
 pub mod decorator;
 pub mod metacontroller;
+pub mod revision;
 mod schema;
 pub mod table;
 pub mod webhook;

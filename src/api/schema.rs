@@ -32,6 +32,16 @@ pub(crate) const CA_BUNDLE_MAX: u32 = 256 << 10;
 pub(crate) const CHILD_RESOURCES_MAX: u32 = 64;
 /// Most kinds that one controller decorates.
 pub(crate) const TARGET_RESOURCES_MAX: u32 = 16;
+/// Most paths of fields that a revision keeps.
+pub(crate) const FIELD_PATHS_MAX: u32 = 16;
+/// Longest path of a field.
+pub(crate) const FIELD_PATH_MAX: u32 = 253;
+/// Most conditions that a rolled child must show.
+pub(crate) const STATUS_CHECKS_MAX: u32 = 16;
+/// Longest type of a condition (meta/v1).
+pub(crate) const CONDITION_TYPE_MAX: u32 = 316;
+/// Longest status or reason of a condition (meta/v1).
+pub(crate) const CONDITION_REASON_MAX: u32 = 1024;
 /// Most conditions in a status.
 const CONDITIONS_MAX: u32 = 16;
 /// Most labels, expressions, and values of one expression in a selector.

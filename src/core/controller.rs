@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::dialect::{CREATOR, Dialect};
 use crate::key::{ApiVersion, ObjectKey, Uid};
 use crate::object::Object;
+use crate::rollout::FieldPath;
 use crate::selector::Selector;
 
 /// A declared controller, checked and with its defaults filled in.
@@ -117,6 +118,12 @@ impl Controller {
     pub fn hook(&self, finalizing: bool) -> &Hook {
         self.finalize.as_ref().filter(|_| finalizing).unwrap_or(&self.sync)
     }
+
+    /// Whether a change of a parent reaches some of its children one by one: see [`crate::rollout`].
+    #[must_use]
+    pub fn rolls(&self) -> bool {
+        self.children.iter().any(|child| child.strategy.is_rolling())
+    }
 }
 
 /// The plural name of decorators in both groups.
@@ -148,6 +155,8 @@ pub struct ParentRule {
     pub annotations: Selector,
     /// A change of status alone doesn't lead to a sync.
     pub ignore_status_changes: bool,
+    /// The fields that a revision of a parent keeps, for children that are rolled: what else changes reaches them at once.
+    pub revision_fields: Vec<FieldPath>,
 }
 
 impl ParentRule {
@@ -174,6 +183,19 @@ pub struct ChildRule {
     pub resource: Arc<str>,
     /// What happens to a child that differs from what the hook wants.
     pub strategy: UpdateStrategy,
+    /// What a rolled child must show before the next one is updated.
+    pub status_checks: Vec<StatusCheck>,
+}
+
+/// A condition that a child must have in its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusCheck {
+    /// The condition's type. A child without it fails the check.
+    pub kind: Arc<str>,
+    /// The status that it must have; any if there is none here.
+    pub status: Option<Arc<str>>,
+    /// The reason that it must have; any if there is none here.
+    pub reason: Option<Arc<str>>,
 }
 
 /// How children are written.
@@ -209,6 +231,24 @@ pub enum UpdateStrategy {
     Recreate,
     /// It is updated.
     InPlace,
+    /// As [`Self::Recreate`], one child after the other: see [`crate::rollout`].
+    RollingRecreate,
+    /// As [`Self::InPlace`], one child after the other.
+    RollingInPlace,
+}
+
+impl UpdateStrategy {
+    /// Whether children are updated one after the other.
+    #[must_use]
+    pub fn is_rolling(self) -> bool {
+        matches!(self, Self::RollingRecreate | Self::RollingInPlace)
+    }
+
+    /// Whether a child that differs is deleted and made anew.
+    #[must_use]
+    pub fn recreates(self) -> bool {
+        matches!(self, Self::Recreate | Self::RollingRecreate)
+    }
 }
 
 /// One hook and how its JSON looks.

@@ -29,6 +29,8 @@ pub struct Dialect {
     pub decorator_finalizer: &'static str,
     /// The annotation of an attachment that names the decorator that made it.
     pub decorator_annotation: &'static str,
+    /// The labels of a `ControllerRevision` that name its parent's API group, and the plural name of its kind.
+    pub revision_labels: [&'static str; 2],
     /// A hook's version where it names none.
     pub hook_version: HookVersion,
     /// `parentResource.ignoreStatusChanges` where it isn't set.
@@ -50,6 +52,7 @@ pub static RINGMASTER: Dialect = Dialect {
     composite_finalizer: "ringmaster.dev/compositecontroller-",
     decorator_finalizer: "ringmaster.dev/decoratorcontroller-",
     decorator_annotation: "ringmaster.dev/decorator-controller",
+    revision_labels: ["ringmaster.dev/api-group", "ringmaster.dev/resource"],
     hook_version: HookVersion::V2,
     ignore_status_changes: true,
     plain_http: false,
@@ -66,6 +69,7 @@ pub static METACONTROLLER: Dialect = Dialect {
     composite_finalizer: "metacontroller.io/compositecontroller-",
     decorator_finalizer: "metacontroller.io/decoratorcontroller-",
     decorator_annotation: "metacontroller.k8s.io/decorator-controller",
+    revision_labels: ["metacontroller.k8s.io/apiGroup", "metacontroller.k8s.io/resource"],
     hook_version: HookVersion::V1,
     ignore_status_changes: false,
     plain_http: true,

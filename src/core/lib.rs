@@ -8,6 +8,7 @@
 //!   related              which objects a parent is synced with that it doesn't own
 //!   hook                 what is asked of the webhook, and what it answered
 //!   plan                 (parent, children, reply) -> actions
+//!   rollout              which state of its parent a child follows, and which child is next
 //!   shards, table        who owns which part of the work, and how it changes hands
 //!   lease                who lives, and how long one may work oneself
 //!   endpoints            which of a webhook's replicas is called, and how much at once
@@ -34,6 +35,7 @@ pub mod object;
 pub mod plan;
 pub mod queue;
 pub mod related;
+pub mod rollout;
 pub mod selector;
 pub mod shards;
 pub mod table;

@@ -195,7 +195,12 @@ impl Syncer {
             None => {
                 let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
                 let near = hosted.orphan_namespace(parent.key()).is_none_or(|home| found.key().namespace() == home);
-                if !near || found.is_deleting() || parent.is_deleting() || !selector.matches(&found.labels()) {
+                if !near
+                    || !hosted.may_adopt(child, &found)
+                    || found.is_deleting()
+                    || parent.is_deleting()
+                    || !selector.matches(&found.labels())
+                {
                     return Ok(found);
                 }
                 self.check_parent(family, &parent).await?;
@@ -222,9 +227,10 @@ impl Syncer {
         selector: &Selector,
     ) -> Result<Vec<Kind>, Problem> {
         let hosted = family.hosted;
-        let mut kinds = Vec::with_capacity(hosted.children.len());
+        let declared = hosted.declared();
+        let mut kinds = Vec::with_capacity(declared.len());
         let mut checked = false;
-        for child in &hosted.children {
+        for child in declared {
             let mut claims = claims(hosted, child, parent, selector);
             if !claims.adopt.is_empty() || !claims.release.is_empty() {
                 if !checked {
@@ -247,7 +253,7 @@ impl Syncer {
     }
 
     /// Before anything is adopted: the parent is the one that we think it is, and it stays (contract 1.7).
-    async fn check_parent(&self, family: &Family<'_>, parent: &Object) -> Result<(), Problem> {
+    pub(crate) async fn check_parent(&self, family: &Family<'_>, parent: &Object) -> Result<(), Problem> {
         let (hosted, key) = (family.hosted, family.key);
         let live = self.client.get(&hosted.parent, &key.parent).await.map_err(Problem::Read)?;
         match live {
@@ -260,7 +266,7 @@ impl Syncer {
         }
     }
 
-    async fn patch_owner(
+    pub(crate) async fn patch_owner(
         &self,
         family: &Family<'_>,
         child: &ChildKind,
@@ -301,7 +307,8 @@ pub(crate) fn has_label(object: &Object, label: &str, shard: u8) -> bool {
     object.labels().get(label).and_then(ringmaster_core::shards::parse_label) == Some(shard)
 }
 
-fn claims(hosted: &Hosted, child: &ChildKind, parent: &Object, selector: &Selector) -> Claims {
+/// What of a kind is a parent's, what it adopts, and what it releases, as the cache knows it.
+pub(crate) fn claims(hosted: &Hosted, child: &ChildKind, parent: &Object, selector: &Selector) -> Claims {
     let store = child.shared.store();
     let namespace = hosted.orphan_namespace(parent.key());
     if hosted.model.is_decorator() {

@@ -11,11 +11,12 @@ use futures::future::{join_all, select_all};
 use parking_lot::{Mutex, RwLock};
 use ringmaster_cluster::{Client, Discovery, Subject};
 use ringmaster_core::cache::Change;
-use ringmaster_core::controller::{Controller, Webhook};
+use ringmaster_core::controller::{Controller, UpdateStrategy, Webhook};
 use ringmaster_core::hash::shard;
 use ringmaster_core::hook::Limits;
 use ringmaster_core::key::{ApiVersion, ControllerId, ObjectKey, Resource, SyncKey};
 use ringmaster_core::queue::{Lanes, Priority};
+use ringmaster_core::rollout::{PLURAL as REVISIONS, revision_api_version};
 use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL, SHARDS, Shards};
 use ringmaster_core::table::RowId;
 use ringmaster_core::table::duty::Done;
@@ -28,7 +29,7 @@ use tracing::{info, warn};
 use crate::backend::{Backend, Watcher};
 use crate::dispatch::Dispatch;
 use crate::finalizer::retire;
-use crate::hosted::{ChildKind, Hosted, Routes, Sharded};
+use crate::hosted::{ChildKind, Hosted, Revisions, Routes, Sharded};
 use crate::labels::Labels;
 use crate::member::declared::DeclaredControllers;
 use crate::member::guard::Guard;
@@ -53,6 +54,9 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// The parents of a row that killed its owners begin within this time.
 const DELAYED_BEGIN: Duration = Duration::from_secs(60);
 
+/// What needs revisions, for people.
+const ROLLING: &str = "a Rolling update method";
+
 /// Why a controller's watches fail when the API server itself is away.
 pub(crate) const UNREACHABLE: &str = "ApiServerUnreachable";
 
@@ -69,6 +73,8 @@ pub(crate) struct Stage {
     pub(crate) hosted: RwLock<HashMap<ControllerId, Arc<Hosted>>>,
     pub(crate) next_id: AtomicU32,
     pub(crate) client: Client,
+    /// Where revisions of cluster-scoped parents are kept: the namespace of the Leases.
+    pub(crate) namespace: Arc<str>,
     /// What this member may do.
     pub(crate) guard: Arc<Guard>,
     /// Which part of the table is whose to do.
@@ -345,6 +351,10 @@ impl Round {
             let field = self.model.child_field(index);
             children.push(self.find(&field, "ChildKindNotServed", &rule.api_version, &rule.resource).await?);
         }
+        if self.model.rolls() {
+            let api_version = revision_api_version(self.model.dialect);
+            children.push(self.find(ROLLING, "ChildKindNotServed", &api_version, REVISIONS).await?);
+        }
         Some((parent, children))
     }
 
@@ -429,7 +439,9 @@ impl Round {
         }
         let mut kinds = Vec::with_capacity(children.len());
         let managers = self.model.managers();
-        for (kind, (resource, rule)) in children.into_iter().zip(&self.model.children).enumerate() {
+        // Revisions, behind the declared kinds, are never a plan's.
+        let strategies = self.model.children.iter().map(|rule| rule.strategy).chain([UpdateStrategy::OnDelete]);
+        for (kind, (resource, strategy)) in children.into_iter().zip(strategies).enumerate() {
             let listener = ChildRoute {
                 hosted: Arc::clone(&slot),
                 dispatch: Arc::clone(dispatch),
@@ -450,7 +462,7 @@ impl Round {
                 }
                 None
             };
-            kinds.push(ChildKind { resource, strategy: rule.strategy, shared, strays: stray });
+            kinds.push(ChildKind { resource, strategy, shared, strays: stray });
             subscriptions.push(subscription);
         }
         let related = self.model.customize.is_some();
@@ -464,6 +476,10 @@ impl Round {
             parents: Arc::clone(subscriptions[0].shared()),
             children: kinds,
             related,
+            revisions: self
+                .model
+                .rolls()
+                .then(|| Revisions { kind: self.model.children.len(), home: Arc::clone(&self.stage.namespace) }),
             metrics: Arc::new(self.stage.metrics.controller(&self.model.label())),
             board: Arc::clone(&self.board),
             active: AtomicBool::new(false),
@@ -484,15 +500,10 @@ impl Round {
         let mut trouble = None;
         for (index, state) in states.iter_mut().enumerate() {
             let State::Troubled(reason, text, not_served) = &*state.borrow_and_update() else { continue };
-            let field =
-                index.checked_sub(1).map_or_else(|| self.model.parent_field(), |child| self.model.child_field(child));
+            let (field, api_version, missing) = self.kind_at(index);
             if *not_served {
-                let (rule, reason) = match index.checked_sub(1).and_then(|child| self.model.children.get(child)) {
-                    Some(child) => (&child.api_version, "ChildKindNotServed"),
-                    None => (&self.model.parent.api_version, "ParentKindNotServed"),
-                };
-                self.stage.discovery.forget(rule);
-                self.block(reason, format!("{field}: {text}"));
+                self.stage.discovery.forget(&api_version);
+                self.block(missing, format!("{field}: {text}"));
                 return Some(Ended::Again);
             }
             trouble = Some((*reason, format!("{field} can't be watched: {text}")));
@@ -509,6 +520,18 @@ impl Round {
             None => {}
         }
         None
+    }
+
+    /// Where the kind of a watch is declared, its group and version, and the reason if it isn't served.
+    fn kind_at(&self, index: usize) -> (String, ApiVersion, &'static str) {
+        let Some(child) = index.checked_sub(1) else {
+            return (self.model.parent_field(), self.model.parent.api_version.clone(), "ParentKindNotServed");
+        };
+        let (field, api_version) = match self.model.children.get(child) {
+            Some(rule) => (self.model.child_field(child), rule.api_version.clone()),
+            None => (ROLLING.to_owned(), revision_api_version(self.model.dialect)),
+        };
+        (field, api_version, "ChildKindNotServed")
     }
 
     /// Changes lead to syncs from now on.

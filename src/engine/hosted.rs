@@ -18,6 +18,7 @@ use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid, Vers
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::decorator::attaches;
 use ringmaster_core::plan::{Phase, phase};
+use ringmaster_core::rollout::is_of;
 use ringmaster_core::shards::Shards;
 use ringmaster_hooks::Route;
 use tokio::sync::Notify;
@@ -40,10 +41,12 @@ pub(crate) struct Hosted {
     pub(crate) parent: Arc<Resource>,
     /// The parents.
     pub(crate) parents: Arc<Shared>,
-    /// The declared kinds of children, in their order.
+    /// The declared kinds of children, in their order; then that of revisions, if the controller rolls.
     pub(crate) children: Vec<ChildKind>,
     /// If it has a customize hook: what its parents are related to.
     pub(crate) related: Option<RelatedObjects>,
+    /// Of a controller that rolls.
+    pub(crate) revisions: Option<Revisions>,
     /// What is counted of it.
     pub(crate) metrics: Arc<ControllerMetrics>,
     /// What its status is made of.
@@ -60,6 +63,14 @@ pub(crate) struct Hosted {
     pub(crate) _strays: Vec<StraySubscription>,
     pub(crate) index: Mutex<ParentIndex>,
     pub(crate) notes: Mutex<HashMap<ObjectKey, Note, FixedState>>,
+}
+
+/// Where a controller that rolls keeps the states of its parents.
+pub(crate) struct Revisions {
+    /// Index into [`Hosted::children`], past the declared kinds: hooks never see it.
+    pub(crate) kind: usize,
+    /// The namespace for those of cluster-scoped parents.
+    pub(crate) home: Arc<str>,
 }
 
 /// The ways to a controller's hooks.
@@ -182,6 +193,19 @@ impl Hosted {
     /// The queue's key for a parent.
     pub(crate) fn key(&self, parent: &ObjectKey) -> SyncKey {
         SyncKey { controller: self.id, parent: parent.clone() }
+    }
+
+    /// The kinds of children that were declared.
+    pub(crate) fn declared(&self) -> &[ChildKind] {
+        let end = self.revisions.as_ref().map_or(self.children.len(), |revisions| revisions.kind);
+        self.children.get(..end).unwrap_or_default()
+    }
+
+    /// Whether an orphan of this kind may be a parent's, whatever its labels: a revision only where it was one of this
+    /// controller.
+    pub(crate) fn may_adopt(&self, child: &ChildKind, orphan: &Object) -> bool {
+        let revisions = self.revisions.as_ref().and_then(|revisions| self.children.get(revisions.kind));
+        !revisions.is_some_and(|kind| std::ptr::eq(kind, child)) || is_of(&self.model, orphan)
     }
 
     /// The shard of a parent, if the controller is sharded.

@@ -8,6 +8,7 @@
 //!   route       a change of an object -> the parents to sync
 //!   dispatch    the queue's shell: which parent next, on which worker
 //!   sync        one sync: read, call the hook, plan; children: what is read and put right before; execute: do it
+//!   rollout     a sync of a controller that rolls: the hook for each revision, and the writes of revisions
 //!   print       what is said, so that no reader holds anything up; telemetry: the log
 //!   status      conditions of controllers; units: of one that decorates several kinds; tell: log lines and events; changes: the words for what children went through
 //! ```
@@ -36,6 +37,7 @@ pub mod print;
 mod process;
 mod registry;
 mod related;
+mod rollout;
 mod route;
 mod run;
 mod serve;

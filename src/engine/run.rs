@@ -231,6 +231,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         hosted: RwLock::new(HashMap::new()),
         next_id: AtomicU32::new(0),
         client: client.clone(),
+        namespace: settings.membership.namespace.as_str().into(),
         guard: Arc::clone(&guard),
         posts: Arc::clone(&posts),
         declared: Arc::clone(&declared),

@@ -13,10 +13,10 @@ use ringmaster_core::condition::HookHealth;
 use ringmaster_core::hash::{shard, xxh};
 use ringmaster_core::hook::{Limits, Observed, SyncReply, decorator_request, sync_request};
 use ringmaster_core::object::Object;
-use ringmaster_core::plan::composite::{Input, Kind, plan};
-use ringmaster_core::plan::decorator;
+use ringmaster_core::plan::composite::{Input, Kind};
 use ringmaster_core::plan::{Phase, describe, parent_selector, phase};
 use ringmaster_core::queue::{FREE_REPEATS, Outcome, Popped, Priority};
+use ringmaster_core::rollout::Step;
 use ringmaster_core::shards::SHARDS;
 use ringmaster_hooks::{Call, Caller, Route};
 
@@ -28,6 +28,7 @@ use crate::finalizer::set_finalizer;
 use crate::hosted::{Hosted, url};
 use crate::member::guard::{Guard, Permit, Refused};
 use crate::metrics::SyncResult;
+use crate::rollout::{NEXT_STEP, decide};
 use crate::tell::{Problem, Tell};
 
 /// While the Lease isn't renewed, a parent that was due is looked at again after this long.
@@ -154,11 +155,13 @@ impl Syncer {
         let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
         let kinds = self.claimed(&family, &parent, &selector).await?;
         let related = self.related(&family, &parent, popped.attempt).await?;
-        let reply = self.call((&family, pass), (&parent, finalizing), (&kinds, &related), popped.attempt).await?;
+        let answers = self.answers((&family, pass), (&parent, finalizing), (&kinds, &related), popped.attempt).await?;
         hosted.answered(&key.parent);
-        for remark in &reply.remarks {
+        for remark in &answers.latest.remarks {
             self.tell.remark(hosted, &parent, remark);
         }
+        let Step { writes, plan, reply, moved } =
+            decide(&family, answers, (&parent, finalizing), &selector, &kinds).map_err(Problem::Reply)?;
         let input = Input {
             controller: &hosted.model,
             resource: &hosted.parent,
@@ -169,14 +172,8 @@ impl Syncer {
             finalizing,
             shard: family.shard,
         };
-        let plan = if hosted.model.is_decorator() {
-            decorator::plan(&input).map_err(|error| error.to_string())
-        } else {
-            plan(&input).map_err(|error| error.to_string())
-        };
-        let plan = plan.map_err(|error| Problem::Reply(format!("POST {}: {error}", hosted.hook_url(finalizing))))?;
         let resync_after = reply.resync_after;
-        if plan.is_empty() {
+        if plan.is_empty() && writes.is_empty() {
             hosted.at_rest(&key.parent);
             return Ok(Done { resync_after, again: false });
         }
@@ -184,10 +181,11 @@ impl Syncer {
         let (status_changes, finalized) = (plan.status.is_some(), plan.finalized);
         let decorates = plan.decoration.is_some();
         // The first few in a row are what every new parent needs.
-        if popped.repeats >= FREE_REPEATS {
+        if popped.repeats >= FREE_REPEATS && !moved {
             self.tell.restless(hosted, &parent, || describe(&plan, &input));
         }
         let executor = Executor { client: &self.client, hosted, key, permit, parent: &parent, selector: &selector };
+        executor.keep(writes).await?;
         let (failures, changes) = executor.execute(plan).await;
         self.tell.children(hosted, &parent, changes);
         failures.into_result().map_err(Problem::Write)?;
@@ -196,6 +194,10 @@ impl Syncer {
             set_finalizer(&family, &self.client, &parent, false).await.map_err(unset)?;
             // Nothing is left to be done for it.
             return Err(Problem::Gone);
+        }
+        if moved {
+            // No repeat of the same: each step of a rollout is another.
+            return Ok(Done { resync_after: Some(resync_after.unwrap_or(NEXT_STEP).min(NEXT_STEP)), again: false });
         }
         let own_status = status_changes && !hosted.model.parent.ignore_status_changes;
         Ok(Done { resync_after, again: wrote_children || own_status || decorates })
@@ -217,7 +219,7 @@ impl Syncer {
         Ok((written.filter(is_there).filter(|_| !goes).ok_or(Problem::Gone)?, false))
     }
 
-    async fn call(
+    pub(crate) async fn call(
         &self,
         (family, pass): (&Family<'_>, Pass),
         (parent, finalizing): (&Object, bool),

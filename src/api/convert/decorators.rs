@@ -13,7 +13,7 @@ use ringmaster_core::selector::Selector;
 use serde_json::json;
 
 use super::{Converted, Error, metacontroller, ringmaster, rules};
-use crate::composite::{NAME_MAX, UpdateMethod};
+use crate::composite::NAME_MAX;
 use crate::decorator::{self as ours, DecoratorController};
 use crate::metacontroller as theirs;
 use crate::metacontroller::AnnotationSelector;
@@ -112,11 +112,11 @@ fn our_attachments(
             return Err(Error::new(field, message));
         }
         let strategy = match attachment.update_strategy.as_ref().map(|strategy| strategy.method).unwrap_or_default() {
-            UpdateMethod::OnDelete => core::UpdateStrategy::OnDelete,
-            UpdateMethod::Recreate => core::UpdateStrategy::Recreate,
-            UpdateMethod::InPlace => core::UpdateStrategy::InPlace,
+            ours::AttachmentUpdateMethod::OnDelete => core::UpdateStrategy::OnDelete,
+            ours::AttachmentUpdateMethod::Recreate => core::UpdateStrategy::Recreate,
+            ours::AttachmentUpdateMethod::InPlace => core::UpdateStrategy::InPlace,
         };
-        rules.push(core::ChildRule { api_version, resource, strategy });
+        rules.push(core::ChildRule { api_version, resource, strategy, status_checks: Vec::new() });
     }
     Ok(rules)
 }
@@ -124,7 +124,7 @@ fn our_attachments(
 /// Checks a decorator of Metacontroller's group. `json` is the same object, compact, as every hook call sends it.
 ///
 /// # Errors
-/// The first field that is wrong, or that needs something not available yet.
+/// The first field that is wrong.
 pub fn metacontroller_decorator(
     object: &theirs::DecoratorController,
     json: Arc<[u8]>,
@@ -211,7 +211,7 @@ fn their_attachments(
                 .push(format!("{field}: names {resource} ({api_version}) again; this entry's update strategy holds"));
             known.strategy = strategy;
         } else {
-            rules.push(core::ChildRule { api_version, resource, strategy });
+            rules.push(core::ChildRule { api_version, resource, strategy, status_checks: Vec::new() });
         }
     }
     Ok(rules)
@@ -249,6 +249,7 @@ fn target(
         selector: rules::selector(&format!("{field}.labelSelector"), labels)?,
         annotations: annotation_selector(&format!("{field}.annotationSelector"), annotations)?,
         ignore_status_changes,
+        revision_fields: Vec::new(),
     })
 }
 

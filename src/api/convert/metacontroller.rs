@@ -13,14 +13,14 @@ use super::endpoint_configs::{self, Credentials, OWN};
 use super::{Converted, Error, TIMEOUT_DEFAULT, TIMEOUT_MIN, duration, rules};
 use crate::metacontroller::{
     Authorization, BasicAuth, CaBundle, ChildUpdateStrategy, ClientTls, CompositeController, CompositeControllerSpec,
-    EndpointConfig, Hook, KeyReference, ObjectReference, Webhook,
+    EndpointConfig, Hook, KeyReference, ObjectReference, StatusCheck, Webhook,
 };
 
 /// Checks a controller of Metacontroller's group. `json` is the same object, compact, as every hook call sends it;
 /// `apply` is how children are written, which is a process's to say.
 ///
 /// # Errors
-/// The first field that is wrong, or that needs something not available yet.
+/// The first field that is wrong.
 pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>, apply: &core::Apply) -> Result<Converted, Error> {
     let (name, uid, generation) = rules::identity(&object.metadata)?;
     let spec = &object.spec;
@@ -32,11 +32,14 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>, apply: &cor
         selector: rules::selector("spec.parentResource.labelSelector", rule.label_selector.as_ref())?,
         annotations: Selector::everything(),
         ignore_status_changes: rule.ignore_status_changes.unwrap_or(METACONTROLLER.ignore_status_changes),
+        revision_fields: rules::revision_fields(
+            rule.revision_history.as_ref().and_then(|history| history.field_paths.as_deref()).unwrap_or_default(),
+        )?,
     };
-    if rule.revision_history.is_some() {
+    let children = children(spec, &mut warnings)?;
+    if rule.revision_history.is_some() && !children.iter().any(|child| child.strategy.is_rolling()) {
         warnings.push("spec.parentResource.revisionHistory: has no effect without a Rolling update method".to_owned());
     }
-    let children = children(spec, &mut warnings)?;
     let (sync, finalize, customize) = hooks(spec, &mut warnings)?;
     let controller = Controller {
         name: name.into(),
@@ -61,10 +64,6 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>, apply: &cor
     Ok(Converted { controllers: vec![controller], warnings })
 }
 
-pub(super) fn unavailable(field: impl Into<String>, fix: &str) -> Error {
-    Error::new(field, format!("not available yet; {fix}, or keep this controller with Metacontroller"))
-}
-
 /// As in the contract, a kind may be named twice: the last entry's strategy holds.
 fn children(spec: &CompositeControllerSpec, warnings: &mut Vec<String>) -> Result<Vec<core::ChildRule>, Error> {
     let mut children: Vec<core::ChildRule> = Vec::new();
@@ -72,14 +71,15 @@ fn children(spec: &CompositeControllerSpec, warnings: &mut Vec<String>) -> Resul
         let field = format!("spec.childResources[{index}]");
         let api_version = rules::api_version(&format!("{field}.apiVersion"), &child.api_version)?;
         let resource = rules::resource(&format!("{field}.resource"), &child.resource)?;
-        let strategy = strategy(&format!("{field}.updateStrategy"), child.update_strategy.as_ref(), warnings)?;
+        let (strategy, status_checks) =
+            strategy(&format!("{field}.updateStrategy"), child.update_strategy.as_ref(), warnings)?;
         let known = children.iter_mut().find(|known| known.resource == resource && known.api_version == api_version);
         if let Some(known) = known {
             warnings
                 .push(format!("{field}: names {resource} ({api_version}) again; this entry's update strategy holds"));
-            known.strategy = strategy;
+            (known.strategy, known.status_checks) = (strategy, status_checks);
         } else {
-            children.push(core::ChildRule { api_version, resource, strategy });
+            children.push(core::ChildRule { api_version, resource, strategy, status_checks });
         }
     }
     Ok(children)
@@ -89,27 +89,35 @@ fn strategy(
     field: &str,
     strategy: Option<&ChildUpdateStrategy>,
     warnings: &mut Vec<String>,
-) -> Result<core::UpdateStrategy, Error> {
+) -> Result<(core::UpdateStrategy, Vec<core::StatusCheck>), Error> {
     let Some(strategy) = strategy else {
-        return Ok(core::UpdateStrategy::OnDelete);
+        return Ok((core::UpdateStrategy::OnDelete, Vec::new()));
     };
     let method = match strategy.method.as_deref() {
         None | Some("OnDelete" | "") => core::UpdateStrategy::OnDelete,
         Some("Recreate") => core::UpdateStrategy::Recreate,
         Some("InPlace") => core::UpdateStrategy::InPlace,
-        Some(rolling @ ("RollingRecreate" | "RollingInPlace")) => {
-            let fix = format!("use {} instead of {rolling}", rolling.trim_start_matches("Rolling"));
-            return Err(unavailable(format!("{field}.method"), &fix));
-        }
+        Some("RollingRecreate") => core::UpdateStrategy::RollingRecreate,
+        Some("RollingInPlace") => core::UpdateStrategy::RollingInPlace,
         Some(other) => {
-            let message = format!("must be OnDelete, Recreate or InPlace, not {other:?}");
+            let message =
+                format!("must be OnDelete, Recreate, InPlace, RollingRecreate or RollingInPlace, not {other:?}");
             return Err(Error::new(format!("{field}.method"), message));
         }
     };
-    if strategy.status_checks.is_some() {
+    if strategy.status_checks.is_some() && !method.is_rolling() {
         warnings.push(format!("{field}.statusChecks: has no effect without a Rolling update method"));
     }
-    Ok(method)
+    let checks = strategy.status_checks.as_ref().and_then(|checks| checks.conditions.as_deref()).unwrap_or_default();
+    // An empty text is one that is left out, as everywhere in Go.
+    let said =
+        |text: &Option<String>| -> Option<Arc<str>> { text.as_deref().filter(|text| !text.is_empty()).map(Into::into) };
+    let check = |check: &StatusCheck| core::StatusCheck {
+        kind: check.kind.as_str().into(),
+        status: said(&check.status),
+        reason: said(&check.reason),
+    };
+    Ok((method, checks.iter().map(check).collect()))
 }
 
 pub(super) fn resync_period(seconds: Option<i32>, warnings: &mut Vec<String>) -> Option<Duration> {

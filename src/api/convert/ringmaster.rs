@@ -13,9 +13,9 @@ use super::webhook::{check_endpoint_configs, hook};
 use super::{Converted, Error, endpoint_configs, rules};
 use crate::composite::{
     ApplyStrategy, CONCURRENCY_PER_SHARD_MAX, CompositeController, CompositeControllerSpec, NAME_MAX,
-    RESYNC_PERIOD_SECONDS_MAX, UpdateMethod,
+    RESYNC_PERIOD_SECONDS_MAX, StatusChecks, UpdateMethod,
 };
-use crate::schema::CHILD_RESOURCES_MAX;
+use crate::schema::{CHILD_RESOURCES_MAX, STATUS_CHECKS_MAX};
 use crate::webhook::{EndpointConfig, Hook, Hooks};
 
 /// Checks a controller of our group. `json` is the same object, compact, as every hook call sends it.
@@ -36,8 +36,16 @@ pub fn ringmaster(object: &CompositeController, json: Arc<[u8]>) -> Result<Conve
         selector: rules::selector("spec.parentResource.labelSelector", parent.label_selector.as_ref())?,
         annotations: Selector::everything(),
         ignore_status_changes: parent.ignore_status_changes.unwrap_or(RINGMASTER.ignore_status_changes),
+        revision_fields: rules::revision_fields(
+            parent.revision_history.as_ref().map_or(&[][..], |history| history.field_paths.as_slice()),
+        )?,
     };
     let children = children(spec, &parent)?;
+    if spec.parent_resource.revision_history.is_some() && !children.iter().any(|child| child.strategy.is_rolling()) {
+        let message =
+            "is for rolling updates only; remove it, or use RollingInPlace or RollingRecreate for a child kind";
+        return Err(Error::new("spec.parentResource.revisionHistory", message));
+    }
     let apply = self::apply(spec.apply_strategy);
     let (sync, finalize, customize) = hooks(&spec.hooks, &spec.endpoint_configs)?;
     let controller = Controller {
@@ -119,10 +127,39 @@ fn children(spec: &CompositeControllerSpec, parent: &core::ParentRule) -> Result
             UpdateMethod::OnDelete => core::UpdateStrategy::OnDelete,
             UpdateMethod::Recreate => core::UpdateStrategy::Recreate,
             UpdateMethod::InPlace => core::UpdateStrategy::InPlace,
+            UpdateMethod::RollingRecreate => core::UpdateStrategy::RollingRecreate,
+            UpdateMethod::RollingInPlace => core::UpdateStrategy::RollingInPlace,
         };
-        children.push(core::ChildRule { api_version, resource, strategy });
+        let checks = child.update_strategy.as_ref().and_then(|strategy| strategy.status_checks.as_ref());
+        if checks.is_some() && !strategy.is_rolling() {
+            let message = "is for rolling updates only; remove it, or use RollingInPlace or RollingRecreate";
+            return Err(Error::new(format!("{field}.updateStrategy.statusChecks"), message));
+        }
+        let status_checks = status_checks(&field, checks)?;
+        children.push(core::ChildRule { api_version, resource, strategy, status_checks });
     }
     Ok(children)
+}
+
+fn status_checks(field: &str, checks: Option<&StatusChecks>) -> Result<Vec<core::StatusCheck>, Error> {
+    let field = format!("{field}.updateStrategy.statusChecks.conditions");
+    let checks = checks.map_or(&[][..], |checks| checks.conditions.as_slice());
+    if checks.len() > STATUS_CHECKS_MAX as usize {
+        return Err(Error::new(field, format!("must have at most {STATUS_CHECKS_MAX} entries")));
+    }
+    let (mut seen, mut conditions) = (BTreeSet::new(), Vec::with_capacity(checks.len()));
+    for (index, check) in checks.iter().enumerate() {
+        if check.kind.is_empty() || !seen.insert(check.kind.as_str()) {
+            let message = "must be the type of a condition that no other entry names";
+            return Err(Error::new(format!("{field}[{index}].type"), message));
+        }
+        conditions.push(core::StatusCheck {
+            kind: check.kind.as_str().into(),
+            status: check.status.as_deref().map(Into::into),
+            reason: check.reason.as_deref().map(Into::into),
+        });
+    }
+    Ok(conditions)
 }
 
 pub(super) fn resync_period(seconds: Option<i32>) -> Result<Option<Duration>, Error> {

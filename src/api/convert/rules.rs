@@ -8,6 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use ringmaster_core::controller::{Address, Auth, CaBundle, ClientCertificate, Entry};
 use ringmaster_core::key::{ApiVersion, ObjectKey, Uid};
+use ringmaster_core::rollout::{FieldPath, MAX_FIELD_PATHS};
 use ringmaster_core::selector::Selector;
 
 use super::Error;
@@ -67,6 +68,21 @@ pub(super) fn selector(field: &str, selector: Option<&LabelSelector>) -> Result<
     };
     let value = serde_json::to_value(selector).map_err(|error| Error::new(field, error.to_string()))?;
     Selector::from_json(&value).map_err(|error| Error::new(field, error.to_string()))
+}
+
+/// The fields that revisions keep; `spec` where none are named.
+pub(super) fn revision_fields(paths: &[String]) -> Result<Vec<FieldPath>, Error> {
+    let field = "spec.parentResource.revisionHistory.fieldPaths";
+    if paths.len() > MAX_FIELD_PATHS {
+        return Err(Error::new(field, format!("must have at most {MAX_FIELD_PATHS} entries")));
+    }
+    if paths.is_empty() {
+        return Ok(vec![FieldPath::spec()]);
+    }
+    let parse = |(index, path): (usize, &String)| {
+        FieldPath::parse(path).map_err(|message| Error::new(format!("{field}[{index}]"), message))
+    };
+    paths.iter().enumerate().map(parse).collect()
 }
 
 /// Where a whole URL leads.

@@ -1,8 +1,11 @@
 //! What becomes of good and bad objects of both groups.
 
-use ringmaster_core::controller::{Address, CaBundle, ChildRule, Entry, HookVersion, ParentRule, Tls, UpdateStrategy};
+use ringmaster_core::controller::{
+    Address, CaBundle, ChildRule, Entry, HookVersion, ParentRule, StatusCheck, Tls, UpdateStrategy,
+};
 use ringmaster_core::dialect::RINGMASTER;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Uid};
+use ringmaster_core::rollout::FieldPath;
 use ringmaster_core::selector::Selector;
 use serde_json::{Value, json};
 
@@ -63,6 +66,46 @@ fn service(more: &Value) -> Value {
     value
 }
 
+/// Pods as children, updated in this way, with these checks.
+fn rolled(method: &str, checks: &Value) -> Value {
+    let strategy = json!({ "method": method, "statusChecks": { "conditions": checks } });
+    let child = json!({ "apiVersion": "v1", "resource": "pods", "updateStrategy": strategy });
+    with(object(), "/spec/childResources/-", child)
+}
+
+/// Rolled children, and what revisions keep.
+fn kept(paths: &[&str]) -> Value {
+    with(rolled("RollingInPlace", &json!([])), "/spec/parentResource/revisionHistory", json!({ "fieldPaths": paths }))
+}
+
+#[test]
+fn rolling_updates_of_both_groups_become_the_model() {
+    for dialect in [&RINGMASTER, &METACONTROLLER] {
+        let checks = json!([{ "type": "Ready", "status": "True" }, { "type": "Fine", "reason": "Well" }]);
+        let Converted { mut controllers, warnings } = convert(dialect, rolled("RollingRecreate", &checks)).unwrap();
+        let controller = controllers.remove(0);
+        assert_eq!(warnings, Vec::<String>::new());
+        assert!(controller.rolls());
+        assert_eq!(controller.children[1].strategy, UpdateStrategy::RollingRecreate);
+        let check = |kind: &str, status: Option<&str>, reason: Option<&str>| StatusCheck {
+            kind: kind.into(),
+            status: status.map(Into::into),
+            reason: reason.map(Into::into),
+        };
+        let expected = [check("Ready", Some("True"), None), check("Fine", None, Some("Well"))];
+        assert_eq!(controller.children[1].status_checks, expected);
+        assert_eq!(controller.parent.revision_fields, [FieldPath::spec()]);
+        let kept = convert(dialect, kept(&["spec.template", "spec.size"]))
+            .unwrap()
+            .controllers
+            .remove(0)
+            .parent
+            .revision_fields;
+        assert_eq!(kept.iter().map(ToString::to_string).collect::<Vec<_>>(), ["spec.template", "spec.size"]);
+        assert!(!convert(dialect, object()).unwrap().controllers[0].rolls());
+    }
+}
+
 #[test]
 fn a_full_object_of_ours_becomes_the_model() {
     let selector = json!({ "matchLabels": { "tier": "front" } });
@@ -120,12 +163,14 @@ fn a_full_object_of_ours_becomes_the_model() {
             selector: Selector::from_json(&selector).unwrap(),
             annotations: Selector::everything(),
             ignore_status_changes: false,
+            revision_fields: vec![FieldPath::spec()],
         }
     );
     let child = |api_version, resource: &str, strategy| ChildRule {
         api_version: ApiVersion::new(api_version),
         resource: resource.into(),
         strategy,
+        status_checks: Vec::new(),
     };
     assert_eq!(
         controller.children,
@@ -227,6 +272,8 @@ fn bad_in_both() -> Vec<(&'static str, Value)> {
         target("spec.hooks.sync.webhook.service.port", json!({ "port": 0 })),
         target("spec.hooks.sync.webhook.service.port", json!({ "port": 70000 })),
         ("spec.hooks.sync.webhook.timeout", with(object(), &format!("{WEBHOOK}/timeout"), json!("10"))),
+        ("spec.parentResource.revisionHistory.fieldPaths[1]", kept(&["spec", "spec..a"])),
+        ("spec.parentResource.revisionHistory.fieldPaths", kept(&["spec"; 17])),
     ]
 }
 
@@ -273,6 +320,16 @@ fn our_group_refuses_these_and_names_the_field() {
         ("spec.childResources[1]", child(json!({ "apiVersion": "shop.example/v2", "resource": "sites" }))),
         ("spec.resyncPeriodSeconds", with(object(), "/spec/resyncPeriodSeconds", json!(0))),
         ("spec.resyncPeriodSeconds", with(object(), "/spec/resyncPeriodSeconds", json!(604_801))),
+        ("spec.parentResource.revisionHistory", with(object(), "/spec/parentResource/revisionHistory", json!({}))),
+        ("spec.childResources[1].updateStrategy.statusChecks", rolled("InPlace", &json!([]))),
+        (
+            "spec.childResources[1].updateStrategy.statusChecks.conditions[1].type",
+            rolled("RollingInPlace", &json!([{ "type": "Ready" }, { "type": "Ready" }])),
+        ),
+        (
+            "spec.childResources[1].updateStrategy.statusChecks.conditions[0].type",
+            rolled("RollingInPlace", &json!([{ "type": "" }])),
+        ),
         ("spec.sharding.concurrencyPerShard", with(object(), "/spec/sharding", json!({ "concurrencyPerShard": 0 }))),
         ("spec.sharding.concurrencyPerShard", with(object(), "/spec/sharding", json!({ "concurrencyPerShard": -1 }))),
         ("spec.sharding.concurrencyPerShard", with(object(), "/spec/sharding", json!({ "concurrencyPerShard": 4097 }))),
@@ -341,9 +398,7 @@ fn what_metacontrollers_group_offers_and_we_dont_is_told() {
     };
     for (field, object, fix) in [
         ("spec.hooks.customize.webhook", with(object(), "/spec/hooks/customize", json!({})), "url or a service"),
-        ("spec.childResources[1].updateStrategy.method", method("RollingInPlace"), "use InPlace"),
-        ("spec.childResources[1].updateStrategy.method", method("RollingRecreate"), "use Recreate"),
-        ("spec.childResources[1].updateStrategy.method", method("Never"), "must be OnDelete, Recreate or InPlace"),
+        ("spec.childResources[1].updateStrategy.method", method("Never"), "must be OnDelete, Recreate, InPlace"),
         ("spec.hooks", with(object(), "/spec/hooks", json!(null)), "declare hooks.sync"),
         ("spec.hooks.sync.webhook", webhook(json!(null)), "url or a service"),
         ("spec.hooks.finalize.webhook", with(object(), "/spec/hooks/finalize", json!({})), "url or a service"),
@@ -392,9 +447,9 @@ fn what_has_no_effect_in_metacontrollers_group_is_a_warning() {
     assert_eq!(
         fields,
         [
-            "spec.parentResource.revisionHistory",
             "spec.childResources[0].updateStrategy.statusChecks",
             "spec.childResources[1]",
+            "spec.parentResource.revisionHistory",
             "spec.hooks.preUpdateChild",
             "spec.hooks.postUpdateChild",
             "spec.hooks.sync.webhook.service",

@@ -1,6 +1,6 @@
 //! `ControllerRevision` of `metacontroller.k8s.io/v1alpha1`: what a rolling update keeps of one state of a parent.
 //!
-//! Its fields are at the top level, without a spec. Never written by us yet.
+//! Its fields are at the top level, without a spec. What it means is decided in [`ringmaster_core::rollout`].
 
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

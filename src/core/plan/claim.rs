@@ -88,7 +88,7 @@ fn is_attachment(object: &Object) -> bool {
 }
 
 /// The owner reference that makes `parent` an object's controller.
-pub(super) fn controller_reference(parent: &Object, resource: &Resource) -> Value {
+pub(crate) fn controller_reference(parent: &Object, resource: &Resource) -> Value {
     json!({
         "apiVersion": resource.api_version.as_str(),
         "kind": &*resource.kind,

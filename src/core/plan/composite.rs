@@ -216,7 +216,7 @@ pub(super) fn plan_children(input: &Input<'_>, plan: &mut Plan) -> Result<(), Er
             continue;
         };
         let update = Update { how, kind: index, object: Arc::clone(object), body, desired: hash };
-        if kind.strategy == UpdateStrategy::Recreate {
+        if kind.strategy.recreates() {
             let trial = Some(update).filter(|_| how != How::Replace);
             plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: true, trial });
         } else {
@@ -522,4 +522,4 @@ fn status(input: &Input<'_>) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -92,6 +92,7 @@ impl World {
                 selector: Selector::everything(),
                 annotations: Selector::everything(),
                 ignore_status_changes: dialect.ignore_status_changes,
+                revision_fields: Vec::new(),
             },
             children: Vec::new(),
             apply: ringmaster_core::controller::Apply::Merge,

@@ -284,11 +284,6 @@ const METACONTROLLER: &[Bad] = &[
         &["spec.childResources[0].updateStrategy.method", "\"Recreate\""],
     ),
     bad(
-        "/spec/childResources/0/updateStrategy/method",
-        || "RollingInPlace".into(),
-        &["spec.childResources[0].updateStrategy.method", "use InPlace instead"],
-    ),
-    bad(
         "/spec/childResources/0/updateStrategy/statusChecks",
         || json!({ "conditions": [] }),
         &["spec.childResources[0].updateStrategy.statusChecks", "no effect"],

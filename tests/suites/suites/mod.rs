@@ -39,6 +39,7 @@ mod members_scale;
 mod metacontroller;
 mod metrics;
 mod readme;
+mod rollouts;
 mod scale;
 mod scene;
 mod serverside;
@@ -73,6 +74,7 @@ pub(crate) fn all() -> Vec<Case> {
         metacontroller::cases(),
         metrics::cases(),
         readme::cases(),
+        rollouts::cases(),
         scale::cases(),
         children::cases(),
         children_claim::cases(),

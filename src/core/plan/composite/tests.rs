@@ -31,7 +31,7 @@ struct World {
 }
 
 /// A controller of one sync hook, with strict replies.
-pub(in crate::plan) fn controller(dialect: &'static Dialect) -> Controller {
+pub(crate) fn controller(dialect: &'static Dialect) -> Controller {
     let webhook = Webhook {
         address: Address::Url("https://hooks.example.com/sync".into()),
         timeout: std::time::Duration::from_secs(10),
@@ -56,6 +56,7 @@ pub(in crate::plan) fn controller(dialect: &'static Dialect) -> Controller {
             selector: Selector::everything(),
             annotations: Selector::everything(),
             ignore_status_changes: dialect.ignore_status_changes,
+            revision_fields: Vec::new(),
         },
         children: Vec::new(),
         apply: Apply::Merge,
