@@ -15,9 +15,9 @@ use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL};
 use tracing::{info, warn};
 
 use crate::children::has_label;
-use crate::host::Stage;
 use crate::hosted::Hosted;
 use crate::labels::write_label;
+use crate::stage::Stage;
 use crate::streams::Shared;
 
 /// Labels that are written at once.

@@ -41,6 +41,7 @@ mod rollout;
 mod route;
 mod run;
 mod serve;
+mod stage;
 mod status;
 mod strays;
 mod streams;

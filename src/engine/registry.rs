@@ -24,8 +24,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::host::{Stage, host_all};
+use crate::host::host_all;
 use crate::member::placement::Placements;
+use crate::stage::Stage;
 use crate::status::{Board, Boards, Members, write_all};
 use crate::streams::State;
 use crate::tell::subject;

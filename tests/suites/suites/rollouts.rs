@@ -79,7 +79,22 @@ impl Stage {
             stage.ready(number, true).await?;
         }
         stage.told("OnLatestRevision", "").await?;
+        stage.seen_ready().await?;
         Ok(stage)
+    }
+
+    /// Waits until the hook was shown that all parts are ready: Ringmaster may hear of a part after it hears of the set.
+    async fn seen_ready(&self) -> anyhow::Result<()> {
+        let ask = async || {
+            let calls = self.hook.calls();
+            let last = calls.last().context("no call")?;
+            let parts = last.request["children"].as_object().into_iter().flat_map(serde_json::Map::values);
+            let parts = parts.flat_map(|parts| parts.as_object().into_iter().flat_map(serde_json::Map::values));
+            let ready = parts.filter(|part| part["status"]["conditions"][0]["status"] == "True").count();
+            ensure!(ready == SIZE, "{ready} parts");
+            Ok(())
+        };
+        self.ctx.wait("all parts are seen to be ready", SOON, ask).await
     }
 
     fn spec(&self, method: &str) -> Value {
