@@ -125,8 +125,8 @@ pub struct Client {
     metadata_pages: Arc<Semaphore>,
     search_pages: Arc<Semaphore>,
     meter: Arc<dyn Meter>,
-    /// Whose entries of `managedFields` are kept, of which kinds.
-    managers: Arc<apply::Managers>,
+    /// Whose entries of `managedFields` are kept.
+    managers: Arc<[Arc<str>]>,
     /// When writes must have ended, on the clock of [`boot_time`]; none but [`WRITE_TIMEOUT`] each otherwise.
     writes_until: Option<Duration>,
 }
@@ -138,7 +138,7 @@ impl Client {
         let in_flight = Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT));
         let metadata_pages = Arc::new(Semaphore::new(MAX_METADATA_PAGES));
         let search_pages = Arc::new(Semaphore::new(MAX_SEARCH_PAGES));
-        let managers = Arc::default();
+        let managers = Arc::from([]);
         Self { inner, in_flight, metadata_pages, search_pages, meter, managers, writes_until: None }
     }
 

@@ -72,6 +72,17 @@ pub enum Error {
 const MAX_MESSAGE_CHARS: usize = 512;
 
 impl Error {
+    /// The same without what follows a mark in the API server's message, for where that repeats what was sent.
+    pub(crate) fn without(mut self, mark: &str) -> Self {
+        if let Self::Status { message, .. } = &mut self
+            && let Some(at) = message.find(mark)
+        {
+            message.truncate(at);
+            message.push_str("another (it isn't repeated here)");
+        }
+        self
+    }
+
     pub(crate) fn from_answer(call: String, code: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         #[derive(Default, Deserialize)]
         struct Status {

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dialect::{CREATOR, Dialect};
+use crate::dialect::Dialect;
 use crate::key::{ApiVersion, ObjectKey, Uid};
 use crate::object::Object;
 use crate::rollout::FieldPath;
@@ -53,12 +53,6 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Whose entries of `managedFields` tell what of a child is ours; none where we merge.
-    #[must_use]
-    pub fn managers(&self) -> Vec<Arc<str>> {
-        self.apply.manager().map_or_else(Vec::new, |manager| vec![Arc::clone(manager), CREATOR.into()])
-    }
-
     /// The finalizer that it puts on its parents where it has a finalize hook.
     #[must_use]
     pub fn finalizer(&self) -> String {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::dialect::{CREATOR, Dialect};
+use crate::dialect::{CREATOR, Dialect, METACONTROLLER, RINGMASTER};
 use crate::shards::{OWNER_LABEL, SELF_LABEL};
 
 /// A `fieldsV1`.
@@ -44,8 +44,8 @@ struct Entry<'a> {
     fields: Option<&'a RawValue>,
 }
 
-/// The entries of some managers that aren't of a subresource, as a JSON list without what nobody asks for; empty if there
-/// are none, or if it can't be read.
+/// The entries of what some managers applied, and of what the creator of children made, but for subresources: as a JSON list
+/// without what nobody asks for; empty if there are none, or if it can't be read.
 pub(crate) fn keep(text: &str, managers: &[Arc<str>]) -> Box<str> {
     let mut kept = String::new();
     if managers.is_empty() {
@@ -53,7 +53,13 @@ pub(crate) fn keep(text: &str, managers: &[Arc<str>]) -> Box<str> {
     }
     let entries: Vec<Entry<'_>> = serde_json::from_str(text).unwrap_or_default();
     for entry in entries {
-        let is_wanted = entry.subresource.is_empty() && managers.iter().any(|manager| **manager == *entry.manager);
+        let is_theirs = || managers.iter().any(|manager| **manager == *entry.manager);
+        let is_ours = match &*entry.operation {
+            APPLY => is_theirs(),
+            UPDATE => entry.manager == CREATOR,
+            _ => false,
+        };
+        let is_wanted = is_ours && entry.subresource.is_empty();
         let Some(fields) = entry.fields.filter(|_| is_wanted) else { continue };
         let (manager, operation) = (json!(entry.manager), json!(entry.operation));
         let start = if kept.is_empty() { '[' } else { ',' };
@@ -144,9 +150,14 @@ pub(crate) fn without(fields: &mut Fields, of: &str, is_out: impl Fn(&str) -> bo
 #[must_use]
 pub fn hand_over(live: &Value, manager: &str, dialect: &Dialect) -> Option<Value> {
     let metadata = live.get("metadata")?;
-    let present = |name: &&str| metadata.get("annotations").is_some_and(|annotations| annotations.get(*name).is_some());
-    // What the same writer writes to others' parents isn't ours, unless it merged the child.
-    let mergers = if present(&dialect.last_applied) { dialect.mergers } else { &[] };
+    let annotation = |name: &str| metadata.get("annotations").and_then(|annotations| annotations.get(name));
+    let present = |name: &&str| annotation(name).is_some();
+    // What the same writer writes to others' parents isn't ours, unless it merged the child, in whichever group.
+    let merged = [&RINGMASTER, &METACONTROLLER].into_iter().find(|dialect| present(&dialect.last_applied));
+    let mergers = merged.map_or(&[][..], |dialect| dialect.mergers);
+    let last: Value = merged
+        .and_then(|dialect| serde_json::from_str(annotation(dialect.last_applied)?.as_str()?).ok())
+        .unwrap_or_default();
     // Said again, so that another version is a conflict; a test that fails would be an invalid patch.
     let mut patch = vec![json!({
         "op": "replace", "path": "/metadata/resourceVersion", "value": metadata.get("resourceVersion")?,
@@ -163,6 +174,15 @@ pub fn hand_over(live: &Value, manager: &str, dialect: &Dialect) -> Option<Value
         let mut more = entry.get("fieldsV1").and_then(Value::as_object).cloned().unwrap_or_default();
         if !is_applied {
             shed(&mut more);
+            if text(entry, "manager") != CREATOR {
+                // The rest is decoration by others' wish, and stays as it is.
+                for of in ["labels", "annotations"] {
+                    let is_merged = |name: &str| last["metadata"][of].get(name).is_some();
+                    without(&mut more, &format!("f:{of}"), |name| {
+                        name.strip_prefix("f:").is_some_and(|name| !is_merged(name))
+                    });
+                }
+            }
             if more.is_empty() {
                 entries.push(entry.clone());
                 continue;
@@ -181,7 +201,8 @@ pub fn hand_over(live: &Value, manager: &str, dialect: &Dialect) -> Option<Value
         entries.push(entry);
         patch.push(json!({"op": "replace", "path": "/metadata/managedFields", "value": entries}));
     }
-    for name in [Some(dialect.last_applied), dialect.created_as].into_iter().flatten().filter(present) {
+    let old = [RINGMASTER.last_applied, METACONTROLLER.last_applied].map(Some);
+    for name in old.into_iter().chain([dialect.created_as]).flatten().filter(present) {
         let path = format!("/metadata/annotations/{}", name.replace('~', "~0").replace('/', "~1"));
         patch.push(json!({"op": "remove", "path": path}));
     }
@@ -191,7 +212,6 @@ pub fn hand_over(live: &Value, manager: &str, dialect: &Dialect) -> Option<Value
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dialect::{METACONTROLLER, RINGMASTER};
 
     fn entry(manager: &str, operation: &str, fields: &Value) -> Value {
         json!({
@@ -235,7 +255,7 @@ mod tests {
     fn what_is_asked_for_is_kept_and_read() {
         let text = entries().to_string();
         assert_eq!(&*keep(&text, &[]), "");
-        assert_eq!(&*keep(&text, &["nobody".into()]), "");
+        assert!(!keep(&text, &["nobody".into()]).contains("\"ringmaster\""));
         for bad in ["", "null", "{}", "[1]", r#"[{"manager":1}]"#] {
             assert_eq!(&*keep(bad, &["ringmaster".into()]), "", "{bad}");
         }
@@ -245,8 +265,27 @@ mod tests {
         let ours = owned(&kept, "ringmaster");
         assert_eq!(ours.applied, fields(json!({"f:data": {"f:b": {}}, "f:x": {}})));
         assert_eq!(ours.created, fields(json!({"f:data": {"f:c": {}}})));
-        assert_eq!(owned(&keep(&text, &["ringmaster".into()]), "nobody"), Owned::default());
+        assert_eq!(owned(&keep(&text, &["ringmaster".into()]), "nobody").applied, None);
         assert_eq!(owned("", "ringmaster"), Owned::default());
+    }
+
+    #[test]
+    fn what_others_had_decorated_is_not_handed_over() {
+        let merged = json!({
+            "f:data": {"f:a": {}},
+            "f:metadata": {"f:labels": {".": {}, "f:app": {}, "f:tier": {}}, "f:annotations": {"f:note": {}}},
+        });
+        let entries = json!([entry("ringmaster", "Update", &merged)]);
+        for (dialect, before) in [(&RINGMASTER, &RINGMASTER), (&RINGMASTER, &METACONTROLLER)] {
+            let mut live = live(&entries, before.last_applied);
+            live["metadata"]["annotations"][before.last_applied] = r#"{"metadata":{"labels":{"app":"x"}}}"#.into();
+            let patch = hand_over(&live, "ringmaster", dialect).unwrap();
+            let fields = &patch[1]["value"][0]["fieldsV1"];
+            assert_eq!(fields["f:data"], json!({"f:a": {}}));
+            assert_eq!(fields["f:metadata"], json!({"f:labels": {".": {}, "f:app": {}}}), "{fields}");
+            let removed = patch[2]["path"].as_str().unwrap();
+            assert_eq!(removed, format!("/metadata/annotations/{}", before.last_applied.replace('/', "~1")));
+        }
     }
 
     #[test]

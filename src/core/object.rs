@@ -68,6 +68,10 @@ pub struct Object {
     settled: AtomicU64,
 }
 
+/// What [`Object::skim`] leaves of `metadata`.
+const SKIMMED: [&str; 8] =
+    ["name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences", "finalizers", "deletionTimestamp"];
+
 /// One entry of `metadata.ownerReferences`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -145,6 +149,27 @@ impl Object {
         }
         out.push(b'}');
         Self::finish(out, meta)
+    }
+
+    /// The object without its content: what tells which one it is, whose, and how it is labelled. `None` if that can't be
+    /// told from it.
+    #[must_use]
+    pub fn skim(&self) -> Option<Self> {
+        let top: Entries<'_> = serde_json::from_slice(&self.json).ok()?;
+        let (mut out, mut meta) = (Vec::with_capacity(TREE_BYTES), Meta::default());
+        out.push(b'{');
+        for (name, raw) in &top.0 {
+            match name.as_ref() {
+                "metadata" => {
+                    write_name(&mut out, name);
+                    meta.write_some(&mut out, raw, &SKIMMED).ok()?;
+                }
+                "apiVersion" | "kind" => write_member(&mut out, name, raw.get()),
+                _ => {}
+            }
+        }
+        out.push(b'}');
+        Self::finish(out, meta).ok()
     }
 
     fn finish(out: Vec<u8>, meta: Meta<'_>) -> Result<Self, Error> {
@@ -387,13 +412,28 @@ impl Meta<'_> {
                 self.managed = managed::keep(raw.get(), self.managers);
                 continue;
             }
-            write_name(out, name);
-            let start = out.len();
-            out.extend_from_slice(raw.get().as_bytes());
-            self.note(name, start, out)?;
+            self.write_entry(out, name, raw)?;
         }
         out.push(b'}');
         Ok(())
+    }
+
+    /// The entries of these names alone.
+    fn write_some(&mut self, out: &mut Vec<u8>, raw: &RawValue, names: &[&str]) -> Result<(), Error> {
+        let entries: Entries<'_> = serde_json::from_str(raw.get())?;
+        out.push(b'{');
+        for (name, raw) in entries.0.iter().filter(|(name, _)| names.contains(&name.as_ref())) {
+            self.write_entry(out, name, raw)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn write_entry(&mut self, out: &mut Vec<u8>, name: &str, raw: &RawValue) -> Result<(), Error> {
+        write_name(out, name);
+        let start = out.len();
+        out.extend_from_slice(raw.get().as_bytes());
+        self.note(name, start, out)
     }
 
     fn write_tree(&mut self, out: &mut Vec<u8>, entries: &serde_json::Map<String, Value>) -> Result<(), Error> {
@@ -563,6 +603,20 @@ pub(crate) mod tests {
         "managedFields":[{"manager":"kubectl","fieldsV1":{"f:data":{}}}]},"data":{"k":"v"}}"#;
 
     #[test]
+    fn a_skimmed_object_keeps_what_tells_whose_it_is() {
+        let object = Object::parse(FULL, &config_maps()).unwrap();
+        let skimmed = object.skim().unwrap();
+        assert_eq!((skimmed.key(), skimmed.uid(), skimmed.version()), (object.key(), object.uid(), object.version()));
+        assert_eq!(skimmed.controller(), object.controller());
+        assert_eq!((skimmed.labels().get("app"), skimmed.finalizers().len()), (Some("x"), 1));
+        let value = skimmed.value();
+        assert_eq!((&value["kind"], &value["apiVersion"]), (&"ConfigMap".into(), &"v1".into()));
+        assert!(value.get("data").is_none() && value["metadata"].get("annotations").is_none(), "{value}");
+        assert_eq!(skimmed.owner_references(), object.owner_references());
+        assert!(skimmed.cost_bytes() < object.cost_bytes());
+    }
+
+    #[test]
     fn reads_metadata_and_drops_managed_fields() {
         let object = Object::parse(FULL, &config_maps()).unwrap();
         assert_eq!(object.key().as_str(), "n/a");
@@ -588,11 +642,12 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_asked_for_of_managed_fields_is_kept_beside() {
-        let dropped = Object::parse(FULL, &config_maps()).unwrap();
+        let full = FULL.replace(r#""kubectl""#, r#""kubectl","operation":"Apply""#);
+        let dropped = Object::parse(&full, &config_maps()).unwrap();
         let managers: [Arc<str>; 1] = ["kubectl".into()];
-        let kept = Object::parse_keeping(FULL, &config_maps(), &managers).unwrap();
+        let kept = Object::parse_keeping(&full, &config_maps(), &managers).unwrap();
         assert_eq!((dropped.managed(), kept.json()), ("", dropped.json()));
-        assert_eq!(kept.managed(), r#"[{"manager":"kubectl","operation":"","fieldsV1":{"f:data":{}}}]"#);
+        assert_eq!(kept.managed(), r#"[{"manager":"kubectl","operation":"Apply","fieldsV1":{"f:data":{}}}]"#);
         assert_eq!(kept.cost_bytes() - dropped.cost_bytes(), kept.managed().len());
     }
 

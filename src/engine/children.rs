@@ -12,6 +12,7 @@ use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::Kind;
 use ringmaster_core::plan::decorator::attached;
 use ringmaster_core::plan::{Claims, adopt_patch, claim, parent_selector, release_patch};
+use ringmaster_core::rollout::kind_selector;
 use ringmaster_core::selector::{Labels as _, Selector};
 use ringmaster_core::shards::{OWNER_LABEL, SELF_LABEL};
 use tracing::debug;
@@ -111,8 +112,11 @@ impl Syncer {
                 Some(uid) => uid == parent.uid() && hosted.attaches(object),
                 None => !object.is_deleting() && !parent.is_deleting() && !hosted.model.is_decorator(),
             };
-            let comma = if selector.is_everything() { "" } else { "," };
-            let place = (namespace.unwrap_or_default(), &*format!("{selector}{comma}!{OWNER_LABEL}"));
+            // Revisions are the parent's whatever else their labels say.
+            let is_revision = hosted.revisions.as_ref().is_some_and(|revisions| revisions.kind == index);
+            let labels = if is_revision { kind_selector(&hosted.model) } else { selector.to_string() };
+            let comma = if labels.is_empty() { "" } else { "," };
+            let place = (namespace.unwrap_or_default(), &*format!("{labels}{comma}!{OWNER_LABEL}"));
             let found = self.client.find_metadata(&child.resource, place, MAX_OLDER_CHILDREN, is_wanted);
             let found = found.await.map_err(Problem::Read)?;
             for (key, _) in &found.objects {

@@ -36,6 +36,12 @@ impl Syncer {
         related.objects(parent.key()).await.map_err(|missing| match missing {
             Missing::NotYet => Problem::Busy(RETRY),
             Missing::Troubled(reason, text) => Problem::Related(reason, text),
+            // The hook is asked again, and its kinds are looked up anew.
+            Missing::NotServed(version, text) => {
+                self.discovery.forget(&version);
+                related.forget(parent.key());
+                Problem::Related("RelatedKindNotServed", text)
+            }
         })
     }
 
@@ -50,11 +56,15 @@ impl Syncer {
         let hosted = family.hosted;
         let (Some(related), Some(hook)) = (&hosted.related, &hosted.model.customize) else { return Ok(()) };
         let body = customize_request(&hosted.model.json, parent);
-        let reply = self.ask((family, None), parent, ("customize", route), body, attempt).await?;
-        let read = related_rules(&reply, self.limits, hook.webhook.strict);
+        let reply = self.ask((family, None), parent, ("customize", route, true), body, attempt).await?;
+        let read = related_rules(&reply.body, self.limits, hook.webhook.strict);
+        if let Err(ringmaster_core::hook::Error::Rules { .. }) = read {
+            self.client.limit_hit("related_rules");
+        }
         let (rules, mut remarks) =
-            self.understood(hosted, parent, ("customize", route), &reply, read).map_err(Problem::Reply)?;
+            self.understood(hosted, parent, ("customize", route), &reply.body, read).map_err(Problem::Reply)?;
         let wrong = |index: usize, problem: &str| {
+            route.forget(&("customize", parent.uid().clone()));
             Problem::Reply(format!("POST {}: relatedResources[{index}]{problem}", url(route)))
         };
         let (mut reaches, mut empty) = (Vec::with_capacity(rules.len()), Vec::new());

@@ -19,6 +19,7 @@ use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Create, Delete, Plan, Update};
 use ringmaster_core::plan::decorator::decoration_patch;
+use ringmaster_core::plan::is_attachment;
 use ringmaster_core::plan::serverside::How;
 use ringmaster_core::selector::Selector;
 
@@ -260,7 +261,11 @@ impl Executor<'_> {
                 child.shared.answer(answer, Some(create.desired), Some(self.key));
                 if create.hand_over {
                     let seen = Preconditions { key: &create.key, uid: &uid, version };
-                    self.hand_over(child, create.kind, seen, Some(create.desired)).await?;
+                    match self.hand_over(child, create.kind, seen, Some(create.desired)).await {
+                        // Its own controller was faster; the next sync does it.
+                        Ok(_) | Err(Failure::Stale(_)) => {}
+                        Err(failure) => return Err(failure),
+                    }
                 }
                 Ok(Some((Change::Created, create.kind, create.key)))
             }
@@ -315,11 +320,21 @@ impl Executor<'_> {
 
     /// Gives back the parent as it is from then on, if it is still there.
     async fn status(&self, patch: Vec<u8>) -> Result<Option<Arc<Object>>, Failure> {
-        let write = async |client: Client| client.patch_status(&self.hosted.parent, self.parent.key(), patch).await;
+        let (resource, key) = (&self.hosted.parent, self.parent.key());
+        let write = async |client: Client| {
+            if resource.status {
+                client.patch_status(resource, key, patch).await
+            } else {
+                client.json_patch(resource, key, patch).await
+            }
+        };
         match self.send((None, self.parent.key()), "the status", write).await {
             Ok(answer) => {
+                let version = answer.version();
                 self.hosted.parents.answer(answer, None, Some(self.key));
-                Ok(self.hosted.parents.store().get(self.parent.key()).cloned())
+                // Somebody's later change was not seen by the hook.
+                let present = self.hosted.parents.store().get(self.parent.key()).cloned();
+                Ok(present.filter(|present| present.version() == version))
             }
             // Made anew: its events lead to what follows.
             Err(error) if error.is_conflict() => Err(Failure::Stale(error.to_string())),
@@ -393,6 +408,9 @@ impl Executor<'_> {
             Err(error) => return self.failed(kind, key, error),
         };
         let whose = match found.controller() {
+            Some(uid) if uid == self.parent.uid() && !self.hosted.model.is_decorator() && is_attachment(&found) => {
+                Some("was attached to the parent by a DecoratorController (name the child otherwise)".to_owned())
+            }
             Some(uid) if uid == self.parent.uid() && self.hosted.attaches(&found) => None,
             Some(uid) if uid == self.parent.uid() => Some(format!(
                 "belongs to the object, but isn't this controller's (name the attachment otherwise, or annotate it {}: {})",

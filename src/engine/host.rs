@@ -321,11 +321,12 @@ impl Round {
         children: Vec<Arc<Resource>>,
         sharded: bool,
     ) -> (Arc<Hosted>, Vec<Subscription>) {
-        let scope = |label: &'static str| if sharded { Scope::Sharded(label) } else { Scope::Everything };
+        let scope = |label: &'static str, all: Scope| if sharded { Scope::Sharded(label) } else { all };
         let (dispatch, labels, watches) = (&self.stage.dispatch, &self.stage.labels, &self.stage.watches);
         let listener =
             ParentRoute { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch), labels: Arc::clone(labels) };
-        let mut subscriptions = vec![watches.subscribe(Arc::clone(&parent), scope(SELF_LABEL), Arc::new(listener))];
+        let mut subscriptions =
+            vec![watches.subscribe(Arc::clone(&parent), scope(SELF_LABEL, Scope::Everything), Arc::new(listener))];
         let mut strays = Vec::new();
         if sharded {
             let listener = StrayParents { hosted: Arc::clone(&slot), dispatch: Arc::clone(dispatch) };
@@ -333,7 +334,6 @@ impl Round {
             strays.push(watches.strays(Arc::clone(&parent), selector, Arc::new(listener)));
         }
         let mut kinds = Vec::with_capacity(children.len());
-        let managers = self.model.managers();
         // Revisions, behind the declared kinds, are never a plan's.
         let strategies = self.model.children.iter().map(|rule| rule.strategy).chain([UpdateStrategy::OnDelete]);
         for (kind, (resource, strategy)) in children.into_iter().zip(strategies).enumerate() {
@@ -343,8 +343,8 @@ impl Round {
                 labels: Arc::clone(labels),
                 kind,
             };
-            self.stage.client.keep_managed(&resource, &managers);
-            let subscription = watches.subscribe(Arc::clone(&resource), scope(OWNER_LABEL), Arc::new(listener));
+            let subscription =
+                watches.subscribe(Arc::clone(&resource), scope(OWNER_LABEL, Scope::Children), Arc::new(listener));
             let shared = Arc::clone(subscription.shared());
             let stray = if sharded {
                 let listener = Arc::new(StrayChildren::new(Arc::clone(&slot), Arc::clone(dispatch), kind));

@@ -393,8 +393,8 @@ impl Hosted {
     }
 
     /// Notes what the hook's last call showed.
-    pub(crate) fn hook_health(&self, health: HookHealth, is_of_one_call: bool) -> bool {
-        self.board.set_hook(health, is_of_one_call)
+    pub(crate) fn hook_health(&self, hook: &'static str, health: HookHealth, is_of_one_call: bool) -> bool {
+        self.board.set_hook(hook, health, is_of_one_call)
     }
 
     /// Notes that an object must be read before the next sync.

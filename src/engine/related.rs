@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use ringmaster_core::cache::Change;
 use ringmaster_core::hash::xxh;
 use ringmaster_core::hook::Observed;
-use ringmaster_core::key::{ObjectKey, Resource, SyncKey, Uid};
+use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey, Uid};
 use ringmaster_core::object::Object;
 use ringmaster_core::queue::Priority;
 use ringmaster_core::related::Related;
@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use crate::dispatch::Dispatch;
 use crate::hosted::Hosted;
 use crate::route::running;
-use crate::streams::State;
+use crate::streams::{Shared, State};
 use crate::watches::{Listener, Subscription, Watches};
 
 /// Narrow watches of one kind that a controller's rules may need; rules beyond them share one watch of the whole kind.
@@ -30,12 +30,14 @@ pub(crate) const MAX_NARROW_WATCHES: usize = 64;
 /// An answer counts for so long even if its parent doesn't change (contract, 1.6): it may depend on more than that.
 const MAX_AGE: Duration = Duration::from_secs(20 * 60);
 /// A sync waits so long for the first list of what a new rule needs before its parent is queued again.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// One kind in one scope, as a collection is known.
 type Place = (Arc<Resource>, Scope);
 /// Objects of one kind, in the order of requests.
 type Objects = BTreeMap<ObjectKey, Arc<Object>>;
+/// What is seen at places.
+type Collections = HashMap<Place, Arc<Shared>>;
 /// The parents whose rules need a place.
 type Parents = HashSet<ObjectKey, FixedState>;
 
@@ -82,6 +84,8 @@ pub(crate) enum Missing {
     NotYet,
     /// They can't be watched: a word and a sentence for people.
     Troubled(&'static str, String),
+    /// A kind of this group and version isn't served any more: what to say.
+    NotServed(ApiVersion, String),
 }
 
 impl RelatedObjects {
@@ -116,8 +120,11 @@ impl RelatedObjects {
             for selection in related.selections() {
                 let mut place = (Arc::clone(&related.resource), scope(selection));
                 if !known.places.contains_key(&place) && !wanted.contains(&place) {
-                    let others =
-                        known.places.keys().chain(wanted.iter().filter(|place| !known.places.contains_key(*place)));
+                    // Those that this parent alone has had go below.
+                    let is_kept = |watched: &Watched| watched.parents.iter().any(|other| other != parent.key());
+                    let kept = known.places.iter().filter(|(_, watched)| is_kept(watched)).map(|(place, _)| place);
+                    let is_new = |place: &&Place| !known.places.get(*place).is_some_and(is_kept);
+                    let others = kept.chain(wanted.iter().filter(is_new));
                     let is_narrow = |other: &&Place| other.0 == place.0 && other.1 != Scope::Everything;
                     if place.1 != Scope::Everything && others.filter(is_narrow).count() >= MAX_NARROW_WATCHES {
                         crowded += 1;
@@ -165,20 +172,18 @@ impl RelatedObjects {
     /// The objects that an answer names, by kind; waits a little for those that are being listed.
     pub(crate) async fn objects(&self, parent: &ObjectKey) -> Result<Vec<Observed>, Missing> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        let unread: Vec<_> = {
-            let known = self.known.lock();
-            let of_parent = known.places.values().filter(|watched| watched.parents.contains(parent));
-            of_parent.map(|watched| Arc::clone(watched.subscription.shared())).filter(|it| !it.is_synced()).collect()
-        };
-        for shared in unread {
+        let Some((answer, places)) = self.known.lock().of(parent) else { return Err(Missing::NotYet) };
+        for shared in places.values() {
             let (kind, mut state) = (shared.resource(), shared.state());
-            let informed = state.wait_for(|state| *state != State::Starting);
+            let was_read = shared.is_synced();
+            let informed = state.wait_for(|state| was_read || *state != State::Starting);
             let Ok(informed) = tokio::time::timeout_at(deadline, informed).await else { return Err(Missing::NotYet) };
             match informed.ok().as_deref() {
-                Some(State::Troubled(reason, text, not_served)) => {
-                    if *not_served {
-                        self.forget(parent);
-                    }
+                // What was read before goes on, as parents and children do; but not what isn't there, or ours to see.
+                Some(State::Troubled(_, text, true)) => {
+                    return Err(Missing::NotServed(kind.api_version.clone(), text.clone()));
+                }
+                Some(State::Troubled(reason, text, false)) if !was_read || *reason == "Forbidden" => {
                     let fix = if *reason == "Forbidden" {
                         format!("; grant get, list and watch on {} to Ringmaster's account", kind.plural)
                     } else {
@@ -191,25 +196,25 @@ impl RelatedObjects {
                 }
                 // Its sender goes with the watch: the rules have changed meanwhile.
                 None => return Err(Missing::NotYet),
-                Some(State::Starting | State::Synced) => {}
+                Some(_) => {}
             }
         }
-        let known = self.known.lock();
-        let Some(answer) = known.answers.get(parent) else { return Err(Missing::NotYet) };
+        let namespaces = places.iter().find(|((kind, scope), _)| is_namespace(kind) && *scope == Scope::Everything);
+        let namespaces = namespaces.map(|(_, shared)| Arc::clone(shared));
         let mut kinds: BTreeMap<String, (Arc<Resource>, Objects)> = BTreeMap::new();
         let kind = |resource: &Arc<Resource>| (resource.hook_key(), (Arc::clone(resource), Objects::new()));
         kinds.extend(answer.empty.iter().map(kind));
         for rule in &answer.rules {
             let (name, new) = kind(&rule.related.resource);
             let (_, objects) = kinds.entry(name).or_insert(new);
-            for watched in rule.places.iter().filter_map(|place| known.places.get(place)) {
-                let store = watched.subscription.shared().store();
-                let found: Vec<&Arc<Object>> = match rule.related.keys() {
-                    Some(keys) => keys.iter().filter_map(|key| store.get(key)).collect(),
-                    None => store.iter().collect(),
+            for shared in rule.places.iter().filter_map(|place| places.get(place)) {
+                // Taken out first: of two collections no lock is held at once.
+                let found: Vec<Arc<Object>> = match (rule.related.keys(), shared.store()) {
+                    (Some(keys), store) => keys.iter().filter_map(|key| store.get(key)).cloned().collect(),
+                    (None, store) => store.iter().cloned().collect(),
                 };
-                let named = found.into_iter().filter(|object| known.names(&rule.related, object));
-                objects.extend(named.map(|object| (object.key().clone(), Arc::clone(object))));
+                let named = found.into_iter().filter(|object| names(&rule.related, object, namespaces.as_deref()));
+                objects.extend(named.map(|object| (object.key().clone(), object)));
             }
         }
         let observed = kinds
@@ -256,36 +261,46 @@ impl RelatedObjects {
             Change::Applied { old, new } => (old.as_ref(), Some(new)),
             Change::Deleted { old, .. } => (Some(old), None),
         };
-        let known = self.known.lock();
-        let Some(watched) = known.places.get(place) else { return Vec::new() };
-        // What its first list brings is read by those who wait for it.
-        if !watched.subscription.shared().is_synced() {
-            return Vec::new();
-        }
-        let is_concerned = |parent: &&ObjectKey| {
-            let Some(answer) = known.answers.get(*parent) else { return false };
+        let (parents, namespaces) = {
+            let known = self.known.lock();
+            let Some(watched) = known.places.get(place) else { return Vec::new() };
+            // What its first list brings is read by those who wait for it.
+            if !watched.subscription.shared().is_synced() {
+                return Vec::new();
+            }
+            let answered = |parent: &ObjectKey| Some((parent.clone(), Arc::clone(known.answers.get(parent)?)));
+            let parents: Vec<(ObjectKey, Arc<Answer>)> = watched.parents.iter().filter_map(answered).collect();
+            (parents, known.namespaces())
+        };
+        let is_concerned = |answer: &Answer| {
             answer.rules.iter().any(|rule| {
-                let names = |object: &Arc<Object>| rule.places.contains(place) && known.names(&rule.related, object);
-                old.is_some_and(names)
-                    || new.is_some_and(names)
+                let is_named = |object: &Arc<Object>| {
+                    rule.places.contains(place) && names(&rule.related, object, namespaces.as_deref())
+                };
+                old.is_some_and(is_named)
+                    || new.is_some_and(is_named)
                     || (is_namespace(&place.0)
                         && rule.related.follows_namespace(old.map(|old| &**old), new.map(|new| &**new)))
             })
         };
-        watched.parents.iter().filter(is_concerned).cloned().collect()
+        parents.into_iter().filter(|(_, answer)| is_concerned(answer)).map(|(parent, _)| parent).collect()
     }
 }
 
 impl Known {
-    /// Whether a rule names an object, as far as the labels of namespaces are known.
-    fn names(&self, related: &Related, object: &Object) -> bool {
-        if !related.asks_for_namespaces() {
-            return related.matches(object, |_| None);
-        }
-        let watched = self.places.iter().find(|(place, _)| is_namespace(&place.0) && place.1 == Scope::Everything);
-        let Some((_, watched)) = watched else { return false };
-        let store = watched.subscription.shared().store();
-        related.matches(object, |name| store.get(&ObjectKey::new("", name)))
+    /// What the hook said of a parent, and where it is seen.
+    fn of(&self, parent: &ObjectKey) -> Option<(Arc<Answer>, Collections)> {
+        let answer = self.answers.get(parent)?;
+        let of_parent = self.places.iter().filter(|(_, watched)| watched.parents.contains(parent));
+        let places = of_parent.map(|(place, watched)| (place.clone(), Arc::clone(watched.subscription.shared())));
+        Some((Arc::clone(answer), places.collect()))
+    }
+
+    /// All namespaces, if a rule asks for their labels.
+    fn namespaces(&self) -> Option<Arc<Shared>> {
+        let mut places = self.places.iter();
+        let found = places.find(|((kind, scope), _)| is_namespace(kind) && *scope == Scope::Everything);
+        found.map(|(_, watched)| Arc::clone(watched.subscription.shared()))
     }
 
     /// Takes parents off places, as `leave` does and tells; hands out what nobody needs any more, to be dropped under no
@@ -317,6 +332,17 @@ impl Listener for RelatedRoute {
     }
 }
 
+/// Whether a rule names an object, as far as the labels of namespaces are known.
+fn names(related: &Related, object: &Object, namespaces: Option<&Shared>) -> bool {
+    match namespaces {
+        Some(namespaces) if related.asks_for_namespaces() => {
+            let store = namespaces.store();
+            related.matches(object, |name| store.get(&ObjectKey::new("", name)))
+        }
+        _ => related.matches(object, |_| None),
+    }
+}
+
 fn is_namespace(resource: &Resource) -> bool {
     resource.api_version.as_str() == "v1" && *resource.plural == *"namespaces"
 }
@@ -337,12 +363,12 @@ fn fingerprint(parent: &Object) -> u64 {
     }
     let metadata: Metadata = parent.section("metadata").unwrap_or_default();
     let text = |raw: &Option<Box<RawValue>>| raw.as_ref().map_or_else(String::new, |raw| raw.get().to_owned());
+    // What has no generation may have changed in anything.
+    let state = match parent.generation() {
+        0 => parent.version().to_string(),
+        generation => generation.to_string(),
+    };
     // A deletion is told by the request, too.
-    let parts = [
-        parent.generation().to_string(),
-        parent.is_deleting().to_string(),
-        text(&metadata.labels),
-        text(&metadata.annotations),
-    ];
+    let parts = [state, parent.is_deleting().to_string(), text(&metadata.labels), text(&metadata.annotations)];
     xxh(parts.join("\n").as_bytes())
 }

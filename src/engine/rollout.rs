@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{try_join, try_join_all};
 use ringmaster_core::hook::{Observed, SyncReply};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{self, Create, Delete, Kind, Plan, Update};
@@ -45,11 +44,11 @@ impl Syncer {
     ) -> Result<Answers, Problem> {
         let hosted = family.hosted;
         let Some(revisions) = &hosted.revisions else {
-            let latest = self.call((family, pass), (parent, finalizing), (kinds, related), attempt).await?;
+            let latest = self.call((family, pass), (parent, finalizing, true), (kinds, related), attempt).await?;
             return Ok(Answers { latest, rollout: None });
         };
         let objects = self.revisions(family, revisions, parent).await?;
-        let live = Live::of(&hosted.model, parent, &objects);
+        let mut live = Live::of(&hosted.model, parent, &objects);
         if !live.held.is_empty() {
             self.client.limit_hit("live_revisions");
         }
@@ -58,10 +57,24 @@ impl Syncer {
             let old = parent_of(&hosted.model, &hosted.parent, parent, revision);
             parents.push(old.map_err(|error| Problem::Parent(format!("can't be put back to a revision: {error}")))?);
         }
-        let older = parents.iter().map(|old| self.call((family, None), (old, finalizing), (kinds, related), attempt));
-        let latest = self.call((family, pass), (parent, finalizing), (kinds, related), attempt);
-        let (latest, older) = Box::pin(try_join(latest, try_join_all(older))).await?;
-        Ok(Answers { latest, rollout: Some((live, older)) })
+        // One after the other: the queue announced one call, and together they could be more than an endpoint takes, again
+        // and again.
+        let latest = Box::pin(self.call((family, pass), (parent, finalizing, true), (kinds, related), attempt)).await?;
+        let (mut older, mut replies) = (Vec::with_capacity(parents.len()), Vec::with_capacity(parents.len()));
+        for (old, revision) in parents.iter().zip(std::mem::take(&mut live.older)) {
+            let call = self.call((family, None), (old, finalizing, false), (kinds, related), attempt);
+            match Box::pin(call).await {
+                Ok(reply) => {
+                    older.push(revision);
+                    replies.push(reply);
+                }
+                // It is refused for good: a state without an answer, whose children stay as they are until their turn.
+                Err(Problem::Terminal(_)) => live.held.push(revision),
+                Err(problem) => return Err(problem.of_revision(revision.object.as_deref())),
+            }
+        }
+        live.older = older;
+        Ok(Answers { latest, rollout: Some((live, replies)) })
     }
 
     /// The revision objects of a parent, after orphans were adopted that belonged to one like it. Unlike children they stay

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use http::HeaderValue;
 use parking_lot::RwLock;
 use ringmaster_cluster::{Client, Connection, Discovery, Events, Meter, connect};
-use ringmaster_core::dialect::{METACONTROLLER, RINGMASTER};
+use ringmaster_core::dialect::{FIELD_MANAGER, METACONTROLLER, RINGMASTER};
 use ringmaster_core::hook::Limits;
 use ringmaster_core::queue::{Gate, Outcome};
 use ringmaster_hooks::{Hooks, Overrides, Policy};
@@ -185,7 +185,9 @@ impl Engine {
 async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     let Engine { settings, connection, metrics, samplers, health, health_server, metrics_server, resync } = engine;
     let meter: Arc<dyn Meter> = metrics.clone();
-    let client = Client::new(connection.client.clone(), Arc::clone(&meter));
+    // Before the first watch: what is read without them looks as if nothing had been applied.
+    let managers: Vec<Arc<str>> = [FIELD_MANAGER.into()].into_iter().chain(settings.apply.manager().cloned()).collect();
+    let client = Client::new(connection.client.clone(), Arc::clone(&meter)).keeping_managed(&managers);
     let mut overrides = Overrides::default();
     for resolve in &settings.hook_resolve {
         overrides.add(&resolve.host, resolve.port, resolve.address);

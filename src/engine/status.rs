@@ -3,7 +3,7 @@
 //! Level-triggered: the wanted status is compared with the one in the cache at each tick, so nothing is written twice
 //! and nothing is missed. Never writes the status of a dialect that has none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use crate::member::placement::{LONG, Placements};
 use crate::member::posts::Posts;
 use crate::metrics::Metrics;
 use crate::streams::Shared;
-use crate::units::{Unit, sum};
+use crate::units::{Shown, Unit, overall, sum};
 
 /// A controller's status is looked at this often, and so written at most this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -60,8 +60,8 @@ struct Noted {
     generation: i64,
     rejected: Option<String>,
     blocked: Option<(&'static str, String)>,
-    hook: HookHealth,
-    last_success: Option<Duration>,
+    /// By their names: one that answers says nothing of another.
+    hooks: BTreeMap<&'static str, HookNote>,
     /// The parents whose last sync failed.
     failing: HashMap<ObjectKey, Trouble>,
     last_line: Option<Duration>,
@@ -70,6 +70,22 @@ struct Noted {
     starting: bool,
     teller: Teller,
     hosted: Weak<Hosted>,
+}
+
+/// What the calls of one hook showed.
+#[derive(Default)]
+struct HookNote {
+    health: HookHealth,
+    /// When that was noted.
+    at: Duration,
+    last_success: Option<Duration>,
+}
+
+impl Noted {
+    /// What the calls of each hook showed last, and when.
+    fn shown(&self) -> Shown {
+        self.hooks.iter().map(|(name, note)| (*name, (note.at, note.health.clone()))).collect()
+    }
 }
 
 /// Who writes a controller's status.
@@ -210,16 +226,17 @@ impl Board {
     }
 
     /// What a hook call showed, which may say of that one call only. Tells whether that is a change that deserves a line.
-    pub(crate) fn set_hook(&self, health: HookHealth, is_of_one_call: bool) -> bool {
+    pub(crate) fn set_hook(&self, hook: &'static str, health: HookHealth, is_of_one_call: bool) -> bool {
         let now = self.clock.now();
         let mut noted = self.noted.lock();
+        let note = noted.hooks.entry(hook).or_default();
         let health = match health {
             HookHealth::Reachable => {
-                noted.last_success = Some(now);
+                note.last_success = Some(now);
                 HookHealth::Reachable
             }
             HookHealth::Failing(reason, message) => {
-                let recent = noted.last_success.is_some_and(|at| now.saturating_sub(at) < FAILING_AFTER);
+                let recent = note.last_success.is_some_and(|at| now.saturating_sub(at) < FAILING_AFTER);
                 if recent && is_of_one_call {
                     return false;
                 }
@@ -227,8 +244,8 @@ impl Board {
             }
             HookHealth::Unknown => return false,
         };
-        let changed = std::mem::discriminant(&noted.hook) != std::mem::discriminant(&health);
-        noted.hook = health;
+        let changed = std::mem::discriminant(&note.health) != std::mem::discriminant(&health);
+        (note.health, note.at) = (health, now);
         let due = noted.last_line.is_none_or(|at| now.saturating_sub(at) >= LINE_INTERVAL);
         if changed && due {
             noted.last_line = Some(now);
@@ -308,12 +325,14 @@ impl Board {
             return (generation, health, hosted.into_iter().collect());
         }
         let (mut parts, mut running) = (Vec::with_capacity(units.len()), Vec::with_capacity(units.len()));
+        let mut shown = Vec::with_capacity(units.len());
         for unit in units {
             let (_, health, hosted) = unit.own_health();
+            shown.push(unit.noted.lock().shown());
             parts.push(Unit { health, longest: unit.failing_longest(), newest: unit.failing_newest() });
             running.extend(hosted);
         }
-        (self.noted.lock().generation, sum(parts), running)
+        (self.noted.lock().generation, sum(parts, overall(shown)), running)
     }
 
     fn own_health(&self) -> (i64, Health, Option<Arc<Hosted>>) {
@@ -332,7 +351,7 @@ impl Board {
         let health = Health {
             rejected: noted.rejected.clone(),
             blocked: noted.blocked.clone().map(|(reason, text)| (reason.into(), text)),
-            hook: noted.hook.clone(),
+            hook: overall([noted.shown()]),
             failing,
             endpoints,
             placement: None,
@@ -572,13 +591,16 @@ mod tests {
     #[test]
     fn one_bad_reply_among_good_ones_is_not_the_hook_s_failure() {
         let board = Board::new(Clock::start());
-        board.set_hook(HookHealth::Reachable, false);
-        board.set_hook(failing("BadCode"), true);
+        board.set_hook("sync", HookHealth::Reachable, false);
+        board.set_hook("sync", failing("BadCode"), true);
         assert_eq!(board.health().1.hook, HookHealth::Reachable);
-        board.set_hook(failing("ConnectionRefused"), false);
+        board.set_hook("sync", failing("ConnectionRefused"), false);
+        assert_eq!(board.health().1.hook, failing("ConnectionRefused"));
+        // Another hook that answers doesn't hide it.
+        board.set_hook("customize", HookHealth::Reachable, false);
         assert_eq!(board.health().1.hook, failing("ConnectionRefused"));
         let never_answered = Board::new(Clock::start());
-        never_answered.set_hook(failing("BadCode"), true);
+        never_answered.set_hook("sync", failing("BadCode"), true);
         assert_eq!(never_answered.health().1.hook, failing("BadCode"));
     }
 
@@ -617,7 +639,11 @@ mod tests {
     fn a_flapping_hook_is_not_a_line_each_time() {
         let board = Board::new(Clock::start());
         let lines = (0..100).filter(|round| {
-            board.set_hook(if round % 2 == 0 { failing("ConnectionRefused") } else { HookHealth::Reachable }, false)
+            board.set_hook(
+                "sync",
+                if round % 2 == 0 { failing("ConnectionRefused") } else { HookHealth::Reachable },
+                false,
+            )
         });
         assert_eq!(lines.count(), 1);
     }

@@ -76,7 +76,7 @@ impl Shared {
             is_sharded: matches!(scope, Scope::Sharded(_)),
             selection: match &scope {
                 Scope::Selected(selection) => selection.clone(),
-                Scope::Everything | Scope::Sharded(_) => Selection::default(),
+                Scope::Everything | Scope::Children | Scope::Sharded(_) => Selection::default(),
             },
             pumps: Arc::clone(pumps),
             running: Mutex::new(Running { cancel: hold.cancel.clone(), streams: BTreeMap::new() }),

@@ -18,7 +18,7 @@ use ringmaster_core::plan::{Phase, describe, parent_selector, phase};
 use ringmaster_core::queue::{FREE_REPEATS, Outcome, Popped, Priority};
 use ringmaster_core::rollout::Step;
 use ringmaster_core::shards::SHARDS;
-use ringmaster_hooks::{Call, Caller, Route};
+use ringmaster_hooks::{Call, Caller, Reply, Route};
 
 use crate::children::Family;
 use crate::dispatch::Pass;
@@ -151,17 +151,27 @@ impl Syncer {
         self.resolve_unknown(&family).await?;
         let seen = hosted.parents.store().get(&key.parent).cloned().ok_or(Problem::Gone)?;
         self.fault.strike(&seen);
+        if phase(&hosted.model, &seen) == Phase::Guard {
+            // One that can't be worked with gets no finalizer, which nobody could take off.
+            parent_selector(&hosted.model, &seen).map_err(Problem::Parent)?;
+        }
         let (parent, finalizing) = self.guarded(&family, seen).await?;
         let selector = parent_selector(&hosted.model, &parent).map_err(Problem::Parent)?;
-        let kinds = self.claimed(&family, &parent, &selector).await?;
+        // First, as its hook may take its time: what is claimed after it is newer.
         let related = self.related(&family, &parent, popped.attempt).await?;
+        let kinds = self.claimed(&family, &parent, &selector).await?;
         let answers = self.answers((&family, pass), (&parent, finalizing), (&kinds, &related), popped.attempt).await?;
         hosted.answered(&key.parent);
         for remark in &answers.latest.remarks {
             self.tell.remark(hosted, &parent, remark);
         }
-        let Step { writes, plan, reply, moved } =
-            decide(&family, answers, (&parent, finalizing), &selector, &kinds).map_err(Problem::Reply)?;
+        let step = decide(&family, answers, (&parent, finalizing), &selector, &kinds).map_err(|text| {
+            // Once the hook is mended, it mustn't say that the same still holds.
+            let name = if finalizing { "finalize" } else { "sync" };
+            hosted.routes.of(finalizing).forget(&(name, parent.uid().clone()));
+            Problem::Reply(text)
+        })?;
+        let Step { writes, plan, reply, moved } = step;
         let input = Input {
             controller: &hosted.model,
             resource: &hosted.parent,
@@ -222,7 +232,7 @@ impl Syncer {
     pub(crate) async fn call(
         &self,
         (family, pass): (&Family<'_>, Pass),
-        (parent, finalizing): (&Object, bool),
+        (parent, finalizing, is_latest): (&Object, bool, bool),
         (kinds, related): (&[Kind], &[Observed]),
         attempt: u32,
     ) -> Result<SyncReply, Problem> {
@@ -237,21 +247,23 @@ impl Syncer {
         let parse = if is_decorator { SyncReply::parse_decorator } else { SyncReply::parse };
         let body = request(&hosted.model.json, parent, &observed, related, hook.version, finalizing);
         let name = if finalizing { "finalize" } else { "sync" };
-        let reply = self.ask((family, pass), parent, (name, route), body, attempt).await?;
-        let read = parse(&reply, self.limits, hook.webhook.strict);
-        self.understood(hosted, parent, (name, route), &reply, read).map_err(Problem::Reply)
+        // What was answered for another state of the parent is no answer to this one.
+        let reply = self.ask((family, pass), parent, (name, route, is_latest), body, attempt).await?;
+        let read = parse(&reply.body, self.limits, hook.webhook.strict);
+        self.understood(hosted, parent, (name, route), &reply.body, read).map_err(Problem::Reply)
     }
 
-    /// Calls a hook for a parent.
+    /// Calls a hook for a parent; whether a reply may be remembered is said by the third.
     pub(crate) async fn ask(
         &self,
         (family, pass): (&Family<'_>, Pass),
         parent: &Object,
-        (hook, route): (&'static str, &Route),
+        (hook, route, may_remember): (&'static str, &Route, bool),
         body: Vec<u8>,
         attempt: u32,
-    ) -> Result<Bytes, Problem> {
+    ) -> Result<Reply, Problem> {
         let hosted = family.hosted;
+        let is_announced = pass.is_some();
         let headers = self.headers((family, route), parent, &body, attempt);
         family.permit.check_begin("a hook call").map_err(Problem::Read)?;
         let call = Call {
@@ -259,25 +271,27 @@ impl Syncer {
             shard: shard(&hosted.parent, parent.key()),
             headers,
             body: Bytes::from(body),
-            asked: Some((hook, parent.uid().clone())),
+            asked: may_remember.then(|| (hook, parent.uid().clone())),
             caller: &SyncCall { hosted, permit: family.permit, hook },
         };
         let answer = route.call(call, pass).await;
         family.permit.check("what follows from a hook's reply").map_err(Problem::Read)?;
         match answer {
-            Ok(reply) => Ok(reply.body),
+            Ok(reply) => Ok(reply),
             Err(failure) => {
                 match failure.error {
                     ringmaster_hooks::Error::Later { after } => {
-                        self.tell.hook(hosted, HookHealth::Reachable, false);
+                        self.tell.hook(hosted, hook, HookHealth::Reachable, false);
                         return Err(Problem::Later(after));
                     }
+                    // The queue doesn't know when there is room for one that it didn't announce.
+                    ringmaster_hooks::Error::Busy { .. } if !is_announced => return Err(Problem::Crowded(url(route))),
                     ringmaster_hooks::Error::Busy { after, .. } => return Err(Problem::Busy(after)),
                     ringmaster_hooks::Error::Fenced => return Err(Problem::Read(family.permit.taken("a hook call"))),
                     _ => {}
                 }
                 let health = HookHealth::Failing(failure.error.reason().into(), failure.to_string());
-                self.tell.hook(hosted, health, failure.error.is_of_one_call());
+                self.tell.hook(hosted, hook, health, failure.error.is_of_one_call());
                 if failure.error.is_terminal() && hosted.model.dialect.terminal_422 {
                     return Err(Problem::Terminal(failure));
                 }
@@ -297,14 +311,14 @@ impl Syncer {
     ) -> Result<T, String> {
         match read {
             Ok(read) => {
-                self.tell.hook(hosted, HookHealth::Reachable, false);
+                self.tell.hook(hosted, hook, HookHealth::Reachable, false);
                 Ok(read)
             }
             Err(error) => {
                 route.forget(&(hook, parent.uid().clone()));
                 let url = url(route);
                 let health = HookHealth::Failing("BadReply".into(), format!("POST {url}: {error}"));
-                self.tell.hook(hosted, health, true);
+                self.tell.hook(hosted, hook, health, true);
                 self.tell.bad_reply(hosted, parent, reply);
                 Err(format!("POST {url}: {error}"))
             }

@@ -38,10 +38,14 @@ pub(crate) enum Problem {
     Later(Option<Duration>),
     /// Too many calls wait for the endpoint already.
     Busy(Duration),
+    /// The same of a call that the queue didn't announce, to this URL.
+    Crowded(String),
     /// The parent itself can't be worked with.
     Parent(String),
     /// The hook's call failed.
     Hook(ringmaster_hooks::Failure),
+    /// The same, for the state of the parent that a revision of this name keeps.
+    OldState(Box<ringmaster_hooks::Failure>, String),
     /// The hook refused the parent until it changes.
     Terminal(ringmaster_hooks::Failure),
     /// The reply of the hook that the text names can't be used.
@@ -62,11 +66,25 @@ impl Problem {
             Self::Gone => "the parent is gone".to_owned(),
             Self::Later(_) => "the hook asks to be called later".to_owned(),
             Self::Busy(_) => "its hook has more calls than it takes".to_owned(),
+            Self::Crowded(url) => format!("POST {url}: more calls wait there than it takes"),
             Self::Parent(text) | Self::Stale(text) | Self::Related(_, text) | Self::Reply(text) => text.clone(),
             Self::Hook(failure) => failure.to_string(),
+            Self::OldState(failure, name) => {
+                format!("{failure} (asked for {})", old_state(name))
+            }
             Self::Terminal(failure) => format!("{failure}; not called again until the parent changes"),
             Self::Read(error) => error.to_string(),
             Self::Write(failures) => failures.to_string(),
+        }
+    }
+
+    /// It came of asking the hook for an older state of the parent, which this object keeps.
+    pub(crate) fn of_revision(self, revision: Option<&Object>) -> Self {
+        let Some(name) = revision.map(|revision| revision.key().name().to_owned()) else { return self };
+        match self {
+            Self::Reply(text) => Self::Reply(format!("{text} (asked for {})", old_state(&name))),
+            Self::Hook(failure) => Self::OldState(Box::new(failure), name),
+            other => other,
         }
     }
 
@@ -90,12 +108,16 @@ impl Problem {
 
     /// Whether it concerns the hook as such, and so is told once for all parents.
     fn is_of_the_hook(&self) -> bool {
-        matches!(self, Self::Hook(failure) if !failure.error.was_answered())
+        match self {
+            Self::Hook(failure) => !failure.error.was_answered(),
+            Self::OldState(failure, _) => !failure.error.was_answered(),
+            _ => false,
+        }
     }
 
     fn is_quiet(&self, attempt: u32) -> bool {
         let stale = match self {
-            Self::Stale(_) => true,
+            Self::Stale(_) | Self::Crowded(_) => true,
             Self::Write(failures) => failures.is_only_stale(),
             _ => false,
         };
@@ -105,15 +127,21 @@ impl Problem {
     fn reason(&self) -> &'static str {
         match self {
             Self::Gone | Self::Stale(_) => "Stale",
-            Self::Later(_) | Self::Busy(_) => "TooManyRequests",
+            Self::Later(_) | Self::Busy(_) | Self::Crowded(_) => "TooManyRequests",
             Self::Parent(_) => "InvalidParent",
             Self::Hook(failure) | Self::Terminal(failure) => failure.error.reason(),
+            Self::OldState(failure, _) => failure.error.reason(),
             Self::Reply(_) => "BadReply",
             Self::Related(reason, _) => reason,
             Self::Read(error) => error.reason(),
             Self::Write(failures) => failures.reason(),
         }
     }
+}
+
+/// What the hook is asked for where children follow an older state.
+fn old_state(revision: &str) -> String {
+    format!("the parent as ControllerRevision {revision} keeps it, which children follow")
 }
 
 /// Where it is told.
@@ -140,6 +168,8 @@ impl Tell {
         let cause = match problem {
             Problem::Read(_) | Problem::Write(_) => Cause::Api,
             _ if problem.is_of_the_hook() => Cause::Hook,
+            // Until it knows us, or calls carry something else: all are tried again then.
+            Problem::Hook(failure) if matches!(failure.error.code(), 401 | 403) => Cause::Hook,
             _ => Cause::Parent,
         };
         let telling = hosted.board.failing(parent.key(), &Failure { text: &text, due, cause });
@@ -230,18 +260,18 @@ impl Tell {
     }
 
     /// The hook's health as the last call showed it, which may say of that one call only; a change is a line in the log.
-    pub(crate) fn hook(&self, hosted: &Hosted, health: HookHealth, is_of_one_call: bool) {
+    pub(crate) fn hook(&self, hosted: &Hosted, hook: &'static str, health: HookHealth, is_of_one_call: bool) {
         let line = match &health {
             HookHealth::Failing(reason, message) => Some((reason.clone(), message.clone())),
             _ => None,
         };
-        if !hosted.hook_health(health, is_of_one_call) {
+        if !hosted.hook_health(hook, health, is_of_one_call) {
             return;
         }
         let controller = &hosted.model.name;
         match line {
             Some((reason, message)) => warn!(%controller, %reason, "the hook fails: {message}"),
-            None => info!(%controller, "the hook answers"),
+            None => info!(%controller, hook, "the hook answers"),
         }
     }
 

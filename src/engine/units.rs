@@ -2,6 +2,7 @@
 //!
 //! Never knows which unit is which: the texts name the field or the kind.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ringmaster_core::condition::{Failing, Health, HookHealth};
@@ -15,22 +16,15 @@ pub(crate) struct Unit {
     pub(crate) newest: Duration,
 }
 
-/// All of them as one.
-pub(crate) fn sum(units: Vec<Unit>) -> Health {
-    let mut all = Health {
-        rejected: None,
-        blocked: None,
-        hook: HookHealth::Unknown,
-        failing: Failing::default(),
-        endpoints: None,
-        placement: None,
-    };
+/// All of them as one; `hook` is what the newest calls of their common hooks showed.
+pub(crate) fn sum(units: Vec<Unit>, hook: HookHealth) -> Health {
+    let mut all =
+        Health { rejected: None, blocked: None, hook, failing: Failing::default(), endpoints: None, placement: None };
     let (mut longest, mut newest) = (Duration::ZERO, Duration::ZERO);
     for unit in units {
-        let Health { rejected, blocked, hook, failing, endpoints, placement: _ } = unit.health;
+        let Health { rejected, blocked, hook: _, failing, endpoints, placement: _ } = unit.health;
         all.rejected = all.rejected.or(rejected);
         all.blocked = all.blocked.or(blocked);
-        all.hook = worse(all.hook, hook);
         all.failing.parents += failing.parents;
         all.failing.count += failing.count;
         if all.failing.longest.is_empty() || (unit.longest > longest && !failing.longest.is_empty()) {
@@ -47,6 +41,21 @@ pub(crate) fn sum(units: Vec<Unit>) -> Health {
         }
     }
     all
+}
+
+/// What calls of hooks showed last, by the hooks' names, and when.
+pub(crate) type Shown = BTreeMap<&'static str, (Duration, HookHealth)>;
+
+/// The worst of the hooks, of each what was shown last by whichever kind's calls.
+pub(crate) fn overall(units: impl IntoIterator<Item = Shown>) -> HookHealth {
+    let mut hooks = Shown::new();
+    for (name, (at, health)) in units.into_iter().flatten() {
+        let is_newer = hooks.get(name).is_none_or(|(known, _)| at >= *known);
+        if is_newer && health != HookHealth::Unknown {
+            hooks.insert(name, (at, health));
+        }
+    }
+    hooks.into_values().fold(HookHealth::Unknown, |all, (_, health)| worse(all, health))
 }
 
 fn worse(one: HookHealth, other: HookHealth) -> HookHealth {
@@ -76,15 +85,27 @@ mod tests {
 
     #[test]
     fn parents_add_up_and_the_worst_is_told() {
-        let all = sum(vec![unit(0, "", 0), unit(1, "a", 5), unit(2, "b", 9), unit(1, "c", 7)]);
+        let all = sum(vec![unit(0, "", 0), unit(1, "a", 5), unit(2, "b", 9), unit(1, "c", 7)], HookHealth::Unknown);
         assert_eq!((all.failing.parents, all.failing.count), (40, 4));
         assert_eq!((all.failing.longest.as_str(), all.failing.last.as_str()), ("b", "b"));
-        let (mut blocked, mut failing) = (unit(0, "", 0), unit(0, "", 0));
+        let mut blocked = unit(0, "", 0);
         blocked.health.blocked = Some(("Forbidden".into(), "spec.resources[1] can't be watched".to_owned()));
-        blocked.health.hook = HookHealth::Reachable;
-        failing.health.hook = HookHealth::Failing("Timeout".into(), "x".to_owned());
-        let all = sum(vec![unit(0, "", 0), blocked, failing]);
+        let all = sum(vec![unit(0, "", 0), blocked], HookHealth::Reachable);
         assert!(all.blocked.is_some_and(|(reason, _)| reason == "Forbidden"));
-        assert_eq!(all.hook, HookHealth::Failing("Timeout".into(), "x".to_owned()));
+        assert_eq!(all.hook, HookHealth::Reachable);
+    }
+
+    #[test]
+    fn the_newest_call_of_a_hook_counts_and_the_worst_hook_is_told() {
+        let at = |seconds: u64, health: &HookHealth| (Duration::from_secs(seconds), health.clone());
+        let failing = HookHealth::Failing("Timeout".into(), "x".to_owned());
+        let of = |name, call| Shown::from([(name, call)]);
+        // One kind's last call failed; another's since didn't.
+        let calls = [of("sync", at(5, &failing)), of("sync", at(9, &HookHealth::Reachable))];
+        assert_eq!(overall(calls), HookHealth::Reachable);
+        let calls = [of("sync", at(9, &HookHealth::Reachable)), of("finalize", at(5, &failing))];
+        assert_eq!(overall(calls), failing);
+        assert_eq!(overall([of("sync", at(9, &HookHealth::Unknown))]), HookHealth::Unknown);
+        assert_eq!(overall([]), HookHealth::Unknown);
     }
 }

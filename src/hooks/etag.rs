@@ -82,22 +82,24 @@ impl Etags {
         if tag.is_empty() || tag.len() > MAX_TAG_BYTES {
             return false;
         }
-        if body.len() > MAX_BYTES {
+        // Copies: what they were read into may be far larger.
+        let Ok(tag) = HeaderValue::from_bytes(tag.as_bytes()) else { return false };
+        let body = Bytes::copy_from_slice(body);
+        let bytes = tag.len() + body.len();
+        if bytes > MAX_BYTES {
             return true;
         }
         let mut made_room = false;
-        while memory.replies.len() >= MAX_REPLIES || memory.bytes + body.len() > MAX_BYTES {
+        while memory.replies.len() >= MAX_REPLIES || memory.bytes + bytes > MAX_BYTES {
             let Some((_, oldest)) = memory.turns.pop_first() else { break };
             memory.forget(&oldest);
             made_room = true;
         }
         let turn = memory.next_turn;
         memory.next_turn += 1;
-        memory.bytes += body.len();
+        memory.bytes += bytes;
         memory.turns.insert(turn, asked.clone());
-        // A copy: what it was read into may be far larger.
-        let body = Bytes::copy_from_slice(body);
-        memory.replies.insert(asked.clone(), Remembered { tag: tag.clone(), body, since: now, turn });
+        memory.replies.insert(asked.clone(), Remembered { tag, body, since: now, turn });
         made_room
     }
 
@@ -111,7 +113,7 @@ impl Memory {
     fn forget(&mut self, asked: &Asked) {
         if let Some(gone) = self.replies.remove(asked) {
             self.turns.remove(&gone.turn);
-            self.bytes -= gone.body.len();
+            self.bytes -= gone.tag.len() + gone.body.len();
         }
     }
 }

@@ -282,7 +282,9 @@ impl Faulty {
 fn serve(state: &State, stream: &mut TcpStream) -> anyhow::Result<()> {
     let (_, body) = read_request(stream)?;
     let request: Value = serde_json::from_slice(&body)?;
-    let metadata = &request["parent"]["metadata"];
+    // A decorator's is its object.
+    let parent = if request["object"].is_object() { &request["object"] } else { &request["parent"] };
+    let metadata = &parent["metadata"];
     let text = |field: &str| metadata[field].as_str().context("no parent");
     let key = format!("{}/{}", text("namespace")?, text("name")?);
     lock(&state.calls).entry(key.clone()).or_default().push(Instant::now());
@@ -291,7 +293,7 @@ fn serve(state: &State, stream: &mut TcpStream) -> anyhow::Result<()> {
     match choice(&key) {
         Some(fault) => (fault.answer)(&mut answer)?,
         None => {
-            let reply = match &request["parent"]["spec"]["reply"] {
+            let reply = match &parent["spec"]["reply"] {
                 Value::Null => &json!({}),
                 reply => reply,
             };

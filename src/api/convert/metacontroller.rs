@@ -41,6 +41,7 @@ pub fn metacontroller(object: &CompositeController, json: Arc<[u8]>, apply: &cor
         warnings.push("spec.parentResource.revisionHistory: has no effect without a Rolling update method".to_owned());
     }
     let (sync, finalize, customize) = hooks(spec, &mut warnings)?;
+    rules::finalizer_fits(name, METACONTROLLER.composite_finalizer, finalize.is_some())?;
     let controller = Controller {
         name: name.into(),
         uid,

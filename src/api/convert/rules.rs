@@ -37,6 +37,21 @@ pub(super) fn identity(metadata: &ObjectMeta) -> Result<(&str, Uid, i64), Error>
     Ok((name, Uid::new(uid), metadata.generation.unwrap_or(0)))
 }
 
+/// Whether a controller's name fits into the finalizer that it would put on its parents (Kubernetes: what follows the slash
+/// of a qualified name has at most 63 characters).
+pub(super) fn finalizer_fits(name: &str, prefix: &str, is_needed: bool) -> Result<(), Error> {
+    let (_, last) = prefix.split_once('/').unwrap_or_default();
+    let most = LABEL_MAX.saturating_sub(last.len());
+    if is_needed && name.len() > most {
+        let message = format!(
+            "must be at most {most} characters with spec.hooks.finalize, as it becomes part of a finalizer; choose a shorter \
+             name, or remove the hook"
+        );
+        return Err(Error::new("metadata.name", message));
+    }
+    Ok(())
+}
+
 /// `v1`, or `group/version`.
 pub(super) fn api_version(field: &str, text: &str) -> Result<ApiVersion, Error> {
     let (group, version) = match text.split_once('/') {

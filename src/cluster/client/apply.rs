@@ -1,13 +1,12 @@
 //! Server-side apply, and the raw reads and patches that hand fields over to it.
 //!
-//! Also keeps which kinds' objects come with what `managedFields` says of us: of all others it is dropped as it is read.
+//! Also keeps whose entries of `managedFields` objects come with: all others are dropped as they are read.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
-use parking_lot::RwLock;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use ringmaster_core::dialect::CREATOR;
 use ringmaster_core::key::{ObjectKey, Resource};
 use ringmaster_core::object::{self, Object};
 use serde_json::Value;
@@ -15,26 +14,18 @@ use serde_json::Value;
 use super::{Accept, Client, READ_TIMEOUT, answer, kind_path, managed, object_path};
 use crate::Error;
 
-/// Whose entries of `managedFields` are kept, by kind.
-pub(super) type Managers = RwLock<HashMap<Resource, Arc<[Arc<str>]>>>;
-
 impl Client {
-    /// From now on, objects of this kind come with what `managedFields` says of these managers too. What was read before
-    /// comes without until it changes.
-    pub fn keep_managed(&self, resource: &Resource, managers: &[Arc<str>]) {
-        let mut kept = self.managers.write();
-        let known = kept.get(resource).map_or(&[][..], |known| &**known);
-        let missing: Vec<Arc<str>> = managers.iter().filter(|manager| !known.contains(manager)).cloned().collect();
-        if !missing.is_empty() {
-            let all = known.iter().cloned().chain(missing).collect();
-            kept.insert(resource.clone(), all);
-        }
+    /// The same client, whose objects come with what `managedFields` says of what these managers applied, and of what was
+    /// created for them.
+    #[must_use]
+    pub fn keeping_managed(mut self, managers: &[Arc<str>]) -> Self {
+        self.managers = managers.into();
+        self
     }
 
     /// Reads an object's text.
     pub(crate) fn object(&self, text: &str, resource: &Resource) -> Result<Object, object::Error> {
-        let managers = self.managers.read().get(resource).map(Arc::clone);
-        Object::parse_keeping(text, resource, managers.as_deref().unwrap_or_default())
+        Object::parse_keeping(text, resource, &self.managers)
     }
 
     /// Reads one object as it is, with its `managedFields`; `None` if it isn't there.
@@ -63,7 +54,9 @@ impl Client {
         manager: &str,
         body: Vec<u8>,
     ) -> Result<Object, Error> {
-        let path = format!("{}?{}", kind_path(resource, namespace), field_manager(manager));
+        // What the schema doesn't know would be dropped with a warning here, and refuse each apply later.
+        let strict = if manager == CREATOR { "&fieldValidation=Strict" } else { "" };
+        let path = format!("{}?{}{strict}", kind_path(resource, namespace), field_manager(manager));
         let body = self.write(Method::POST, &path, "application/json", body).await?;
         self.parse(&Method::POST, &path, &body, resource)
     }
@@ -93,8 +86,9 @@ impl Client {
     ) -> Result<Object, Error> {
         let dry_run = if without_effect { "&dryRun=All" } else { "" };
         let path = format!("{}?{}&force=true{dry_run}", object_path(resource, key), field_manager(manager));
-        // JSON is YAML.
-        self.patch(resource, &path, "application/apply-patch+yaml", body).await
+        // JSON is YAML. Where a type is wrong, the answer repeats the value, which may be secret.
+        let applied = self.patch(resource, &path, "application/apply-patch+yaml", body).await;
+        applied.map_err(|error| error.without("got &"))
     }
 }
 

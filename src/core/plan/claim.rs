@@ -64,9 +64,12 @@ pub fn claim<'a>(
     let mut claims = Claims::default();
     let near = |object: &&Arc<Object>| namespace.is_none_or(|namespace| object.key().namespace() == namespace);
     for object in owned.filter(near) {
+        if is_attachment(object) {
+            continue;
+        }
         if selector.matches(&object.labels()) {
             claims.owned.push(Arc::clone(object));
-        } else if !parent.is_deleting() && !is_attachment(object) {
+        } else if !parent.is_deleting() {
             claims.release.push(Arc::clone(object));
         }
     }
@@ -81,8 +84,9 @@ pub fn claim<'a>(
     claims
 }
 
-/// Whether a decorator of either group attached it: then it is the parent's, but no composite's to release.
-fn is_attachment(object: &Object) -> bool {
+/// Whether a decorator of either group attached it: then no composite takes it for its own.
+#[must_use]
+pub fn is_attachment(object: &Object) -> bool {
     let annotated = |dialect: &Dialect| object.annotation(dialect.decorator_annotation).is_some();
     annotated(&RINGMASTER) || annotated(&METACONTROLLER)
 }

@@ -13,6 +13,7 @@ use super::finalize::{has_finalizer, manages_children};
 use super::serverside::How;
 use super::{merge, serverside};
 use crate::controller::{Apply, Controller, UpdateStrategy};
+use crate::dialect::{METACONTROLLER, RINGMASTER};
 use crate::hash::xxh;
 use crate::hook::{Decoration, Desired, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, SyncReply, excerpt, find};
 use crate::key::{ObjectKey, Resource};
@@ -381,6 +382,12 @@ fn complete(input: &Input<'_>, kind: &Kind, key: &ObjectKey, child: &Desired) ->
         annotations.remove(input.controller.dialect.last_applied);
         if let Some(created_as) = input.controller.dialect.created_as {
             annotations.remove(created_as);
+        }
+    }
+    if let Some(annotations) = desired["metadata"].get_mut("annotations").and_then(Value::as_object_mut) {
+        // Says whose an attachment is: of a composite nothing is one.
+        for dialect in [&RINGMASTER, &METACONTROLLER] {
+            annotations.remove(dialect.decorator_annotation);
         }
     }
     if input.controller.is_decorator() {

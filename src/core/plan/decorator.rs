@@ -112,7 +112,8 @@ fn status(input: &Input<'_>) -> Result<Option<Vec<u8>>, Error> {
     if merge::same(&present.unwrap_or_else(|| json!({})), &wanted) {
         return Ok(None);
     }
-    if !input.resource.status {
+    // In Metacontroller's group such a status is written with the object (its own users rely on it).
+    if !input.resource.status && input.controller.dialect.conditions {
         return Err(Error::NoStatus { kind: input.resource.to_string() });
     }
     let patch = json!([

@@ -13,5 +13,7 @@ pub mod serverside;
 
 pub use change::describe;
 pub(crate) use claim::controller_reference;
-pub use claim::{CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, label_patch, parent_selector, release_patch};
+pub use claim::{
+    CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, is_attachment, label_patch, parent_selector, release_patch,
+};
 pub use finalize::{Phase, finalizer_patch, has_finalizer, manages_children, phase};

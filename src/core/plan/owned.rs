@@ -20,7 +20,7 @@ use crate::managed::Fields;
 /// don't count: they are defaults that a plain write made ours.
 #[must_use]
 pub fn is_as_applied(observed: &Value, desired: &Value, fields: &Fields, all_applied: bool) -> bool {
-    Walk { all_applied }.holds(observed, desired, Some(fields), None)
+    Walk { all_applied }.holds(observed, desired, Some(fields))
 }
 
 #[derive(Clone, Copy)]
@@ -29,8 +29,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// `key` are the fields that name the item of a list, if the value is one: they are the item's even if unsaid.
-    fn holds(self, observed: &Value, desired: &Value, fields: Option<&Fields>, key: Option<&Value>) -> bool {
+    fn holds(self, observed: &Value, desired: &Value, fields: Option<&Fields>) -> bool {
         // A leaf is owned as a whole. Of what isn't owned at all nothing is known.
         let Some(fields) = fields.filter(|fields| fields.keys().any(|name| name != ".")) else {
             return same(observed, desired);
@@ -39,10 +38,10 @@ impl Walk {
             (Value::Object(observed), Value::Object(desired)) => {
                 desired.iter().all(|(name, value)| {
                     let owned = fields.get(&format!("f:{name}")).and_then(Value::as_object);
-                    observed.get(name).is_some_and(|observed| self.holds(observed, value, owned, None))
+                    observed.get(name).is_some_and(|observed| self.holds(observed, value, owned))
                 }) && (!self.all_applied
                     || fields.keys().all(|name| match name.strip_prefix("f:") {
-                        Some(field) => desired.contains_key(field) || key.is_some_and(|key| key.get(field).is_some()),
+                        Some(field) => desired.contains_key(field),
                         None => name == ".",
                     }))
             }
@@ -92,10 +91,10 @@ impl Walk {
                 |key: &Value| names.iter().all(|name| item.get(*name).is_none_or(|part| same(part, &key[*name])));
             let by_default = || owned.iter().find(|(text, (key, _))| !told.contains(*text) && fits(key));
             let Some(text) = text.or_else(|| by_default().map(|(text, _)| text.clone())) else { return false };
-            let (Some((key, fields)), Some((at, observed))) = (owned.get(&text), present.get(&text)) else {
+            let (Some((_, fields)), Some((at, observed))) = (owned.get(&text), present.get(&text)) else {
                 return false;
             };
-            if last.is_some_and(|last| last >= *at) || !self.holds(observed, item, Some(*fields), Some(key)) {
+            if last.is_some_and(|last| last >= *at) || !self.holds(observed, item, Some(*fields)) {
                 return false;
             }
             last = Some(*at);

@@ -64,6 +64,9 @@ fn items_are_matched_by_their_keys_in_their_order() {
     check(&observed, &json!({"ports": [{"port": 80, "name": "new"}, udp]}), &fields, false);
     check(&json!({"ports": [udp]}), &json!({"ports": [tcp, udp]}), &fields, false);
     check(&observed, &json!({"ports": []}), &fields, false);
+    // A part of the key that is left out now is another one by default.
+    let fields = json!({"f:ports": {r#"k:{"port":80,"protocol":"UDP"}"#: {".": {}, "f:port": {}, "f:protocol": {}}}});
+    check(&json!({"ports": [udp]}), &json!({"ports": [{"port": 80}]}), &fields, false);
 }
 
 #[test]

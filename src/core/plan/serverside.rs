@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::merge::same;
 use super::owned::is_as_applied;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, METACONTROLLER, RINGMASTER};
 use crate::hash::xxh;
 use crate::key::Version;
 use crate::managed::{owned, unite, without};
@@ -46,7 +46,8 @@ pub(super) fn created_as(made: &Value) -> String {
 /// How `made` is to be applied to a child, or `None` if the child is as if it had just been.
 pub(super) fn change(dialect: &Dialect, manager: &str, child: &Object, observed: &Value, made: &Value) -> Option<How> {
     let ours = owned(child.managed(), manager);
-    let was_merged = child.annotation(dialect.last_applied).is_some();
+    let was_merged =
+        [&RINGMASTER, &METACONTROLLER].iter().any(|dialect| child.annotation(dialect.last_applied).is_some());
     let mark = dialect.created_as.and_then(|name| child.annotation(name));
     let hand_over = ours.applied.is_none() || ours.created.is_some() || was_merged || mark.is_some();
     // Where nothing marks it, it was to be handed over at once, and that failed.

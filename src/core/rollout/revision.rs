@@ -175,6 +175,13 @@ fn kind_labels(controller: &Controller) -> Vec<(&'static str, &str)> {
     labels.into_iter().filter(|(_, value)| value.len() <= MAX_LABEL_BYTES).collect()
 }
 
+/// The labels of all revisions of a controller's parents, as a selector in its query form.
+#[must_use]
+pub fn kind_selector(controller: &Controller) -> String {
+    let labels: Vec<String> = kind_labels(controller).iter().map(|(name, value)| format!("{name}={value}")).collect();
+    labels.join(",")
+}
+
 /// A revision that isn't there yet, as JSON. Its labels match the parent's selector where those of the parent's template
 /// do.
 pub(super) fn create_body(input: &Input<'_>, name: &str, patch: &Value, children: &BTreeSet<ChildId>) -> Vec<u8> {

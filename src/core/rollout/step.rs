@@ -128,7 +128,10 @@ pub fn step<E>(
     let mut progress = Progress::Done;
     if !live.is_only_latest() {
         let differing = changed(&plan(&latest)?, input.kinds);
-        let wishes: Vec<BTreeMap<ChildId, usize>> = older.iter().map(|reply| rolled(input, &reply.children)).collect();
+        // An old answer that can't be carried out any more is none: its children stay as they are.
+        let wishes_of =
+            |reply: &SyncReply| if plan(reply).is_ok() { rolled(input, &reply.children) } else { BTreeMap::new() };
+        let wishes: Vec<BTreeMap<ChildId, usize>> = older.iter().map(wishes_of).collect();
         for child in &mut children {
             child.follows = place(input, live, &child.id, &differing);
             if let Place::Older(index) = child.follows {
@@ -242,6 +245,8 @@ fn writes(input: &Input<'_>, live: &Live, children: &[Child]) -> Vec<Write> {
     let (mut writes, mut deletes) = (Vec::new(), Vec::new());
     let children = followers(Place::Latest);
     match &live.latest.object {
+        // Whoever goes begins no new state: nothing can be made in a namespace that ends.
+        None if input.parent.is_deleting() => {}
         None => {
             let name = live.latest.name(input.controller, input.parent);
             let body = revision::create_body(input, &name, &live.latest.patch, &children);

@@ -15,6 +15,9 @@ use crate::watch::streams::{Resumed, StreamId, Streams, Wanted};
 pub enum Scope {
     /// All of them.
     Everything,
+    /// All of them; of those without a controlling owner, which may be many and strangers', only what adoption asks for
+    /// ([`Object::skim`]).
+    Children,
     /// Those that a selection selects.
     Selected(Selection),
     /// Those whose label of this key names a shard that is wanted.
@@ -61,7 +64,7 @@ impl Collection {
     #[must_use]
     pub fn new(scope: Scope) -> Self {
         let (store, selector) = match &scope {
-            Scope::Everything => (Store::new(), Selector::default()),
+            Scope::Everything | Scope::Children => (Store::new(), Selector::default()),
             // Made from a selector; one that can't be read would select nothing at the API server either.
             Scope::Selected(selection) => (Store::partial(), Selector::parse(&selection.labels).unwrap_or_default()),
             Scope::Sharded(_) => (Store::partial(), Selector::default()),
@@ -116,7 +119,7 @@ impl Collection {
     #[must_use]
     pub fn selector(&self, shards: &Shards) -> String {
         match &self.scope {
-            Scope::Everything => String::new(),
+            Scope::Everything | Scope::Children => String::new(),
             Scope::Selected(selection) => selection.labels.clone(),
             Scope::Sharded(label) => shards.selector(label),
         }
@@ -151,6 +154,7 @@ impl Collection {
     pub fn applied(&mut self, id: StreamId, object: Object) -> Option<Change> {
         let shard = self.shard(&object);
         self.streams.saw(id, shard, object.key(), object.uid());
+        let object = self.kept(object);
         if self.streams.takes(id, shard, object.version()) { self.store.apply(object) } else { self.moved(id, &object) }
     }
 
@@ -194,6 +198,7 @@ impl Collection {
     pub fn answer(&mut self, object: Object, settled: Option<u64>) -> Option<Change> {
         let shard = self.kept_in(&object)?;
         let (key, version) = (object.key().clone(), object.version());
+        let object = self.kept(object);
         if let Some(hash) = settled {
             object.settle(hash);
         }
@@ -245,6 +250,7 @@ impl Collection {
     /// Takes what a check has read live, even if the streams should have brought it long ago.
     pub fn repair(&mut self, object: Object) -> Option<Change> {
         if self.kept_in(&object).is_some() {
+            let object = self.kept(object);
             return self.store.apply(object);
         }
         self.store.pass_over(&object)
@@ -267,10 +273,16 @@ impl Collection {
         Some(self.end_relist(&check.relist, version, &check.shards))
     }
 
+    /// As much of an object as is kept.
+    fn kept(&self, object: Object) -> Object {
+        let is_stranger = self.scope == Scope::Children && object.controller().is_none();
+        if is_stranger { object.skim().unwrap_or(object) } else { object }
+    }
+
     fn label(&self) -> Option<&'static str> {
         match self.scope {
             Scope::Sharded(label) => Some(label),
-            Scope::Everything | Scope::Selected(_) => None,
+            Scope::Everything | Scope::Children | Scope::Selected(_) => None,
         }
     }
 

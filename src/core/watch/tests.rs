@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::cache::Change;
@@ -505,7 +506,9 @@ fn one_stream_more_than_the_limit_makes_few_of_many() {
 #[test]
 fn what_is_not_sharded_is_all_or_nothing_and_knows_what_is_certain() {
     let labelled = Selection { labels: "a=b".to_owned(), ..Selection::default() };
-    for (scope, selector, is_certain) in [(Scope::Everything, "", true), (Scope::Selected(labelled), "a=b", false)] {
+    for (scope, selector, is_certain) in
+        [(Scope::Everything, "", true), (Scope::Children, "", true), (Scope::Selected(labelled), "a=b", false)]
+    {
         let mut collection = Collection::new(scope);
         let id = collection.want(Shards::ALL).start[0].0;
         let covered = collection.list_begins(id).unwrap();
@@ -520,6 +523,40 @@ fn what_is_not_sharded_is_all_or_nothing_and_knows_what_is_certain() {
         assert_eq!(collection.want(Shards::ALL), Wanted::default());
         assert_eq!(collection.want(Shards::NONE).cancel, [id]);
     }
+}
+
+#[test]
+fn of_children_those_that_nobody_owns_are_kept_without_their_content() {
+    let mut collection = Collection::new(Scope::Children);
+    let id = collection.want(Shards::ALL).start[0].0;
+    collection.list_begins(id);
+    let object = |name: &str, version: u64, owner: Option<&str>| {
+        let mut tree = json!({
+            "metadata": {"name": name, "uid": name, "resourceVersion": version.to_string(), "labels": {"a": "b"}},
+            "data": {"k": "v"},
+        });
+        if let Some(owner) = owner {
+            tree["metadata"]["ownerReferences"] =
+                json!([{"apiVersion": "v1", "kind": "P", "name": "p", "uid": owner, "controller": true}]);
+        }
+        Object::of(&tree, &config_maps()).unwrap()
+    };
+    collection.applied(id, object("orphan", 3, None));
+    collection.applied(id, object("child", 4, Some("p")));
+    collection.list_complete(id, Version(5));
+    let data = |collection: &Collection, name: &str| {
+        let store = collection.store();
+        let kept = store.get(&ObjectKey::new("", name)).unwrap();
+        assert_eq!(crate::selector::Labels::get(&kept.labels(), "a"), Some("b"));
+        kept.value()["data"].clone()
+    };
+    assert_eq!((data(&collection, "orphan"), data(&collection, "child")), (json!(null), json!({"k": "v"})));
+    // Adopted, and released.
+    collection.answer(object("orphan", 6, Some("p")), None);
+    collection.answer(object("child", 7, None), None);
+    assert_eq!((data(&collection, "orphan"), data(&collection, "child")), (json!({"k": "v"}), json!(null)));
+    collection.repair(object("orphan", 8, None));
+    assert_eq!(data(&collection, "orphan"), json!(null));
 }
 
 #[test]

@@ -76,7 +76,12 @@ impl Executor<'_> {
         let manager = self.hosted.model.apply.manager().map_or("", |manager| &**manager);
         let body =
             if version == update.object.version() { update.body.clone() } else { at_version(&update.body, version) };
-        let write = async |client: Client| client.apply(&child.resource, key, manager, body, without_effect).await;
+        if without_effect {
+            // Nothing that others would have to wait for.
+            self.permit.check_begin("trying a child")?;
+            return self.client.apply(&child.resource, key, manager, body, true).await;
+        }
+        let write = async |client: Client| client.apply(&child.resource, key, manager, body, false).await;
         self.send((Some(update.kind), key), "applying a child", write).await
     }
 

@@ -239,10 +239,7 @@ impl Post {
 
     /// A declaration with so many kinds of parents, at least one, is about to be hosted; none before it is any more.
     pub(crate) fn divide(&self, units: usize) {
-        let mut known = self.units.lock();
-        if known.len() != units {
-            *known = vec![Unit::default(); units.max(1)];
-        }
+        *self.units.lock() = vec![Unit::default(); units.max(1)];
     }
 
     /// The sharded controller runs as this.

@@ -137,7 +137,7 @@ async fn bad_metacontroller_controller(ctx: Context) -> anyhow::Result<()> {
     let webhook = json!({ "webhook": { "url": hook.url("/sync") } });
     let odd = json!({ "sync": { "version": "v9", "webhook": webhook["webhook"] } });
     for (name, hooks, field) in [
-        ("finalize", json!({ "sync": webhook, "finalize": webhook }), "spec.hooks.finalize"),
+        ("finalize", json!({ "sync": webhook, "finalize": {} }), "spec.hooks.finalize.webhook"),
         ("version", odd, "spec.hooks.sync.version"),
         ("nowhere", json!({ "sync": { "webhook": {} } }), "spec.hooks.sync.webhook"),
     ] {

@@ -22,6 +22,7 @@ mod faults_kinds;
 mod faults_reply;
 mod faults_retry;
 mod faults_rights;
+mod faults_roles;
 mod faults_settings;
 mod finalize;
 mod kubectl;
@@ -36,6 +37,7 @@ mod members_net;
 mod members_odd;
 mod members_parts;
 mod members_scale;
+mod memory;
 mod metacontroller;
 mod metrics;
 mod readme;
@@ -72,6 +74,7 @@ pub(crate) fn all() -> Vec<Case> {
         labelpolicy::cases(),
         main_job::cases(),
         metacontroller::cases(),
+        memory::cases(),
         metrics::cases(),
         readme::cases(),
         rollouts::cases(),
@@ -90,6 +93,7 @@ pub(crate) fn all() -> Vec<Case> {
         faults_reply::cases(),
         faults_retry::cases(),
         faults_rights::cases(),
+        faults_roles::cases(),
         faults_settings::cases(),
         customize::cases(),
         decorators::cases(),
