@@ -68,9 +68,9 @@ pub struct Object {
     settled: AtomicU64,
 }
 
-/// What [`Object::skim`] leaves of `metadata`.
-const SKIMMED: [&str; 8] =
-    ["name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences", "finalizers", "deletionTimestamp"];
+/// What [`Object::skim`] leaves of `metadata`, and what it only takes note of.
+const KEPT: [&str; 3] = ["labels", "ownerReferences", "finalizers"];
+const NOTED: [&str; 6] = ["name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp"];
 
 /// One entry of `metadata.ownerReferences`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -151,24 +151,16 @@ impl Object {
         Self::finish(out, meta)
     }
 
-    /// The object without its content: what tells which one it is, whose, and how it is labelled. `None` if that can't be
-    /// told from it.
+    /// The object without its content, down to what [`Self::labels`], [`Self::owner_references`] and [`Self::finalizers`]
+    /// say; its text says nothing else. `None` if it can't be read.
     #[must_use]
     pub fn skim(&self) -> Option<Self> {
         let top: Entries<'_> = serde_json::from_slice(&self.json).ok()?;
+        let (_, metadata) = top.0.into_iter().find(|(name, _)| name == "metadata")?;
         let (mut out, mut meta) = (Vec::with_capacity(TREE_BYTES), Meta::default());
-        out.push(b'{');
-        for (name, raw) in &top.0 {
-            match name.as_ref() {
-                "metadata" => {
-                    write_name(&mut out, name);
-                    meta.write_some(&mut out, raw, &SKIMMED).ok()?;
-                }
-                "apiVersion" | "kind" => write_member(&mut out, name, raw.get()),
-                _ => {}
-            }
-        }
-        out.push(b'}');
+        out.extend_from_slice(br#"{"metadata":{"#);
+        meta.write_some(&mut out, metadata).ok()?;
+        out.extend_from_slice(b"}}");
         Self::finish(out, meta).ok()
     }
 
@@ -418,14 +410,19 @@ impl Meta<'_> {
         Ok(())
     }
 
-    /// The entries of these names alone.
-    fn write_some(&mut self, out: &mut Vec<u8>, raw: &RawValue, names: &[&str]) -> Result<(), Error> {
+    /// What tells whose an object is; what it is called is noted, and not written.
+    fn write_some(&mut self, out: &mut Vec<u8>, raw: &RawValue) -> Result<(), Error> {
         let entries: Entries<'_> = serde_json::from_str(raw.get())?;
-        out.push(b'{');
-        for (name, raw) in entries.0.iter().filter(|(name, _)| names.contains(&name.as_ref())) {
-            self.write_entry(out, name, raw)?;
+        for (name, raw) in &entries.0 {
+            if KEPT.contains(&&**name) {
+                self.write_entry(out, name, raw)?;
+            } else if NOTED.contains(&&**name) {
+                let end = out.len();
+                self.write_entry(out, name, raw)?;
+                out.truncate(end);
+            }
         }
-        out.push(b'}');
+        self.version_at = 0;
         Ok(())
     }
 
@@ -610,8 +607,9 @@ pub(crate) mod tests {
         assert_eq!(skimmed.controller(), object.controller());
         assert_eq!((skimmed.labels().get("app"), skimmed.finalizers().len()), (Some("x"), 1));
         let value = skimmed.value();
-        assert_eq!((&value["kind"], &value["apiVersion"]), (&"ConfigMap".into(), &"v1".into()));
-        assert!(value.get("data").is_none() && value["metadata"].get("annotations").is_none(), "{value}");
+        assert_eq!(value.as_object().unwrap().len(), 1, "{value}");
+        assert_eq!(value["metadata"].as_object().unwrap().len(), 3, "{value}");
+        assert_eq!(skimmed.generation(), object.generation());
         assert_eq!(skimmed.owner_references(), object.owner_references());
         assert!(skimmed.cost_bytes() < object.cost_bytes());
     }

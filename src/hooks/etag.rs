@@ -171,7 +171,7 @@ mod tests {
         assert!(etags.remember(&asked(MAX_REPLIES), &tag("a"), b"x", NOW));
         assert!(etags.known(&asked(0), NOW).is_some() && etags.known(&asked(1), NOW).is_none());
         // Most of them go for a large one; one that is too large for all of it isn't kept.
-        assert!(etags.remember(&asked(1), &tag("a"), &vec![b'x'; MAX_BYTES - 1], NOW));
+        assert!(etags.remember(&asked(1), &tag("a"), &vec![b'x'; MAX_BYTES - 3], NOW));
         let memory = etags.memory.lock();
         assert_eq!((memory.replies.len(), memory.turns.len(), memory.bytes), (2, 2, MAX_BYTES));
         drop(memory);
