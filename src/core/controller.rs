@@ -120,6 +120,9 @@ impl Controller {
     }
 }
 
+/// The plural name of composites in both groups.
+pub const COMPOSITES: &str = "compositecontrollers";
+
 /// The plural name of decorators in both groups.
 pub const DECORATORS: &str = "decoratorcontrollers";
 

@@ -23,6 +23,9 @@ pub struct Dialect {
     pub created_as: Option<&'static str>,
     /// Who wrote children where they were merged.
     pub mergers: &'static [&'static str],
+    /// The finalizer that a controller with a finalize hook has itself, until its own is off all parents. Without one, who
+    /// had the parents takes it off them after the controller is gone, as far as that can be done.
+    pub controller_finalizer: Option<&'static str>,
     /// What precedes a composite's name in the finalizer that it puts on parents.
     pub composite_finalizer: &'static str,
     /// What precedes a decorator's name in the finalizer that it puts on objects.
@@ -41,6 +44,8 @@ pub struct Dialect {
     pub conditions: bool,
     /// Whether a 422 reply is final until the parent changes.
     pub terminal_422: bool,
+    /// Whether its controllers wait while Metacontroller itself works on them.
+    pub waits_for_metacontroller: bool,
 }
 
 /// Ours.
@@ -49,6 +54,7 @@ pub static RINGMASTER: Dialect = Dialect {
     last_applied: "ringmaster.dev/last-applied-configuration",
     created_as: Some("ringmaster.dev/created-as"),
     mergers: &[FIELD_MANAGER],
+    controller_finalizer: Some("ringmaster.dev/controller"),
     composite_finalizer: "ringmaster.dev/compositecontroller-",
     decorator_finalizer: "ringmaster.dev/decoratorcontroller-",
     decorator_annotation: "ringmaster.dev/decorator-controller",
@@ -58,6 +64,7 @@ pub static RINGMASTER: Dialect = Dialect {
     plain_http: false,
     conditions: true,
     terminal_422: true,
+    waits_for_metacontroller: false,
 };
 
 /// Metacontroller's, as its users rely on it.
@@ -66,6 +73,7 @@ pub static METACONTROLLER: Dialect = Dialect {
     last_applied: "metacontroller.k8s.io/last-applied-configuration",
     created_as: None,
     mergers: &["metacontroller", FIELD_MANAGER],
+    controller_finalizer: None,
     composite_finalizer: "metacontroller.io/compositecontroller-",
     decorator_finalizer: "metacontroller.io/decoratorcontroller-",
     decorator_annotation: "metacontroller.k8s.io/decorator-controller",
@@ -75,4 +83,5 @@ pub static METACONTROLLER: Dialect = Dialect {
     plain_http: true,
     conditions: false,
     terminal_422: false,
+    waits_for_metacontroller: true,
 };

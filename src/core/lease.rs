@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use crate::key::{MemberName, Version};
 
+mod rival;
+
+pub use rival::{Presence, Rival};
+
 /// What an API write may outlast the right to work: its own timeout at the server.
 pub const WRITE_GRACE: Duration = Duration::from_secs(2);
 

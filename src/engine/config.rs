@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ringmaster_core::controller::Apply;
+use ringmaster_core::key::ObjectKey;
 use ringmaster_core::selector::Selector;
 
 use crate::telemetry;
@@ -192,6 +193,8 @@ pub struct Settings {
     pub target_label_selector: Option<Selector>,
     /// What this member is called, and its Lease.
     pub membership: Membership,
+    /// Metacontroller's leader Lease: its controllers wait while that is renewed.
+    pub metacontroller_lease: ObjectKey,
     /// Where metrics are served; `None` for nowhere. Port 0 takes a free one.
     pub metrics_address: Option<SocketAddr>,
     /// Whether metrics are served at a free port of loopback if that one is busy: outside a pod, where no address was
@@ -272,6 +275,7 @@ impl Given {
             ["metrics-address", "health-probe-bind-address"].map(|name| place == Place::Machine && !given(name));
         let (metrics_address, health_probe_address) = self.addresses(place)?;
         let (log_format, log_level) = self.logging(place)?;
+        let membership = self.membership(place)?;
         Ok(Settings {
             kubeconfig: self.filled("kubeconfig")?.map(|file| PathBuf::from(file.text)),
             workers: self.or("workers", DEFAULT_WORKERS, |text| value::number(text, &(1..=MAX_WORKERS)))?,
@@ -280,7 +284,8 @@ impl Given {
             })?,
             cache_flush_interval: self.cache_flush_interval()?,
             target_label_selector: self.selector()?,
-            membership: self.membership(place)?,
+            metacontroller_lease: self.metacontroller_lease(&membership.namespace)?,
+            membership,
             metrics_address,
             metrics_falls_back,
             health_falls_back,
@@ -401,11 +406,9 @@ impl Given {
         const ONE_OWNER: &str =
             "members share the work and need no leader; --lease-duration and its like set the Leases";
         const NO_LIMIT: &str = "requests to the API server have no client-side limit";
-        const NAMES: [(&str, &str); 6] = [
+        const NAMES: [(&str, &str); 4] = [
             ("leader-election", ONE_OWNER),
             ("leader-election-resource-lock", ONE_OWNER),
-            ("leader-election-namespace", ONE_OWNER),
-            ("leader-election-id", ONE_OWNER),
             ("zap-stacktrace-level", "the log has no stack traces"),
             ("zap-time-encoding", "times in the log are in RFC 3339"),
         ];

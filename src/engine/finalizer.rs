@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use ringmaster_cluster::{Client, Error};
+use ringmaster_cluster::{Client, Error, Subject};
+use ringmaster_core::controller::{COMPOSITES, Controller, DECORATORS};
+use ringmaster_core::key::{ApiVersion, ObjectKey, Resource};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::{finalizer_patch, has_finalizer};
 use tracing::{info, warn};
@@ -19,8 +21,10 @@ use crate::hosted::Hosted;
 const RETIRED_AT_ONCE: usize = 8;
 /// How long that may take for all of them: the process may be about to end.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often it is tried for a parent that changes meanwhile.
-const RETIRE_TRIES: usize = 5;
+/// How often it is tried for a parent that changes meanwhile, and asked whether the controller is gone.
+const TRIES: usize = 5;
+/// The pause after an answer that doesn't tell.
+const RETIRE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Puts the finalizer on a parent, or takes it off; the answer is in the cache. `None` if the parent is gone.
 ///
@@ -56,16 +60,24 @@ pub(crate) async fn set_finalizer(
 }
 
 /// Takes the finalizer of a controller that is gone off all parents that this member had: nobody would ever do it. There
-/// is no right to ask for any more; who declares the controller anew puts its own finalizer on each parent first.
-pub(crate) async fn retire(hosted: &Hosted, client: &Client) {
+/// is no right to ask for any more; who declares the controller anew puts its own finalizer on each parent first. One that
+/// only left the selection of controllers isn't gone.
+pub(crate) async fn retire(hosted: &Hosted, client: &Client, about: &Subject) {
     let finalizer = hosted.model.finalizer();
     let is_left = |parent: &&Arc<Object>| has_finalizer(parent, &finalizer) && hosted.holds(parent.key());
     let parents: Vec<Arc<Object>> = hosted.parents.store().iter().filter(is_left).cloned().collect();
     let count = parents.len();
-    if count == 0 {
+    if count == 0 || !is_gone(hosted, client, about).await {
         return;
     }
-    let free = stream::iter(parents).map(|parent| release(hosted, client, parent, &finalizer));
+    let (resource, finalizer) = (&*hosted.parent, finalizer.as_str());
+    let free = stream::iter(parents).map(|parent| async move {
+        let freed = take_off(client, resource, parent.key(), finalizer).await;
+        if let Err(error) = &freed {
+            warn!(parent = %parent.key(), "its finalizer {finalizer} can't be taken off: {error}");
+        }
+        freed.is_ok()
+    });
     let all = free.buffer_unordered(RETIRED_AT_ONCE).filter(|freed| std::future::ready(*freed)).count();
     let freed = tokio::time::timeout(RETIRE_TIMEOUT, all).await.unwrap_or_default();
     let controller = &hosted.model.name;
@@ -82,26 +94,61 @@ pub(crate) async fn retire(hosted: &Hosted, client: &Client) {
     }
 }
 
-async fn release(hosted: &Hosted, client: &Client, parent: Arc<Object>, finalizer: &str) -> bool {
-    let mut parent = parent;
-    for _ in 0..RETIRE_TRIES {
-        let patch = finalizer_patch(&parent, finalizer, false).to_string().into_bytes();
-        match client.merge_patch(&hosted.parent, parent.key(), patch).await {
-            Ok(_) => return true,
-            Err(error) if error.is_object_not_found() => return true,
-            Err(error) if error.is_conflict() || error.outcome_is_unknown() => {}
-            Err(error) => {
-                warn!(parent = %parent.key(), "its finalizer {finalizer} can't be taken off: {error}");
+/// Whether a controller that isn't seen any more was deleted, or is being deleted. One that is there has only lost the
+/// labels that it was selected by; and nothing is taken away from one that can't be asked for.
+async fn is_gone(hosted: &Hosted, client: &Client, about: &Subject) -> bool {
+    let (controller, kind) = (&hosted.model.name, controllers_of(&hosted.model, about));
+    let mut last = None;
+    for _ in 0..TRIES {
+        match client.get(&kind, &ObjectKey::new("", controller)).await {
+            Ok(Some(found)) if *found.uid() == hosted.model.uid && !found.is_deleting() => {
+                info!(%controller, "it isn't selected any more, and leaves its finalizer on its parents");
                 return false;
             }
-        }
-        match client.get(&hosted.parent, parent.key()).await {
-            Ok(Some(found)) if found.uid() == parent.uid() && has_finalizer(&found, finalizer) => {
-                parent = Arc::new(found);
-            }
             Ok(_) => return true,
-            Err(_) => {}
+            // Its kind went, and it with it.
+            Err(error) if error.is_not_found() => return true,
+            Err(error) => last = Some(error),
+        }
+        tokio::time::sleep(RETIRE_PAUSE).await;
+    }
+    let error = last.map(|error| error.to_string()).unwrap_or_default();
+    warn!(%controller, "it can't be seen whether it was deleted, and its finalizer stays on its parents: {error}");
+    false
+}
+
+/// The kind of controllers that one is of; `about` is it itself.
+pub(crate) fn controllers_of(model: &Controller, about: &Subject) -> Resource {
+    Resource {
+        api_version: ApiVersion::new(&about.api_version),
+        plural: if model.is_decorator() { DECORATORS } else { COMPOSITES }.into(),
+        kind: about.kind.as_str().into(),
+        namespaced: false,
+        status: true,
+    }
+}
+
+/// Takes a finalizer off an object, whatever others change meanwhile; one that is gone has none.
+///
+/// # Errors
+/// A call failed, or others change it all the time.
+pub(crate) async fn take_off(
+    client: &Client,
+    resource: &Resource,
+    key: &ObjectKey,
+    finalizer: &str,
+) -> Result<(), Error> {
+    let mut last = None;
+    for _ in 0..TRIES {
+        let found = client.get(resource, key).await?;
+        let Some(found) = found.filter(|found| has_finalizer(found, finalizer)) else { return Ok(()) };
+        let patch = finalizer_patch(&found, finalizer, false).to_string().into_bytes();
+        match client.merge_patch(resource, key, patch).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_object_not_found() => return Ok(()),
+            Err(error) if error.is_conflict() || error.outcome_is_unknown() => last = Some(error),
+            Err(error) => return Err(error),
         }
     }
-    false
+    last.map_or(Ok(()), Err)
 }

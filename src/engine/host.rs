@@ -80,8 +80,8 @@ pub(crate) async fn host_all(
     join_all(units).await;
 }
 
-/// Hosts a controller until cancelled: as much of it as the table gives this member. One that is also retired was deleted:
-/// what it leaves on its parents is taken off.
+/// Hosts a controller until cancelled: as much of it as the table gives this member. One that is also retired isn't seen any
+/// more: if it was deleted, and nobody else does it, what it leaves on its parents is taken off.
 async fn host(
     stage: Arc<Stage>,
     model: Controller,
@@ -120,7 +120,7 @@ pub(crate) struct Round {
     /// Which of the declaration's kinds of parents these are.
     pub(crate) unit: usize,
     pub(crate) cancel: CancellationToken,
-    /// Cancelled before the former, if the controller was deleted.
+    /// Cancelled before the former, if the controller isn't seen any more, or is being deleted.
     retired: CancellationToken,
 }
 
@@ -152,6 +152,13 @@ impl Round {
             kinds = self.find_kinds() => kinds,
         };
         let Some((parent, children)) = kinds else { return Ended::Again };
+        let kept = tokio::select! {
+            () = self.cancel.cancelled() => return Ended::Cancelled,
+            kept = self.is_kept() => kept,
+        };
+        if !kept {
+            return Ended::Again;
+        }
         let sharded = matches!(begun, Stand::Sharded { .. });
         let slot = Arc::new(OnceLock::new());
         let Some((routes, backends)) = self.routes(&slot) else { return Ended::Cancelled };
@@ -171,8 +178,8 @@ impl Round {
                 self.stage.hosted.write().remove(&hosted.id);
                 info!(controller = %self.model.name, "stopped");
             }
-            if self.retired.is_cancelled() {
-                retire(&hosted, &self.stage.client).await;
+            if self.retired.is_cancelled() && self.model.dialect.controller_finalizer.is_none() {
+                retire(&hosted, &self.stage.client, &self.subject).await;
             }
             ended
         };

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   registry    declared controllers -> hosted ones
+//!   rival       whether Metacontroller runs, which its controllers wait for; cleanup: the finalizers of controllers that go
 //!   host        one controller's life: kinds, watches, start, stop; serve: while the table gives it to this member
 //!   watches     one collection per kind and scope, shared; streams: its watches; strays, unlabelled: what has no label of ours
 //!   verify      what is known of gained shards is brought to where the API server is
@@ -19,6 +20,7 @@
 mod backend;
 mod changes;
 mod children;
+mod cleanup;
 mod clock;
 pub mod config;
 mod customize;
@@ -37,6 +39,7 @@ pub mod print;
 mod process;
 mod registry;
 mod related;
+mod rival;
 mod rollout;
 mod route;
 mod run;

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use ringmaster_api::convert::{self, Converted};
-use ringmaster_cluster::Client;
+use ringmaster_cluster::{Client, Subject};
 use ringmaster_core::cache::Change;
-use ringmaster_core::controller::{Apply, Controller, DECORATORS};
+use ringmaster_core::controller::{Apply, COMPOSITES, Controller, DECORATORS};
 use ringmaster_core::dialect::Dialect;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, SyncKey, Uid};
+use ringmaster_core::lease::Presence;
 use ringmaster_core::object::Object;
 use ringmaster_core::table::ControllerName;
 use ringmaster_core::watch::{Scope, Selection};
@@ -23,9 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::cleanup::Cleaner;
 use crate::clock::Clock;
 use crate::host::host_all;
 use crate::member::placement::Placements;
+use crate::rival::{Rival, hold};
 use crate::stage::Stage;
 use crate::status::{Board, Boards, Members, write_all};
 use crate::streams::State;
@@ -36,8 +39,6 @@ use crate::watches::Listener;
 const ABSENT_INTERVAL: Duration = Duration::from_secs(5);
 /// The version of both groups.
 const VERSION: &str = "v1alpha1";
-/// The plural of both groups' composites.
-const COMPOSITES: &str = "compositecontrollers";
 
 /// Reads an object's JSON.
 type Convert = fn(&Dialect, Arc<[u8]>, &Apply) -> Result<Converted, convert::Error>;
@@ -75,6 +76,14 @@ struct Changed {
     wake: Notify,
 }
 
+impl Changed {
+    /// All of these are looked at again.
+    fn all(&self, names: impl Iterator<Item = ObjectKey>) {
+        self.names.lock().extend(names);
+        self.wake.notify_one();
+    }
+}
+
 impl Listener for Changed {
     fn changed(&self, change: &Change, _: Option<&SyncKey>) {
         self.names.lock().insert(change.key().clone());
@@ -87,6 +96,8 @@ pub(crate) struct Registry {
     pub(crate) stage: Arc<Stage>,
     pub(crate) client: Client,
     pub(crate) clock: Clock,
+    /// Whether Metacontroller runs.
+    pub(crate) rival: Arc<Rival>,
     /// Who has what.
     pub(crate) placements: Arc<Placements>,
     /// How children of Metacontroller's controllers are written.
@@ -102,6 +113,8 @@ pub(crate) struct Registry {
 struct Running {
     uid: Uid,
     generation: i64,
+    /// What was known of Metacontroller, where that matters.
+    rival: Presence,
     cancel: CancellationToken,
     retired: CancellationToken,
     task: JoinHandle<()>,
@@ -161,7 +174,18 @@ impl Registry {
             let (boards, resource) = (Arc::clone(&boards), Arc::clone(&resource));
             self.tasks.spawn(write_all(self.client.clone(), boards, resource, members, self.stop.clone()));
         }
+        if kind.dialect.controller_finalizer.is_some() {
+            let cleaner = Cleaner {
+                stage: Arc::clone(&self.stage),
+                placements: Arc::clone(&self.placements),
+                boards: Arc::clone(&boards),
+                controllers: Arc::clone(shared),
+                dialect: kind.dialect,
+            };
+            self.tasks.spawn(cleaner.run(self.stop.clone()));
+        }
         let mut state = shared.state();
+        let mut rival = self.rival.presence();
         let mut gone = false;
         let mut running: HashMap<ObjectKey, Running> = HashMap::new();
         // Of controllers that are gone: their last syncs may still run.
@@ -186,6 +210,9 @@ impl Registry {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = changed.wake.notified() => {}
+                Ok(()) = rival.changed(), if kind.dialect.waits_for_metacontroller => {
+                    changed.all(running.keys().cloned());
+                }
                 _ = state.changed() => tell_if_gone(kind, &state.borrow_and_update(), &mut gone),
             }
         }
@@ -240,7 +267,9 @@ impl Registry {
         name: &ObjectKey,
         object: Option<&Object>,
     ) -> Option<JoinHandle<()>> {
+        let rival = self.rival_of(kind, object);
         if let (Some(known), Some(object)) = (running.get(name), object)
+            && known.rival == rival
             && known.uid == *object.uid()
             && known.generation == object.generation()
         {
@@ -267,19 +296,48 @@ impl Registry {
         boards.set(name, Some(Arc::clone(&board)));
         let about = subject(resource, object);
         let cancel = self.stop.child_token();
-        let models = self.convert(kind, resource, object, &board);
-        self.stage.declared.set(declared, models.first().map(|model| (model.uid.clone(), model.sharded)));
+        // What isn't known yet will be soon; until then it starts. The table gives it to a member all the same, as others
+        // may know better: each goes by what it sees itself.
+        let is_known = rival != Presence::Unknown;
+        let mut models = if is_known { self.convert(kind, resource, object, &board) } else { Vec::new() };
+        let shall_run = models.first().map(|model| (model.uid.clone(), model.sharded));
+        let may_run = (!is_known && !object.is_deleting()).then(|| (object.uid().clone(), false));
+        self.stage.declared.set(declared, shall_run.or(may_run));
+        let held = (rival == Presence::Lives && !models.is_empty()).then(|| object.uid().clone());
+        if held.is_some() {
+            models.clear();
+            self.hold_back(&board, &about);
+        }
         let retired = CancellationToken::new();
         let (stage, tokens) = (Arc::clone(&self.stage), (cancel.clone(), retired.clone()));
         let task = self.tasks.spawn(async move {
             if let Some(task) = before {
                 let _ = task.await;
             }
-            host_all(stage, models, board, about, tokens).await;
+            match held {
+                Some(uid) => hold(stage, uid, tokens.0).await,
+                None => host_all(stage, models, board, about, tokens).await,
+            }
         });
         let (uid, generation) = (object.uid().clone(), object.generation());
-        running.insert(name.clone(), Running { uid, generation, cancel, retired, task });
+        running.insert(name.clone(), Running { uid, generation, rival, cancel, retired, task });
         None
+    }
+
+    /// What is known of Metacontroller, as far as a controller has to wait for it.
+    fn rival_of(&self, kind: DeclaredKind, object: Option<&Object>) -> Presence {
+        if !kind.dialect.waits_for_metacontroller || object.is_none() {
+            return Presence::Gone;
+        }
+        self.rival.begin(&self.tasks, &self.stop);
+        *self.rival.presence().borrow()
+    }
+
+    /// A controller of Metacontroller's doesn't run on this member while that works on it.
+    fn hold_back(&self, board: &Board, about: &Subject) {
+        let text = self.rival.advice();
+        self.stage.tell.event(about.clone(), true, "MetacontrollerRuns", text.clone());
+        board.block("MetacontrollerRuns", text);
     }
 
     /// The model of a controller that shall run: one for each kind of its parents, or none if it shall not.

@@ -37,6 +37,7 @@ use crate::member::pulse::Pulse;
 use crate::member::{Identity, Member};
 use crate::metrics::{Metrics, Sample, Samplers, count, endpoint_samples};
 use crate::registry::{DeclaredKind, Progress, Registry};
+use crate::rival::Rival;
 use crate::stage::Stage;
 use crate::sync::Syncer;
 use crate::tell::Tell;
@@ -310,6 +311,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     );
     let registry = Arc::new(Registry {
         stage,
+        rival: Rival::new(client.clone(), settings.metacontroller_lease.clone()),
         client,
         clock,
         placements,

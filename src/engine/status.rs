@@ -460,6 +460,10 @@ impl Boards {
         };
     }
 
+    pub(crate) fn get(&self, key: &ObjectKey) -> Option<Arc<Board>> {
+        self.boards.lock().get(key).cloned()
+    }
+
     pub(crate) fn any_starting(&self) -> bool {
         self.boards.lock().values().any(|board| board.is_starting())
     }

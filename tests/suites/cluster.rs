@@ -263,7 +263,7 @@ impl Cleanup {
     }
 
     /// Deletes the trial's controllers and grants. Its namespace and CRDs stay: the server goes soon enough, and
-    /// finalizers of a stopped controller would hold them anyway.
+    /// finalizers of a stopped controller would hold them anyway, as they hold controllers with a finalize hook.
     ///
     /// # Errors
     /// The API server refuses a deletion.

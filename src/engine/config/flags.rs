@@ -148,11 +148,11 @@ pub struct Flags {
     #[arg(long, value_name = "KIND", help_heading = METACONTROLLER)]
     pub leader_election_resource_lock: Option<String>,
 
-    /// Accepted and ignored
+    /// Where Metacontroller's leader Lease is [default: the namespace of the members' Leases]
     #[arg(long, value_name = "NAMESPACE", help_heading = METACONTROLLER)]
     pub leader_election_namespace: Option<String>,
 
-    /// Accepted and ignored
+    /// Metacontroller's leader Lease: its controllers wait here while that is renewed [default: metacontroller]
     #[arg(long, value_name = "NAME", help_heading = METACONTROLLER)]
     pub leader_election_id: Option<String>,
 }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use ringmaster_core::key::ObjectKey;
 use ringmaster_core::lease::{MAX_DURATION, Terms};
 
 use super::source::Given;
@@ -15,6 +16,10 @@ use super::{Error, Place, value};
 pub const MAX_MEMBER_NAME_CHARS: usize = 50;
 /// Most characters of a namespace's name.
 const MAX_NAMESPACE_CHARS: usize = 63;
+/// Most characters of a Lease's name (a DNS subdomain, RFC 1123).
+const MAX_LEASE_NAME_CHARS: usize = 253;
+/// Metacontroller's default for the name of its leader Lease.
+const METACONTROLLER_LEASE: &str = "metacontroller";
 /// The namespace of Leases outside a pod.
 const DEFAULT_NAMESPACE: &str = "ringmaster-system";
 /// Where a pod finds its namespace.
@@ -57,6 +62,19 @@ impl Given {
         terms.validate()?;
         Ok(Membership { name, namespace, make_namespace: place != Place::Pod, terms })
     }
+
+    /// Where Metacontroller's leader Lease is; `namespace` is that of our own.
+    pub(super) fn metacontroller_lease(&mut self, namespace: &str) -> Result<ObjectKey, Error> {
+        let namespace = match self.filled("leader-election-namespace")? {
+            Some(given) => dns_label(&given.text, MAX_NAMESPACE_CHARS).map_err(|fix| given.error(fix))?,
+            None => namespace.to_owned(),
+        };
+        let name = match self.filled("leader-election-id")? {
+            Some(given) => lease_name(&given.text).map_err(|fix| given.error(fix))?,
+            None => METACONTROLLER_LEASE.to_owned(),
+        };
+        Ok(ObjectKey::new(&namespace, &name))
+    }
 }
 
 /// A DNS label (RFC 1123), as Kubernetes wants it in names.
@@ -66,6 +84,15 @@ fn dns_label(text: &str, max: usize) -> Result<String, String> {
     let ends = !text.starts_with('-') && !text.ends_with('-');
     (fits && ends).then(|| text.to_owned()).ok_or_else(|| {
         format!("give 1 to {max} lower-case letters, digits and dashes, with a letter or digit at both ends")
+    })
+}
+
+/// A DNS subdomain (RFC 1123): DNS labels with dots between them.
+fn lease_name(text: &str) -> Result<String, String> {
+    let fits = text.len() <= MAX_LEASE_NAME_CHARS
+        && text.split('.').all(|label| dns_label(label, MAX_LEASE_NAME_CHARS).is_ok());
+    fits.then(|| text.to_owned()).ok_or_else(|| {
+        format!("give 1 to {MAX_LEASE_NAME_CHARS} lower-case letters, digits, dashes and dots, as in a Lease's name")
     })
 }
 
@@ -103,6 +130,10 @@ mod tests {
         assert_eq!(dns_label("a-1", 50), Ok("a-1".to_owned()));
         for bad in ["", "-a", "a-", "A", "a.b", "a_b", &"x".repeat(51)] {
             assert!(dns_label(bad, 50).is_err(), "{bad}");
+        }
+        assert_eq!(lease_name("a.b-1"), Ok("a.b-1".to_owned()));
+        for bad in ["", ".", "a..b", "a.", "A", "a_b", &"x".repeat(254)] {
+            assert!(lease_name(bad).is_err(), "{bad}");
         }
         assert_eq!(fitting("Host.example_1.com"), "host-example-1-com");
         assert_eq!(fitting("..."), "ringmaster");

@@ -180,6 +180,8 @@ fn each_bad_value_is_refused_by_its_flag() {
         "--client-go-qps=fast",
         "--client-go-burst=fast",
         "--leader-election=perhaps",
+        "--leader-election-id=a..b",
+        "--leader-election-namespace=a.b",
         "--hook-resolve=a:1",
     ];
     for flag in bad {
@@ -325,7 +327,7 @@ fn what_is_ignored_is_told_once() {
         "-apply-strategy-ssa-field-manager=me",
     ];
     let settings = load(&args);
-    assert_eq!(settings.notices.len(), 6, "{:#?}", settings.notices);
+    assert_eq!(settings.notices.len(), 5, "{:#?}", settings.notices);
     let first = settings.notices.first().unwrap();
     assert!(first.starts_with("--leader-election is \"true\", which is ignored: "), "{first}");
     assert_eq!(settings.apply, Apply::Merge);
@@ -336,6 +338,15 @@ fn what_is_ignored_is_told_once() {
     assert_eq!((settings.apply, settings.notices.len()), (server_side("me"), 0));
     let silent = ["--pprof-address=0", "--client-go-qps", "-1", "--leader-election-namespace="];
     assert!(load(&silent).notices.is_empty());
+}
+
+#[test]
+fn metacontrollers_lease_is_where_ours_are_unless_it_is_said() {
+    let lease = |args: &[&str]| load(args).metacontroller_lease.to_string();
+    assert_eq!(lease(&["--lease-namespace=mine"]), "mine/metacontroller");
+    let said = ["--lease-namespace=mine", "-leader-election-namespace=theirs", "-leader-election-id=the.one"];
+    assert_eq!(lease(&said), "theirs/the.one");
+    assert_eq!(lease(&["--lease-namespace=mine", "--leader-election-id="]), "mine/metacontroller");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is counted and shown of membership.
 //!
-//! Never decides: who leads is read by scrapes and by those who tell people, nobody else.
+//! Never decides: who leads is read by scrapes, by those who tell people, and by who lets deleted controllers go, which two
+//! may do at once.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;

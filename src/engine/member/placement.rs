@@ -63,6 +63,16 @@ impl Placements {
         Some(Placement { division, moving, unassigned: (!unassigned.is_empty()).then(|| unassigned.join("; ")) })
     }
 
+    /// Whether somebody may still work on a controller: the table names it, or isn't known.
+    pub(crate) fn has(&self, uid: &Uid) -> bool {
+        let view = self.world.view();
+        let table = match view.kind {
+            TableKind::Absent => self.world.solo().map(|(_, table)| table),
+            TableKind::Unknown | TableKind::Served => view.table.as_ref().and_then(|object| object.table.clone()),
+        };
+        table.is_none_or(|table| table.controllers.values().any(|row| row.uid == *uid))
+    }
+
     /// The text, once there has been one for long.
     fn for_long(&self, about: Option<Uid>, what: What, text: Option<String>) -> Option<String> {
         let mut since = self.since.lock();

@@ -495,7 +495,8 @@ impl Sharder {
     }
 }
 
-fn seen(lease: &Lease) -> Seen {
+/// A Lease as core observes it.
+pub(crate) fn seen(lease: &Lease) -> Seen {
     Seen {
         holder: lease.holder.clone(),
         version: Version::new(lease.version.as_deref().unwrap_or_default()),

@@ -82,6 +82,8 @@ const RUN: &[Bad] = &[
     (&["--client-go-qps=fast"], &["--client-go-qps", "a number"]),
     (&["--client-go-burst=fast"], &["--client-go-burst", "a number"]),
     (&["--leader-election=maybe"], &["--leader-election", "true or false"]),
+    (&["--leader-election-id=A"], &["--leader-election-id", "as in a Lease's name"]),
+    (&["--leader-election-namespace=a.b"], &["--leader-election-namespace", "letters, digits and dashes"]),
     (&["--no-such-flag"], &["--no-such-flag", "--help"]),
     (&["surplus"], &["surplus", "--help"]),
 ];
@@ -90,8 +92,6 @@ const RUN: &[Bad] = &[
 const RUN_ANYTHING: &[&str] = &[
     "help",
     "kubeconfig",
-    "leader-election-id",
-    "leader-election-namespace",
     "leader-election-resource-lock",
     "pprof-address",
     "zap-stacktrace-level",

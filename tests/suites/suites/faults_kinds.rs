@@ -19,9 +19,9 @@ use crate::wait;
 /// How long the end of a kind or a namespace may take: both servers clean up by themselves.
 const GONE: Duration = Duration::from_secs(60);
 /// Watches of a kind that goes end within a minute, and then it is looked up again.
-const NOTICED: Duration = Duration::from_secs(100);
+pub(super) const NOTICED: Duration = Duration::from_secs(100);
 /// For trials that wait for that.
-const SLOW: Duration = Duration::from_secs(420);
+pub(super) const SLOW: Duration = Duration::from_secs(420);
 /// What may be asked for in vain until a kind's end is noticed.
 const IN_VAIN: usize = 60;
 
@@ -41,16 +41,16 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-fn crds() -> Resource {
+pub(super) fn crds() -> Resource {
     Resource::new("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", None)
 }
 
-fn crd_name(kind: &Resource) -> String {
+pub(super) fn crd_name(kind: &Resource) -> String {
     format!("{}.{}", kind.plural, kind.group())
 }
 
 /// Deletes a CRD and waits until it is gone.
-async fn remove(ctx: &Context, name: &str) -> anyhow::Result<()> {
+pub(super) async fn remove(ctx: &Context, name: &str) -> anyhow::Result<()> {
     ensure!(ctx.admin.delete(&crds(), name).await?, "no CRD {name}");
     let ask = async || {
         ensure!(ctx.admin.find(&crds(), name).await?.is_none(), "it is there");
@@ -96,7 +96,13 @@ fn no_deletions(ctx: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn condition_within(ctx: &Context, controller: &str, reason: &str, deadline: Duration) -> anyhow::Result<String> {
+/// Waits for the condition `Ready` of a controller to have this reason; answers with its message.
+pub(super) async fn condition_within(
+    ctx: &Context,
+    controller: &str,
+    reason: &str,
+    deadline: Duration,
+) -> anyhow::Result<String> {
     let name = ctx.controller_name(controller);
     let ask = async || {
         let object = ctx.admin.get(&Context::controllers(), &name).await?;
@@ -137,7 +143,7 @@ async fn parent_kind_goes(ctx: Context) -> anyhow::Result<()> {
 }
 
 /// The versions of a CRD of things: `v1` is served or not, `v2` always is and keeps them.
-fn versions(served: bool) -> Value {
+pub(super) fn versions(served: bool) -> Value {
     let schema = json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
     let version = |name: &str, served: bool, storage: bool| {
         json!({

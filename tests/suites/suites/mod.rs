@@ -8,6 +8,7 @@ mod children_claim;
 mod children_when;
 mod command;
 mod conformance;
+mod controllers_change;
 mod customize;
 mod decorators;
 mod decorators_told;
@@ -41,6 +42,7 @@ mod memory;
 mod metacontroller;
 mod metrics;
 mod readme;
+mod rival;
 mod rollouts;
 mod scale;
 mod scene;
@@ -75,6 +77,7 @@ pub(crate) fn all() -> Vec<Case> {
         main_job::cases(),
         metacontroller::cases(),
         memory::cases(),
+        rival::cases(),
         metrics::cases(),
         readme::cases(),
         rollouts::cases(),
@@ -99,6 +102,7 @@ pub(crate) fn all() -> Vec<Case> {
         decorators::cases(),
         decorators_told::cases(),
         finalize::cases(),
+        controllers_change::cases(),
         members_begin::cases(),
         members_check::cases(),
         members_parts::cases(),

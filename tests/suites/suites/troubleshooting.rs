@@ -31,6 +31,7 @@ const SINCE: &str = "Since when does this object fail?";
 const CHILDREN: &str = "What did Ringmaster do to this object's children?";
 const SYNCED: &str = "Is this object's last change synced?";
 const NOTHING: &str = "Why does a controller do nothing?";
+const GOES: &str = "Why doesn't a controller go?";
 const WEBHOOK: &str = "Does the webhook answer, and what?";
 const SLOW: &str = "Is it slow in the queue, in the hook or at the API server?";
 const STUCK: &str = "Is a controller stuck?";
@@ -43,9 +44,9 @@ const LOG: &str = "How do I turn the log up?";
 const REPORT: &str = "What belongs into a bug report?";
 
 /// All of them, in the order of the file.
-const QUESTIONS: [&str; 17] = [
-    WRONG, WHICH, WHY, SINCE, CHILDREN, SYNCED, NOTHING, WEBHOOK, SLOW, STUCK, WORKERS, REFUSED, LIMIT, MEMORY, READY,
-    LOG, REPORT,
+const QUESTIONS: [&str; 18] = [
+    WRONG, WHICH, WHY, SINCE, CHILDREN, SYNCED, NOTHING, GOES, WEBHOOK, SLOW, STUCK, WORKERS, REFUSED, LIMIT, MEMORY,
+    READY, LOG, REPORT,
 ];
 
 /// How long the API server is silent.
@@ -252,6 +253,14 @@ async fn idle_controller(ctx: Context) -> anyhow::Result<()> {
     ctx.admin.create(&composites, json!({ "metadata": metadata, "spec": spec })).await?;
     let wanted = ["CreateError", &ctx.controller_name("m"), "spec.hooks.sync.version"];
     stranger.reads(ctx, NOTHING, &wanted).await?;
+    // The first one is deleted, and somebody keeps it.
+    let (kind, name) = (Context::controllers(), ctx.controller_name("c"));
+    let held = |finalizers: Value| json!({ "metadata": { "finalizers": finalizers } });
+    ctx.admin.patch_merge(&kind, &name, &held(json!(["example.com/held"]))).await?;
+    ctx.admin.delete(&kind, &name).await?;
+    stranger.reads(ctx, GOES, &["deleted 20", "kept by", "example.com/held"]).await?;
+    stranger.reads(ctx, GOES, &["Deleting since 20", "is being deleted"]).await?;
+    ctx.admin.patch_merge(&kind, &name, &held(Value::Null)).await?;
     Ok(())
 }
 
