@@ -21,8 +21,8 @@ use crate::{Client, Error};
 
 /// Events waiting to be posted.
 pub const MAX_QUEUED_EVENTS: usize = 256;
-/// A note is cut at this many bytes; the API allows 1 KiB.
-const MAX_NOTE_BYTES: usize = 1000;
+/// A note is cut at this many bytes: what the API allows.
+const MAX_NOTE_BYTES: usize = 1024;
 
 /// After a failed post, the next one waits for as long as the API server asked for, or else for a backoff of at most this.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -56,6 +56,17 @@ pub enum Level {
     Notice,
     /// What is done all the time, such as changes of children.
     Routine,
+    /// What a hook says is wrong.
+    HookWarning,
+    /// What a hook says else.
+    HookNotice,
+}
+
+impl Level {
+    /// Whether it is about something that is wrong.
+    pub(crate) const fn warns(self) -> bool {
+        matches!(self, Self::Warning | Self::HookWarning)
+    }
 }
 
 /// One event.

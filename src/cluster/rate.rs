@@ -15,6 +15,9 @@ const NOTICES: (f64, u32) = (5.0, 50);
 /// The same for what is done all the time. Parents are made by the thousand: what goes well must cost the API server
 /// little beside the work itself.
 const ROUTINE: (f64, u32) = (5.0, 50);
+/// The same for what hooks say, of either kind: how much that is, is theirs to choose, and takes nothing from what else
+/// must be said.
+const HOOKS: (f64, u32) = (5.0, 50);
 
 /// Objects whose buckets are remembered; when there are more, full ones are forgotten first, then all.
 const MAX_BUCKETS: usize = 4096;
@@ -29,6 +32,8 @@ pub(crate) struct Rates {
     warnings: Total,
     notices: Total,
     routine: Total,
+    hook_warnings: Total,
+    hook_notices: Total,
 }
 
 impl Rates {
@@ -39,6 +44,8 @@ impl Rates {
             warnings: Total::new(WARNINGS),
             notices: Total::new(NOTICES),
             routine: Total::new(ROUTINE),
+            hook_warnings: Total::new(HOOKS),
+            hook_notices: Total::new(HOOKS),
         }
     }
 
@@ -52,12 +59,14 @@ impl Rates {
             Level::Warning => (&mut self.warnings, "warning_events_rate"),
             Level::Notice => (&mut self.notices, "normal_events_rate"),
             Level::Routine => (&mut self.routine, "child_events_rate"),
+            Level::HookWarning => (&mut self.hook_warnings, "hook_events_rate"),
+            Level::HookNotice => (&mut self.hook_notices, "hook_events_rate"),
         };
         if !total.has_room(now) {
             return Err(limit);
         }
         // What its own object's rate drops takes nothing from that of all.
-        let message = (level == Level::Warning).then_some(message);
+        let message = level.warns().then_some(message);
         if !self.objects.take((object, level), message, now) {
             return Err("events_rate");
         }
@@ -183,6 +192,8 @@ mod tests {
             (Level::Routine, ROUTINE, "child_events_rate"),
             (Level::Notice, NOTICES, "normal_events_rate"),
             (Level::Warning, WARNINGS, "warning_events_rate"),
+            (Level::HookWarning, HOOKS, "hook_events_rate"),
+            (Level::HookNotice, HOOKS, "hook_events_rate"),
         ];
         for (level, (per_second, burst), limit) in table {
             let mut flood = |at| (0..1000).filter(|object| rates.take(level, *object, 0, at).is_ok()).count();

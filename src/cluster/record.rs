@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource};
 use serde_json::json;
 
-use crate::events::{Event, Level, Subject, cut};
+use crate::events::{Event, Subject, cut};
 use crate::{Client, Error};
 
 /// Event objects that may be counted up.
@@ -134,7 +134,7 @@ fn object(event: Event, name: String, time: Timestamp) -> EventObject {
         }),
         reporting_controller: Some(REPORTER.to_owned()),
         reporting_instance: Some(REPORTER.to_owned()),
-        type_: Some(if level == Level::Warning { "Warning" } else { "Normal" }.to_owned()),
+        type_: Some(if level.warns() { "Warning" } else { "Normal" }.to_owned()),
         ..EventObject::default()
     }
 }

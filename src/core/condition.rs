@@ -246,17 +246,27 @@ pub fn conditions(health: &Health, generation: i64, present: &[Condition], now: 
         .chain(endpoints)
         .chain(placement.into_iter().flatten())
         .map(|(kind, status, reason, message)| {
-            let before = present.iter().find(|condition| condition.kind == kind && condition.status == status);
+            let before = present.iter().find(|condition| condition.kind == kind);
+            let before = before.map(|before| (&*before.status, &*before.last_transition_time));
             Condition {
                 kind: kind.to_owned(),
                 status: status.to_owned(),
                 reason: reason.to_owned(),
                 message: message.chars().take(MAX_MESSAGE_CHARS).collect(),
                 observed_generation: generation,
-                last_transition_time: before.map_or_else(|| now.to_owned(), |c| c.last_transition_time.clone()),
+                last_transition_time: since(before, status, now).to_owned(),
             }
         })
         .collect()
+}
+
+/// Since when a condition has this status: since when `before` (its status and time, if it was there) said, as long as
+/// that is the same; else since `now`.
+pub(crate) fn since<'a>(before: Option<(&str, &'a str)>, status: &str, now: &'a str) -> &'a str {
+    match before {
+        Some((known, since)) if known == status && !since.is_empty() => since,
+        _ => now,
+    }
 }
 
 /// The conditions of a placement.

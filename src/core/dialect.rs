@@ -46,6 +46,10 @@ pub struct Dialect {
     pub terminal_422: bool,
     /// Whether its controllers wait while Metacontroller itself works on them.
     pub waits_for_metacontroller: bool,
+    /// Whether a reply may hold `events` and `conditions` for its parent.
+    pub reply_extras: bool,
+    /// Whether what is counted of its hooks is shown under Metacontroller's names too.
+    pub parity_metrics: bool,
 }
 
 /// Ours.
@@ -65,6 +69,8 @@ pub static RINGMASTER: Dialect = Dialect {
     conditions: true,
     terminal_422: true,
     waits_for_metacontroller: false,
+    reply_extras: true,
+    parity_metrics: false,
 };
 
 /// Metacontroller's, as its users rely on it.
@@ -84,4 +90,6 @@ pub static METACONTROLLER: Dialect = Dialect {
     conditions: false,
     terminal_422: false,
     waits_for_metacontroller: true,
+    reply_extras: false,
+    parity_metrics: true,
 };

@@ -382,7 +382,7 @@ impl Round {
                 .model
                 .rolls()
                 .then(|| Revisions { kind: self.model.children.len(), home: Arc::clone(&self.stage.namespace) }),
-            metrics: Arc::new(self.stage.metrics.controller(&self.model.label())),
+            metrics: Arc::new(self.stage.metrics.controller(&self.model)),
             board: Arc::clone(&self.board),
             active: AtomicBool::new(false),
             doubt: Notify::new(),

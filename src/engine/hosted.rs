@@ -181,11 +181,14 @@ pub(crate) struct Note {
     postponed: u32,
     /// The parent for which the hook's answers change something at every call, and how many of them did so far.
     restless: Option<(Arc<Object>, u32)>,
+    /// By which the events are known again that the hook wanted last, if it wanted any.
+    said: Option<u64>,
 }
 
 impl Note {
     fn is_empty(&self) -> bool {
-        self.unknown.is_empty() && self.terminal.is_none() && self.postponed == 0 && self.restless.is_none()
+        let is_well = self.unknown.is_empty() && self.terminal.is_none() && self.postponed == 0;
+        is_well && self.restless.is_none() && self.said.is_none()
     }
 }
 
@@ -474,6 +477,21 @@ impl Hosted {
                 notes.remove(parent);
             }
         }
+    }
+
+    /// The hook wants these events on the parent, or none; says whether they are others than it wanted last.
+    pub(crate) fn says_anew(&self, parent: &ObjectKey, events: Option<u64>) -> bool {
+        let mut notes = self.notes.lock();
+        if events.is_some() {
+            return std::mem::replace(&mut notes.entry(parent.clone()).or_default().said, events) != events;
+        }
+        if let Some(note) = notes.get_mut(parent) {
+            note.said = None;
+            if note.is_empty() {
+                notes.remove(parent);
+            }
+        }
+        false
     }
 
     /// Whether the hook refused this state of the parent for good.

@@ -35,6 +35,7 @@ mod labels;
 mod member;
 mod metrics;
 mod outage;
+mod parity_metrics;
 pub mod print;
 mod process;
 mod registry;

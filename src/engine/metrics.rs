@@ -17,9 +17,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use ringmaster_cluster::Meter;
-use ringmaster_hooks::Sampled;
+use ringmaster_core::controller::Controller;
+use ringmaster_hooks::{ConnectStep, Sampled};
 
 use crate::member::metrics::MemberMetrics;
+use crate::parity_metrics::{ParityHooks, ParityMetrics};
 
 /// How a sync ended: controller-runtime's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,12 +127,15 @@ pub(crate) struct Metrics {
     work_duration: Durations<QueueLabels>,
     /// What is counted of membership.
     pub(crate) members: MemberMetrics,
+    parity: ParityMetrics,
 }
 
 /// One controller's part, looked up once.
 pub(crate) struct ControllerMetrics {
     metrics: Arc<Metrics>,
     name: Arc<str>,
+    /// Of a controller of Metacontroller's group.
+    parity: Option<ParityHooks>,
     reconciles: [Counter; 4],
     reconcile_errors: Counter,
     terminal_errors: Counter,
@@ -215,8 +220,10 @@ impl Metrics {
     pub(crate) fn register(host: &str, samplers: &Samplers) -> (Arc<Self>, Arc<Registry>) {
         let mut r = Registry::default();
         let members = MemberMetrics::register(&mut r);
+        let parity = ParityMetrics::register(&mut r);
         let m = Self {
             members,
+            parity,
             host: host.into(),
             api_calls: Family::default(),
             api_latency: durations(),
@@ -264,8 +271,8 @@ impl Metrics {
     }
 
     /// The part of a controller; from then on it is shown, with zeros at first.
-    pub(crate) fn controller(self: &Arc<Self>, name: &str) -> ControllerMetrics {
-        let name: Arc<str> = name.into();
+    pub(crate) fn controller(self: &Arc<Self>, model: &Controller) -> ControllerMetrics {
+        let name = model.label();
         let plain = ControllerLabels { controller: Arc::clone(&name) };
         let queue = QueueLabels { name: Arc::clone(&name), controller: Arc::clone(&name) };
         let result = |result: SyncResult| {
@@ -283,6 +290,7 @@ impl Metrics {
             queue_duration: self.queue_duration.get_or_create_owned(&queue),
             work_duration: self.work_duration.get_or_create_owned(&queue),
             metrics: Arc::clone(self),
+            parity: self.parity.controller(model),
             name,
         }
     }
@@ -300,6 +308,23 @@ impl ControllerMetrics {
         self.metrics.hook_requests.get_or_create(&labels).inc();
         let labels = HookLabels { controller: Arc::clone(&self.name), hook };
         self.metrics.hook_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        if let Some(parity) = &self.parity {
+            parity.called(hook, code, took);
+        }
+    }
+
+    /// A hook call runs from now on, or doesn't any more.
+    pub(crate) fn hook_running(&self, hook: &str, runs: bool) {
+        if let Some(parity) = &self.parity {
+            parity.running(hook, runs);
+        }
+    }
+
+    /// A connection that a hook call made came to this step, so long after the call's begin.
+    pub(crate) fn hook_connected(&self, hook: &str, step: ConnectStep, after: Duration) {
+        if let Some(parity) = &self.parity {
+            parity.connected(hook, step, after);
+        }
     }
 
     /// A parent was queued.

@@ -107,13 +107,14 @@ impl Syncer {
     }
 }
 
-/// What to do about a hook's answers.
+/// What to do about a hook's answers, at this moment (RFC 3339).
 pub(crate) fn decide(
     family: &Family<'_>,
     answers: Answers,
     (parent, finalizing): (&Object, bool),
     selector: &Selector,
     kinds: &[Kind],
+    now: &str,
 ) -> Result<Step, String> {
     let hosted = family.hosted;
     let plan = |reply: &SyncReply| {
@@ -126,6 +127,7 @@ pub(crate) fn decide(
             reply,
             finalizing,
             shard: family.shard,
+            now,
         };
         if hosted.model.is_decorator() {
             decorator::plan(&input).map_err(|error| error.to_string())

@@ -18,9 +18,10 @@ use ringmaster_core::plan::{Phase, describe, parent_selector, phase};
 use ringmaster_core::queue::{FREE_REPEATS, Outcome, Popped, Priority};
 use ringmaster_core::rollout::Step;
 use ringmaster_core::shards::SHARDS;
-use ringmaster_hooks::{Call, Caller, Reply, Route};
+use ringmaster_hooks::{Call, Caller, ConnectStep, Reply, Route};
 
 use crate::children::Family;
+use crate::clock::wall_time;
 use crate::dispatch::Pass;
 use crate::execute::{Executor, Failures};
 use crate::fault::Fault;
@@ -165,13 +166,15 @@ impl Syncer {
         for remark in &answers.latest.remarks {
             self.tell.remark(hosted, &parent, remark);
         }
-        let step = decide(&family, answers, (&parent, finalizing), &selector, &kinds).map_err(|text| {
+        let now = wall_time();
+        let step = decide(&family, answers, (&parent, finalizing), &selector, &kinds, &now).map_err(|text| {
             // Once the hook is mended, it mustn't say that the same still holds.
             let name = if finalizing { "finalize" } else { "sync" };
             hosted.routes.of(finalizing).forget(&(name, parent.uid().clone()));
             Problem::Reply(text)
         })?;
         let Step { writes, plan, reply, moved } = step;
+        self.tell.said(hosted, &parent, &reply.events);
         let input = Input {
             controller: &hosted.model,
             resource: &hosted.parent,
@@ -181,6 +184,7 @@ impl Syncer {
             reply: &reply,
             finalizing,
             shard: family.shard,
+            now: &now,
         };
         let resync_after = reply.resync_after;
         if plan.is_empty() && writes.is_empty() {
@@ -249,7 +253,7 @@ impl Syncer {
         let name = if finalizing { "finalize" } else { "sync" };
         // What was answered for another state of the parent is no answer to this one.
         let reply = self.ask((family, pass), parent, (name, route, is_latest), body, attempt).await?;
-        let read = parse(&reply.body, self.limits, hook.webhook.strict);
+        let read = parse(&reply.body, self.limits, hook.webhook.strict, hosted.model.dialect);
         self.understood(hosted, parent, (name, route), &reply.body, read).map_err(Problem::Reply)
     }
 
@@ -362,6 +366,14 @@ impl Caller for SyncCall<'_> {
 
     fn tried(&self, code: u16, took: Duration) {
         self.hosted.metrics.hook_call(self.hook, code, took);
+    }
+
+    fn running(&self, runs: bool) {
+        self.hosted.metrics.hook_running(self.hook, runs);
+    }
+
+    fn connected(&self, step: ConnectStep, after: Duration) {
+        self.hosted.metrics.hook_connected(self.hook, step, after);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ringmaster_cluster::{Event, Events, Level, Subject};
 use ringmaster_core::condition::HookHealth;
+use ringmaster_core::hook::HookEvent;
 use ringmaster_core::key::Resource;
 use ringmaster_core::object::Object;
 use ringmaster_core::queue::FREE_REPEATS;
@@ -244,6 +245,18 @@ impl Tell {
         for (reason, text) in changes.tell(parent.key().namespace(), kind) {
             let (subject, note) = (subject(&hosted.parent, parent), format!("{}: {text}", hosted.model.name));
             self.events.send(Event { subject, level: Level::Routine, reason: reason.to_owned(), note });
+        }
+    }
+
+    /// What the hook wants said of the parent, as it says it; once, for as long as it goes on wanting the same.
+    pub(crate) fn said(&self, hosted: &Hosted, parent: &Object, events: &[HookEvent]) {
+        if !hosted.says_anew(parent.key(), HookEvent::fingerprint(events)) {
+            return;
+        }
+        for HookEvent { warning, reason, message } in events {
+            let level = if *warning { Level::HookWarning } else { Level::HookNotice };
+            let (subject, reason, note) = (subject(&hosted.parent, parent), reason.clone(), message.clone());
+            self.events.send(Event { subject, level, reason, note });
         }
     }
 

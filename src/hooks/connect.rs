@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
+use http::uri::Scheme;
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
@@ -17,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
+use crate::caller::{ConnectStep, Steps};
 use crate::client::MAX_HEADER_BYTES;
 use crate::resolve::resolve;
 use crate::{Error, Overrides, Policy};
@@ -69,14 +71,24 @@ impl tower_service::Service<Uri> for Limited {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        let steps = tls_steps(&uri);
         let (connecting, within) = (self.inner.call(uri), self.within);
         Box::pin(async move {
-            tokio::time::timeout(within, connecting).await.unwrap_or_else(|_| {
+            let made = tokio::time::timeout(within, connecting).await.unwrap_or_else(|_| {
                 let problem = format!("no connection within {within:?}, TLS with it");
                 Err(ConnectError(Error::Connect { problem, refused: false }).into())
-            })
+            });
+            if let Some(steps) = steps.filter(|_| made.is_ok()) {
+                steps.note(ConnectStep::TlsDone);
+            }
+            made
         })
     }
+}
+
+/// The steps of the try that a connection is made for, if it is one by TLS.
+fn tls_steps(uri: &Uri) -> Option<Arc<Steps>> {
+    Steps::present().filter(|_| uri.scheme() == Some(&Scheme::HTTPS))
 }
 
 /// Resolves once, checks, connects to what was checked: always to the same endpoint, whatever the URL names.
@@ -105,17 +117,24 @@ impl tower_service::Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let connector = self.clone();
-        Box::pin(async move { connector.connect().await.map_err(ConnectError) })
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connector, steps, tls) = (self.clone(), Steps::present(), tls_steps(&uri));
+        Box::pin(async move {
+            let made = connector.connect(steps.as_deref()).await.map_err(ConnectError);
+            // What follows on it.
+            if let Some(tls) = tls.filter(|_| made.is_ok()) {
+                tls.note(ConnectStep::TlsStart);
+            }
+            made
+        })
     }
 }
 
 impl Connector {
-    async fn connect(&self) -> Result<Stream, Error> {
+    async fn connect(&self, steps: Option<&Steps>) -> Result<Stream, Error> {
         let failed = |problem: String, refused| Error::Connect { problem, refused };
         let work = async {
-            let addresses = resolve(&self.host, self.port, &self.overrides, &self.policy).await?;
+            let addresses = resolve(&self.host, self.port, &self.overrides, &self.policy, steps).await?;
             let mut last = failed("no address".to_owned(), false);
             let mut connected = None;
             for address in addresses {

@@ -3,6 +3,7 @@
 //! ```text
 //!   pool      all endpoints of a process, and the probes of those that are left out
 //!   route     from a hook and a shard to the endpoint that is called
+//!   caller    who is asked whether a call may be sent, and told of it
 //!   endpoint  one of them: its places, its health, its connections
 //!   client    one exchange
 //!   connect   one connection; tls: what it is made with; policy, resolve: where it may go
@@ -16,6 +17,7 @@
 use ringmaster_core::key::ControllerId;
 
 mod auth;
+mod caller;
 mod client;
 mod connect;
 mod endpoint;
@@ -28,6 +30,7 @@ mod route;
 mod tls;
 
 pub use auth::Credential;
+pub use caller::{Caller, ConnectStep};
 pub use client::Reply;
 pub use endpoint::{Coming, Listener, News};
 pub use error::Error;
@@ -35,7 +38,7 @@ pub use etag::Asked;
 pub use policy::Policy;
 pub use pool::{Hooks, Sampled};
 pub use resolve::Overrides;
-pub use route::{Call, Caller, Failure, Found, Route};
+pub use route::{Call, Failure, Found, Route};
 pub use tls::Pem;
 
 /// Told when an endpoint has room again. Whoever tells holds no lock: the queue asks [`Route::admit`] while it is locked.

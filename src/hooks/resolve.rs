@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use crate::caller::{ConnectStep, Steps};
 use crate::policy::ip_of;
 use crate::{Error, Policy};
 
@@ -28,7 +29,7 @@ impl Overrides {
 const MAX_ADDRESSES: usize = 8;
 
 /// The addresses to connect to, in turn: an override as it is (whoever runs this process said so), else those of the
-/// name that the policy allows.
+/// name that the policy allows. `steps` are those of the try that it is done for.
 ///
 /// # Errors
 /// If the name doesn't resolve, or resolves to refused addresses only.
@@ -37,6 +38,7 @@ pub(crate) async fn resolve(
     port: u16,
     overrides: &Overrides,
     policy: &Policy,
+    steps: Option<&Steps>,
 ) -> Result<Vec<SocketAddr>, Error> {
     if let Some(address) = overrides.find(host, port) {
         return Ok(vec![address]);
@@ -46,7 +48,11 @@ pub(crate) async fn resolve(
         return policy.check_address(address).map(|()| vec![address]);
     }
     let failed = |problem: String| Error::Resolve { host: host.to_owned(), problem };
-    let found = tokio::net::lookup_host((host, port)).await.map_err(|error| failed(error.to_string()))?;
+    let note = |step| steps.into_iter().for_each(|steps| steps.note(step));
+    note(ConnectStep::DnsStart);
+    let found = tokio::net::lookup_host((host, port)).await;
+    note(ConnectStep::DnsDone);
+    let found = found.map_err(|error| failed(error.to_string()))?;
     let (mut allowed, mut refused) = (Vec::new(), None);
     for address in found.take(MAX_ADDRESSES) {
         match policy.check_address(address) {
@@ -68,13 +74,13 @@ mod tests {
     async fn literal_addresses_are_checked_and_overrides_are_trusted() {
         let policy = Policy { allow_loopback: false, api_server: Vec::new() };
         let mut overrides = Overrides::default();
-        assert!(resolve("127.0.0.1", 80, &overrides, &policy).await.is_err());
-        assert!(resolve("[fe80::1]", 80, &overrides, &policy).await.is_err());
+        assert!(resolve("127.0.0.1", 80, &overrides, &policy, None).await.is_err());
+        assert!(resolve("[fe80::1]", 80, &overrides, &policy, None).await.is_err());
         overrides.add("Hook.shop.svc", 80, "127.0.0.1:8080".parse().unwrap());
-        let addresses = resolve("hook.shop.svc", 80, &overrides, &policy).await.unwrap();
+        let addresses = resolve("hook.shop.svc", 80, &overrides, &policy, None).await.unwrap();
         assert_eq!(addresses, ["127.0.0.1:8080".parse().unwrap()]);
-        assert!(resolve("hook.shop.svc", 81, &overrides, &policy).await.is_err());
-        let error = resolve("no-such-name.invalid", 80, &overrides, &policy).await.unwrap_err();
+        assert!(resolve("hook.shop.svc", 81, &overrides, &policy, None).await.is_err());
+        let error = resolve("no-such-name.invalid", 80, &overrides, &policy, None).await.unwrap_err();
         assert_eq!(error.reason(), "NameNotResolved");
     }
 }

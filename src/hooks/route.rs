@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use ringmaster_core::key::ControllerId;
 use tokio::sync::watch;
 
 use crate::auth::{Auth, Credential};
+use crate::caller::{Caller, observed};
 use crate::client::Reply;
 use crate::endpoint::{Coming, Endpoint, Listener, News, Place};
 use crate::etag::{Asked, Etags};
@@ -53,16 +53,6 @@ pub struct Call<'a> {
     pub asked: Option<Asked>,
     /// Asked before each try, and told of its end.
     pub caller: &'a dyn Caller,
-}
-
-/// Whoever makes a call.
-pub trait Caller: Sync {
-    /// Whether the call may still be sent, now that its turn has come.
-    fn may_send(&self) -> bool;
-    /// Resolves once the call isn't wanted any more, if it hasn't begun.
-    fn withdrawn(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
-    /// A try ended: the code of the answer, 0 without one, and how long it took.
-    fn tried(&self, code: u16, took: Duration);
 }
 
 /// A call that failed.
@@ -509,7 +499,8 @@ impl Route {
             body
         });
         let post = (call.shard, headers, body, known);
-        let (answer, took) = place.call(post, self.timeout, self.reply_limit, has_others).await;
+        let trying = place.call(post, self.timeout, self.reply_limit, has_others);
+        let (answer, took) = observed(call.caller, trying).await;
         if let (Some((etags, asked)), Ok(reply)) = (remembers, &answer)
             && etags.note(asked, reply, self.pool.now())
         {

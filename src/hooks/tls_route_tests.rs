@@ -1,6 +1,7 @@
 //! Replicas that speak TLS on loopback: authorities, our own certificate, their rotation, and HTTP/2.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{Response, Version};

@@ -358,7 +358,7 @@ pub(crate) fn refusing_address() -> anyhow::Result<SocketAddr> {
 ///
 /// # Errors
 /// The connection ends before the request does, or the request is larger than the limits.
-pub(crate) fn read_request(stream: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
+pub(crate) fn read_request(stream: &mut impl Read) -> std::io::Result<(String, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

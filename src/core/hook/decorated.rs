@@ -9,11 +9,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::extras::{Extras, RawExtras};
 use super::reply::{
     Error, Limits, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, MAX_REMARKS, SyncReply, desired, excerpt, resync_after, shape,
     text,
 };
 use super::values::check_values;
+use crate::dialect::Dialect;
 use crate::selector::{check_key, check_value};
 use crate::shards::LABEL_PREFIX;
 
@@ -40,13 +42,19 @@ impl SyncReply {
     ///
     /// # Errors
     /// As [`SyncReply::parse`], and if a label or an annotation is none that an object can have.
-    pub fn parse_decorator(body: &[u8], limits: Limits, strict: bool) -> Result<Self, Error> {
+    pub fn parse_decorator(body: &[u8], limits: Limits, strict: bool, dialect: &Dialect) -> Result<Self, Error> {
         let text = text(body, limits)?;
-        let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| shape(format_args!("{error}")))?;
+        let mut wire: Wire<'_> = serde_json::from_str(text).map_err(|error| shape(format_args!("{error}")))?;
+        let extras = RawExtras { events: wire.known[EVENTS], conditions: wire.known[CONDITIONS] };
+        let extras = extras.known_to(dialect, &mut wire.unknown);
         let mut remarks = Vec::new();
         if strict {
             if let Some(name) = wire.unknown.into_iter().next() {
-                let known = "labels, annotations, status, attachments, resyncAfterSeconds and finalized";
+                let known = if dialect.reply_extras {
+                    "labels, annotations, status, attachments, events, conditions, resyncAfterSeconds and finalized"
+                } else {
+                    "labels, annotations, status, attachments, resyncAfterSeconds and finalized"
+                };
                 return Err(Error::Unknown { name, known });
             }
             if let Some(name) = wire.duplicate.into_iter().next() {
@@ -89,10 +97,13 @@ impl SyncReply {
         }
         // They come back from webhooks that start from what they were sent, and are never theirs to set.
         decoration.labels.retain(|key, _| !key.starts_with(LABEL_PREFIX));
+        let Extras { events, conditions } = extras.read(status, strict, &mut remarks)?;
         Ok(Self {
             status: status.map(ToOwned::to_owned),
             decoration,
             children,
+            events,
+            conditions,
             resync_after: resync_after(read("resyncAfterSeconds", wire.known[RESYNC_AFTER])?)?,
             finalized: read::<Option<bool>>("finalized", wire.known[FINALIZED])?.unwrap_or_default(),
             remarks,
@@ -119,13 +130,16 @@ fn pairs(field: &'static str, raw: Option<&RawValue>, strict: bool) -> Result<BT
 }
 
 /// The fields that the protocol knows, in the order of the constants below.
-const KNOWN: [&str; 6] = ["labels", "annotations", "status", "attachments", "resyncAfterSeconds", "finalized"];
+const KNOWN: [&str; 8] =
+    ["labels", "annotations", "status", "attachments", "resyncAfterSeconds", "finalized", "events", "conditions"];
 const LABELS: usize = 0;
 const ANNOTATIONS: usize = 1;
 const STATUS: usize = 2;
 const ATTACHMENTS: usize = 3;
 const RESYNC_AFTER: usize = 4;
 const FINALIZED: usize = 5;
+const EVENTS: usize = 6;
+const CONDITIONS: usize = 7;
 
 #[derive(Default)]
 struct Wire<'a> {
@@ -168,9 +182,11 @@ impl<'de> Deserialize<'de> for Wire<'de> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::METACONTROLLER;
 
     fn parse(body: &str, strict: bool) -> Result<SyncReply, String> {
-        SyncReply::parse_decorator(body.as_bytes(), Limits::default(), strict).map_err(|error| error.to_string())
+        let read = SyncReply::parse_decorator(body.as_bytes(), Limits::default(), strict, &METACONTROLLER);
+        read.map_err(|error| error.to_string())
     }
 
     fn fails(body: &str) -> String {
@@ -229,7 +245,7 @@ mod tests {
         }
         let limits = Limits { children: 0, ..Limits::default() };
         let one = br#"{"attachments":[{}]}"#;
-        let told = SyncReply::parse_decorator(one, limits, true).unwrap_err();
+        let told = SyncReply::parse_decorator(one, limits, true, &METACONTROLLER).unwrap_err();
         assert_eq!(told, Error::Attachments { count: 1, limit: 0 });
     }
 

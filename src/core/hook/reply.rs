@@ -11,7 +11,9 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::decorated::Decoration;
+use super::extras::{Extras, HookCondition, HookEvent, RawExtras};
 use super::values::{check_values, find};
+use crate::dialect::Dialect;
 use crate::hash::xxh;
 
 /// How much a reply may hold.
@@ -121,6 +123,26 @@ pub enum Error {
         /// Which one, what is wrong, and what to do.
         problem: String,
     },
+    /// An event or a condition that can't be taken.
+    #[error("{list}[{index}]{problem}")]
+    Extra {
+        /// `events` or `conditions`.
+        list: &'static str,
+        /// Its place in the list.
+        index: usize,
+        /// The field in it, after a dot, what is wrong, and what to do.
+        problem: String,
+    },
+    /// More events or conditions than are taken.
+    #[error("{list}: {count} are more than the limit of {limit}")]
+    Extras {
+        /// `events` or `conditions`.
+        list: &'static str,
+        /// How many there are.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// A child that can't be applied.
     #[error("children[{index}]: {problem}")]
     Child {
@@ -140,6 +162,10 @@ pub struct SyncReply {
     pub decoration: Decoration,
     /// The children that shall be, or the attachments.
     pub children: Vec<Desired>,
+    /// Events that it wants on the parent; at most [`super::MAX_EVENTS`].
+    pub events: Vec<HookEvent>,
+    /// What the parent's status shall have among its conditions; at most [`super::MAX_CONDITIONS`], each type once.
+    pub conditions: Vec<HookCondition>,
     /// Sync again after this long.
     pub resync_after: Option<Duration>,
     /// All is done that had to be before the parent may go; means something in the reply of a finalize hook only.
@@ -166,17 +192,23 @@ pub struct Desired {
 }
 
 impl SyncReply {
-    /// Reads a reply.
+    /// Reads a reply to a controller of `dialect`.
     ///
     /// # Errors
     /// If it is beyond `limits`, isn't of the protocol's shape, or (when `strict`) has unknown or duplicate fields.
-    pub fn parse(body: &[u8], limits: Limits, strict: bool) -> Result<Self, Error> {
+    pub fn parse(body: &[u8], limits: Limits, strict: bool, dialect: &Dialect) -> Result<Self, Error> {
         let text = text(body, limits)?;
-        let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| shape(format_args!("{error}")))?;
+        let mut wire: Wire<'_> = serde_json::from_str(text).map_err(|error| shape(format_args!("{error}")))?;
+        let extras = wire.extras.known_to(dialect, &mut wire.unknown);
         let mut remarks = Vec::new();
         if strict {
             if let Some(name) = wire.unknown.into_iter().next() {
-                return Err(Error::Unknown { name, known: "status, children, resyncAfterSeconds and finalized" });
+                let known = if dialect.reply_extras {
+                    "status, children, events, conditions, resyncAfterSeconds and finalized"
+                } else {
+                    "status, children, resyncAfterSeconds and finalized"
+                };
+                return Err(Error::Unknown { name, known });
             }
             if let Some(name) = wire.duplicate.into_iter().next() {
                 return Err(Error::Duplicate(name));
@@ -197,10 +229,13 @@ impl SyncReply {
         status
             .map_or(Ok(()), |raw| check_values(raw, strict))
             .map_err(|error| shape(format_args!("status: {error}")))?;
+        let Extras { events, conditions } = extras.read(status, strict, &mut remarks)?;
         Ok(Self {
             status: status.map(ToOwned::to_owned),
             decoration: Decoration::default(),
             children,
+            events,
+            conditions,
             resync_after: resync_after(wire.resync_after_seconds)?,
             finalized: wire.finalized.unwrap_or_default(),
             remarks,
@@ -299,6 +334,7 @@ struct Wire<'a> {
     children: Option<Vec<&'a RawValue>>,
     resync_after_seconds: Option<f64>,
     finalized: Option<bool>,
+    extras: RawExtras<'a>,
     unknown: Vec<String>,
     duplicate: Vec<String>,
 }
@@ -331,6 +367,8 @@ impl<'de> Deserialize<'de> for Wire<'de> {
                         "finalized" => {
                             wire.finalized = map.next_value().map_err(|error| in_field("finalized", error))?;
                         }
+                        "events" => wire.extras.events = Some(map.next_value()?),
+                        "conditions" => wire.extras.conditions = Some(map.next_value()?),
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                             if wire.unknown.len() < MAX_REMARKS {

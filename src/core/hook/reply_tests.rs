@@ -4,9 +4,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::dialect::METACONTROLLER;
 
 fn parse(body: &str, strict: bool) -> Result<SyncReply, Error> {
-    SyncReply::parse(body.as_bytes(), Limits::default(), strict)
+    SyncReply::parse(body.as_bytes(), Limits::default(), strict, &METACONTROLLER)
 }
 
 fn fails(body: &str) -> String {
@@ -49,7 +50,12 @@ fn errors_name_the_field() {
         assert!(fails(&format!(r#"{{"children":[{child}]}}"#)).contains("children[0]: "), "{bad}");
         assert!(fails(&format!(r#"{{"status":{{"a":{bad}}}}}"#)).contains("status: "), "{bad}");
     }
-    assert!(SyncReply::parse(b"{\"a\":\"\xff\"}", Limits::default(), true).unwrap_err().to_string().contains("UTF-8"));
+    assert!(
+        SyncReply::parse(b"{\"a\":\"\xff\"}", Limits::default(), true, &METACONTROLLER)
+            .unwrap_err()
+            .to_string()
+            .contains("UTF-8")
+    );
 }
 
 #[test]
@@ -123,18 +129,27 @@ fn limits_hold_at_their_edge() {
     let limits = Limits { body_bytes: 1000, children: 2, depth: 4 };
     let child = r#"{"apiVersion":"v1","kind":"P","metadata":{"name":"x"}}"#;
     let two = format!(r#"{{"children":[{child},{child}]}}"#);
-    assert_eq!(SyncReply::parse(two.as_bytes(), limits, true).unwrap().children.len(), 2);
+    assert_eq!(SyncReply::parse(two.as_bytes(), limits, true, &METACONTROLLER).unwrap().children.len(), 2);
     let three = format!(r#"{{"children":[{child},{child},{child}]}}"#);
-    assert_eq!(SyncReply::parse(three.as_bytes(), limits, true).unwrap_err(), Error::Children { count: 3, limit: 2 });
+    assert_eq!(
+        SyncReply::parse(three.as_bytes(), limits, true, &METACONTROLLER).unwrap_err(),
+        Error::Children { count: 3, limit: 2 }
+    );
     let deep = r#"{"status":{"a":{"b":{"c":{}}}}}"#;
-    assert_eq!(SyncReply::parse(deep.as_bytes(), limits, true).unwrap_err(), Error::Depth { limit: 4 });
+    assert_eq!(
+        SyncReply::parse(deep.as_bytes(), limits, true, &METACONTROLLER).unwrap_err(),
+        Error::Depth { limit: 4 }
+    );
     let brackets_in_text = r#"{"status":{"a":"{{{{[[[[\"{{{{"}}"#;
-    assert!(SyncReply::parse(brackets_in_text.as_bytes(), limits, true).is_ok());
+    assert!(SyncReply::parse(brackets_in_text.as_bytes(), limits, true, &METACONTROLLER).is_ok());
     let large = format!(r#"{{"status":{{"a":"{}"}}}}"#, "x".repeat(1000));
-    assert_eq!(SyncReply::parse(large.as_bytes(), limits, true).unwrap_err(), Error::Body { limit: 1000 });
+    assert_eq!(
+        SyncReply::parse(large.as_bytes(), limits, true, &METACONTROLLER).unwrap_err(),
+        Error::Body { limit: 1000 }
+    );
     let very_deep = "[".repeat(1_000_000);
     assert_eq!(
-        SyncReply::parse(very_deep.as_bytes(), Limits::default(), true).unwrap_err(),
+        SyncReply::parse(very_deep.as_bytes(), Limits::default(), true, &METACONTROLLER).unwrap_err(),
         Error::Depth { limit: 64 }
     );
 }
@@ -201,7 +216,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..40), strict in any::<bool>()) {
-        if SyncReply::parse(&body, Limits::default(), strict).is_ok() {
+        if SyncReply::parse(&body, Limits::default(), strict, &METACONTROLLER).is_ok() {
             prop_assert_eq!(body.trim_ascii().first(), Some(&b'{'));
         }
     }

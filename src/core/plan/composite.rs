@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::claim::{CONTROLLER_UID_LABEL, controller_reference};
 use super::finalize::{has_finalizer, manages_children};
 use super::serverside::How;
-use super::{merge, serverside};
+use super::{conditions, merge, serverside};
 use crate::controller::{Apply, Controller, UpdateStrategy};
 use crate::dialect::{METACONTROLLER, RINGMASTER};
 use crate::hash::xxh;
@@ -82,6 +82,8 @@ pub struct Input<'a> {
     pub finalizing: bool,
     /// The parent's shard, if its controller is sharded: children carry its number as a label.
     pub shard: Option<u8>,
+    /// The wall clock in RFC 3339: when a condition changes that changes now.
+    pub now: &'a str,
 }
 
 /// What to do, in this order: deletes, then creates and updates, then the status, then the decoration, then the
@@ -509,7 +511,7 @@ fn annotate(object: &mut Value, name: &str, text: String) {
     annotations[name] = text.into();
 }
 
-/// The webhook's status with `observedGeneration`, as a patch that replaces the whole status of this very parent.
+/// The webhook's status with its conditions and `observedGeneration`, as a patch that replaces the whole status of this very parent.
 fn status(input: &Input<'_>) -> Option<Vec<u8>> {
     if !input.resource.status {
         return None;
@@ -518,6 +520,7 @@ fn status(input: &Input<'_>) -> Option<Vec<u8>> {
     let mut wanted: Value = raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_else(|| json!({}));
     wanted["observedGeneration"] = input.parent.generation().into();
     let present: Value = input.parent.section("status").unwrap_or_default();
+    conditions::put(&mut wanted, &input.reply.conditions, &present, input.parent.generation(), input.now);
     if merge::same(&present, &wanted) {
         return None;
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::claim::Claims;
 use super::composite::{self, Input, Plan};
-use super::merge;
+use super::{conditions, merge};
 use crate::controller::Controller;
 use crate::hook::Decoration;
 use crate::object::Object;
@@ -25,10 +25,12 @@ pub enum Error {
     Attachment(#[from] composite::Error),
     /// The object's kind has no status that could be written.
     #[error(
-        "status: {kind} has no status subresource; leave status out of the reply, or add `subresources: {{status: {{}}}}` \
+        "{field}: {kind} has no status subresource; leave {field} out of the reply, or add `subresources: {{status: {{}}}}` \
          to the kind's CRD"
     )]
     NoStatus {
+        /// The reply's field: `status` or `conditions`.
+        field: &'static str,
         /// The kind.
         kind: String,
     },
@@ -102,19 +104,28 @@ fn differing(wanted: &BTreeMap<String, Option<String>>, present: &impl Labels) -
     wanted.iter().filter(differs).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// The webhook's status, if it gave one, as a patch that replaces the whole status of this very version: whoever owns
-/// the object may be about to write it too.
+/// The webhook's status, or the present one if it gave none, with its conditions, as a patch that replaces the whole status
+/// of this very version: whoever owns the object may be about to write it too.
 fn status(input: &Input<'_>) -> Result<Option<Vec<u8>>, Error> {
-    let Some(raw) = input.reply.status.as_ref() else { return Ok(None) };
-    // The text was checked to be a JSON object, down to its numbers and strings, when the reply was read.
-    let wanted: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+    let (raw, named) = (input.reply.status.as_ref(), &input.reply.conditions);
+    if raw.is_none() && named.is_empty() {
+        return Ok(None);
+    }
     let present: Option<Value> = input.parent.section("status");
-    if merge::same(&present.unwrap_or_else(|| json!({})), &wanted) {
+    let present = present.unwrap_or_else(|| json!({}));
+    let mut wanted: Value = match raw {
+        // The text was checked to be a JSON object, down to its numbers and strings, when the reply was read.
+        Some(raw) => serde_json::from_str(raw.get()).unwrap_or_default(),
+        None => present.clone(),
+    };
+    conditions::put(&mut wanted, named, &present, input.parent.generation(), input.now);
+    if merge::same(&present, &wanted) {
         return Ok(None);
     }
     // In Metacontroller's group such a status is written with the object (its own users rely on it).
     if !input.resource.status && input.controller.dialect.conditions {
-        return Err(Error::NoStatus { kind: input.resource.to_string() });
+        let field = if raw.is_some() { "status" } else { "conditions" };
+        return Err(Error::NoStatus { field, kind: input.resource.to_string() });
     }
     let patch = json!([
         {"op": "test", "path": "/metadata/uid", "value": input.parent.uid().to_string()},

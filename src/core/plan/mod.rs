@@ -5,6 +5,7 @@
 mod change;
 mod claim;
 pub mod composite;
+mod conditions;
 pub mod decorator;
 mod finalize;
 pub mod merge;

@@ -17,7 +17,7 @@ use super::checks::unready;
 use super::live::Live;
 use super::revision::{self, ChildId, Revision};
 use crate::controller::{Controller, StatusCheck, UpdateStrategy};
-use crate::hook::{Desired, SyncReply};
+use crate::hook::{Desired, HookCondition, SyncReply};
 use crate::key::{ApiVersion, ObjectKey, Resource};
 use crate::object::Object;
 use crate::plan::composite::{Kind, Plan};
@@ -152,8 +152,14 @@ pub fn step<E>(
         Progress::Waits(why) => ("False", "RolloutWaiting", why),
         Progress::Moves(child) => ("False", "RolloutProgressing", format!("updating {child}")),
     };
-    let condition = json!({"type": UPDATED, "status": status, "reason": reason, "message": message});
-    latest.status = with_condition(latest.status, condition);
+    if input.controller.dialect.reply_extras {
+        latest.conditions.retain(|other| other.kind != UPDATED);
+        let (kind, reason) = (UPDATED.to_owned(), reason.to_owned());
+        latest.conditions.push(HookCondition { kind, status, reason, message });
+    } else {
+        let condition = json!({"type": UPDATED, "status": status, "reason": reason, "message": message});
+        latest.status = with_condition(latest.status, condition);
+    }
     let mut made = plan(&latest)?;
     hold(&mut made, input.kinds, &children);
     Ok(Step { writes: writes(input, live, &children), plan: made, reply: latest, moved })
@@ -324,7 +330,7 @@ fn rule<'a>(input: &'a Input<'_>, id: &'a ChildId) -> (UpdateStrategy, &'a [Stat
     (kind.strategy, checks)
 }
 
-/// A status with the condition among its others. One whose `conditions` is no list is left as it is.
+/// A status with the condition among its others, as Metacontroller's users know it: without times. One whose `conditions` is no list is left as it is.
 fn with_condition(status: Option<Box<RawValue>>, condition: Value) -> Option<Box<RawValue>> {
     let tree = status.as_ref().and_then(|status| serde_json::from_str(status.get()).ok());
     let mut tree: Value = tree.unwrap_or_else(|| json!({}));

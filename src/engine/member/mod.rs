@@ -205,12 +205,17 @@ impl Member {
     /// What a scrape shows of membership.
     fn show(&self, world: &Arc<World>) {
         let (world, guard, metrics) = (Arc::clone(world), Arc::clone(&self.guard), Arc::clone(&self.metrics));
-        let deadline = self.settings.terms.renew_deadline;
-        self.samplers.add(Box::new(move || samples(&world, &guard, &metrics, deadline)));
+        let (deadline, identity) = (self.settings.terms.renew_deadline, Arc::clone(&self.identity));
+        self.samplers.add(Box::new(move || samples(&world, &guard, &metrics, (deadline, identity.table.as_str()))));
     }
 }
 
-fn samples(world: &World, guard: &Guard, metrics: &Metrics, renew_deadline: Duration) -> Vec<Sample> {
+fn samples(
+    world: &World,
+    guard: &Guard,
+    metrics: &Metrics,
+    (renew_deadline, sharders_lease): (Duration, &str),
+) -> Vec<Sample> {
     let view = world.view();
     let mut shards: BTreeMap<(String, &'static str), usize> = BTreeMap::new();
     if let Some(table) = view.table.as_ref().and_then(|object| object.table.as_ref()) {
@@ -247,6 +252,11 @@ fn samples(world: &World, guard: &Guard, metrics: &Metrics, renew_deadline: Dura
             )),
         ),
         Sample::gauge("ringmaster_leader", "Whether this member writes the table", flag(metrics.members.leads())),
+        Sample::gauge(
+            "leader_election_master_status",
+            "The same under the name that client-go's metrics have for it",
+            vec![(vec![("name", sharders_lease.to_owned())], if metrics.members.leads() { 1.0 } else { 0.0 })],
+        ),
         Sample::gauge(
             "ringmaster_rows_pending",
             "Shards and wholes that are on their way or whose owner doesn't live, as the leader planned last",

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use ringmaster_core::controller::{Address, Controller, Hook, HookVersion, ParentRule, UpdateStrategy, Webhook};
 use ringmaster_core::dialect::{METACONTROLLER, RINGMASTER};
-use ringmaster_core::hook::{Limits, MAX_RESYNC_AFTER, MIN_RESYNC_AFTER, Observed, SyncReply, inner_key, sync_request};
+use ringmaster_core::hook::{
+    Limits, MAX_CONDITIONS, MAX_EVENTS, MAX_RESYNC_AFTER, MIN_RESYNC_AFTER, Observed, SyncReply, inner_key,
+    sync_request,
+};
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, Uid};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Input, Kind, Plan, plan};
@@ -227,9 +230,13 @@ impl World {
     fn check(&mut self, body: &[u8]) {
         let strict = self.controller.sync.webhook.strict;
         let limits = Limits::default();
-        let loose = SyncReply::parse(body, limits, false);
+        let loose = SyncReply::parse(body, limits, false, &METACONTROLLER);
         reads_as_the_plain_reading(body, &loose);
-        let reply = match SyncReply::parse(body, limits, strict) {
+        // What our own group's replies may hold beside is read or refused, too, and bounded.
+        if let Ok(reply) = SyncReply::parse(body, limits, strict, &RINGMASTER) {
+            assert!(reply.events.len() <= MAX_EVENTS && reply.conditions.len() <= MAX_CONDITIONS);
+        }
+        let reply = match SyncReply::parse(body, limits, strict, &METACONTROLLER) {
             Ok(reply) => reply,
             Err(error) => return refused_for_a_reason(strict, &loose, &error.to_string()),
         };
@@ -248,6 +255,7 @@ impl World {
                 kinds: &kinds,
                 reply: &reply,
                 shard: None,
+                now: "2026-01-02T03:04:05Z",
             };
             // Refused whole; nothing of it may depend on what is there.
             let Ok(plan) = plan(&input) else { return assert_eq!(sync, 0, "refused only later") };

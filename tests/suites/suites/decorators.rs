@@ -106,7 +106,7 @@ pub(super) async fn thing(
 }
 
 /// The writes of Ringmaster to objects of the trial's own kinds since `mark`.
-fn writes(scene: &Scene, mark: Mark) -> anyhow::Result<Vec<String>> {
+pub(super) fn writes(scene: &Scene, mark: Mark) -> anyhow::Result<Vec<String>> {
     let own = [scene.things.plural.as_str(), "configmaps"];
     let requests = scene.ctx.requests(mark)?;
     let writes = requests.iter().filter(|request| request.is_write() && own.contains(&request.resource.as_str()));

@@ -6,14 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
 
 use super::scene::{SOON, config_map, obey, spec};
 use crate::built::Built;
 use crate::cluster::{Context, Scope};
-use crate::hook::{Hook, Reply};
+use crate::hook::{Hook, RawHook, Reply, read_request};
 use crate::objects::Resource;
 use crate::process::{Build, Ringmaster};
 use crate::scrape::{Metric, Scrape, free_port};
@@ -22,11 +24,16 @@ use crate::trial::Case;
 /// Most parents whose syncs fill a pipe, and what Ringmaster keeps beside it, with lines of the log.
 const FULL: usize = 1000;
 
+/// How the names of what Metacontroller has too begin, and its hooks, one of which follows.
+const PARITY: &str = "metacontroller_";
+const HOOKS: [&str; 3] = ["sync", "finalize", "customize"];
+
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("metrics", "are_those_of_the_docs", are_those_of_the_docs),
         Case::new("metrics", "are_accepted_by_promtool", are_accepted_by_promtool).needs(promtool),
+        Case::new("metrics", "metacontroller_names", metacontroller_names),
         Case::new("metrics", "tell_where_the_time_goes", tell_where_the_time_goes),
         Case::new("metrics", "count_the_lines_that_nobody_read", count_the_lines_that_nobody_read),
     ]
@@ -124,6 +131,8 @@ async fn are_those_of_the_docs(ctx: Context) -> anyhow::Result<()> {
     ensure!(hits.labels == BTreeSet::from(["limit".to_owned()]) && !limits.is_empty());
     let mut served = scrape.metrics;
     served.remove("ringmaster_limit_hits_total");
+    // Those are served for controllers of its group only: see `metacontroller_names`.
+    documented.retain(|name, _| !name.starts_with(PARITY));
     for (name, metric) in &documented {
         ensure!(served.get(name) == Some(metric), "{name}: the docs say {metric:?}, served is {:?}", served.get(name));
     }
@@ -131,6 +140,92 @@ async fn are_those_of_the_docs(ctx: Context) -> anyhow::Result<()> {
         ensure!(documented.contains_key(name), "{name} is served, but not in docs/metrics.md");
     }
     Ok(())
+}
+
+/// A hook by TLS with a new connection for each call, and the certificate that it shows, in PEM.
+fn secure_hook() -> anyhow::Result<(RawHook, String)> {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).map_err(|problem| anyhow!("{problem}"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key)?);
+    let hook = RawHook::start(move |mut stream, _| {
+        let Ok(mut connection) = rustls::ServerConnection::new(Arc::clone(&config)) else { return };
+        let mut tls = rustls::Stream::new(&mut connection, &mut stream);
+        let Ok((head, _)) = read_request(&mut tls) else { return };
+        let body = match head.split_whitespace().nth(1) {
+            Some("/finalize") => r#"{"finalized":true}"#,
+            Some("/customize") => r#"{"relatedResources":[]}"#,
+            _ => "{}",
+        };
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        // Whoever has gone wants no answer.
+        let _ = tls.write_all(answer.as_bytes()).and_then(|()| tls.flush());
+    })?;
+    Ok((hook, certified.cert.pem()))
+}
+
+async fn metacontroller_names(ctx: Context) -> anyhow::Result<()> {
+    let watched = Watched::start(ctx).await?;
+    let (hook, certificate) = secure_hook()?;
+    let url = |name: &str| hook.url(&format!("/{name}")).replace("http://127.0.0.1", "https://localhost");
+    let webhook = |name: &str| json!({ "webhook": { "url": url(name), "caBundle": { "inline": certificate } } });
+    let mut spec = spec(&watched.things, "", "InPlace");
+    spec["hooks"] =
+        json!({ "sync": webhook("sync"), "finalize": webhook("finalize"), "customize": webhook("customize") });
+    let kind = Resource::new("metacontroller.k8s.io/v1alpha1", "CompositeController", "compositecontrollers", None);
+    let name = watched.ctx.controller_name("m");
+    let metadata = json!({ "name": name, "labels": { "suite": watched.ctx.id } });
+    watched.ctx.admin.create(&kind, json!({ "metadata": metadata, "spec": spec })).await?;
+    // Without children: each of the two controllers would take the other's for its own.
+    watched.ctx.admin.create(&watched.things, json!({ "metadata": { "name": "p" } })).await?;
+    let calls = |scrape: &Scrape, hook: &str| {
+        scrape.sum(&format!("{PARITY}{hook}_requests_total"), &[("code", "200"), ("method", "post")])
+    };
+    watched.until("it is synced", |scrape| calls(scrape, "sync") >= 1.0).await?;
+    watched.ctx.admin.delete(&watched.things, "p").await?;
+    let runs = |scrape: &Scrape, hook: &str| scrape.sum(&format!("{PARITY}{hook}_in_flight_requests"), &[]);
+    let done = |scrape: &Scrape| HOOKS.into_iter().all(|hook| calls(scrape, hook) >= 1.0 && runs(scrape, hook) == 0.0);
+    let scrape = watched.until("all hooks were called", done).await?;
+    for hook in HOOKS {
+        let url = url(hook);
+        let of =
+            [("url", url.as_str()), ("controller_name", name.as_str()), ("controller_type", "CompositeController")];
+        let sum = |rest: &str, more: (&str, &str)| {
+            scrape.sum(&format!("{PARITY}{hook}_{rest}"), &[of[0], of[1], of[2], more])
+        };
+        let calls = sum("requests_total", ("method", "post"));
+        ensure!(
+            calls >= 1.0 && calls == sum("request_duration_histogram_seconds_count", ("method", "post")),
+            "{calls}"
+        );
+        for (metric, events) in
+            [("dns", ["dns_start", "dns_done"]), ("tls", ["tls_handshake_start", "tls_handshake_done"])]
+        {
+            for event in events {
+                let count = sum(&format!("{metric}_duration_histogram_seconds_count"), ("event", event));
+                ensure!(count >= 1.0, "{hook}: {count} of {event}: {}", scrape.text);
+            }
+        }
+    }
+    let its = |metrics: &BTreeMap<String, Metric>| -> BTreeMap<String, Metric> {
+        let its = metrics.iter().filter(|(name, _)| name.starts_with(PARITY));
+        its.map(|(name, metric)| (name.clone(), metric.clone())).collect()
+    };
+    let documented = its(&documented()?.0);
+    let of_hook = |hook: &str| -> Vec<(String, Metric)> {
+        documented.iter().map(|(name, metric)| (name.replace("HOOK", hook), metric.clone())).collect()
+    };
+    let documented: BTreeMap<String, Metric> = HOOKS.into_iter().flat_map(of_hook).collect();
+    ensure!(
+        its(&scrape.metrics) == documented,
+        "{:?} are served, in the docs are {documented:?}",
+        its(&scrape.metrics)
+    );
+
+    watched.ctx.admin.delete(&kind, &name).await?;
+    watched.until("they are gone with it", |scrape| its(&scrape.metrics).is_empty()).await.map(drop)
 }
 
 async fn are_accepted_by_promtool(ctx: Context) -> anyhow::Result<()> {

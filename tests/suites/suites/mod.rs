@@ -42,6 +42,7 @@ mod memory;
 mod metacontroller;
 mod metrics;
 mod readme;
+mod reply_extras;
 mod rival;
 mod rollouts;
 mod scale;
@@ -80,6 +81,7 @@ pub(crate) fn all() -> Vec<Case> {
         rival::cases(),
         metrics::cases(),
         readme::cases(),
+        reply_extras::cases(),
         rollouts::cases(),
         scale::cases(),
         children::cases(),

@@ -79,6 +79,8 @@ impl Stage {
             stage.ready(number, true).await?;
         }
         stage.told("OnLatestRevision", "").await?;
+        let told = stage.ctx.admin.get(&stage.sets, "s").await?["status"]["conditions"][0].clone();
+        ensure!(told["lastTransitionTime"].is_string() && told["observedGeneration"] == 1, "{told}");
         stage.seen_ready().await?;
         Ok(stage)
     }

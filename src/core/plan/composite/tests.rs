@@ -14,6 +14,8 @@ mod serverside;
 mod updates;
 
 const PARENT_UID: &str = "0f8fad5b-d9cb-469f-a165-70867728950e";
+/// The wall clock of all plans.
+pub(crate) const NOW: &str = "2026-01-02T03:04:05Z";
 const CONFIG_MAPS: usize = 0;
 const DEPLOYMENTS: usize = 1;
 const NAMESPACES: usize = 2;
@@ -136,7 +138,8 @@ impl World {
 
     fn input<T>(&self, reply: &Value, of: impl FnOnce(&Input<'_>) -> T) -> T {
         let strict = self.controller.sync.webhook.strict;
-        let reply = SyncReply::parse(reply.to_string().as_bytes(), Limits::default(), strict).unwrap();
+        let reply =
+            SyncReply::parse(reply.to_string().as_bytes(), Limits::default(), strict, self.controller.dialect).unwrap();
         let selector = parent_selector(&self.controller, &self.parent).unwrap();
         of(&Input {
             finalizing: false,
@@ -147,6 +150,7 @@ impl World {
             kinds: &self.kinds,
             reply: &reply,
             shard: None,
+            now: NOW,
         })
     }
 

@@ -6,7 +6,7 @@ use crate::dialect::{Dialect, METACONTROLLER, RINGMASTER};
 use crate::hook::{Limits, SyncReply};
 use crate::key::{ApiVersion, Resource};
 use crate::plan::composite::Kind;
-use crate::plan::composite::tests::controller;
+use crate::plan::composite::tests::{NOW, controller};
 use crate::plan::describe;
 use crate::plan::{Phase, finalizer_patch, parent_selector, phase};
 use crate::selector::Selector;
@@ -52,7 +52,9 @@ impl World {
     }
 
     fn with<T>(&self, reply: &Value, of: impl FnOnce(&Input<'_>) -> T) -> T {
-        let reply = SyncReply::parse_decorator(reply.to_string().as_bytes(), Limits::default(), true).unwrap();
+        let reply =
+            SyncReply::parse_decorator(reply.to_string().as_bytes(), Limits::default(), true, self.controller.dialect)
+                .unwrap();
         let selector = parent_selector(&self.controller, &self.object).unwrap();
         of(&Input {
             controller: &self.controller,
@@ -63,6 +65,7 @@ impl World {
             reply: &reply,
             finalizing: false,
             shard: Some(7),
+            now: NOW,
         })
     }
 }
@@ -117,6 +120,31 @@ fn a_status_is_replaced_whole_if_the_kind_has_one() {
     );
     assert!(world.sync(&json!({"status": {"replicas": 1}})).unwrap().is_empty(), "what is there already is fine");
     assert!(world.sync(&json!({"status": null})).unwrap().is_empty());
+}
+
+#[test]
+fn conditions_join_the_status_that_is_there() {
+    let mut world = World::new(&RINGMASTER);
+    let named = json!([{"type": "Seen", "status": "True", "reason": "Looked"}]);
+    let seen = json!({"type": "Seen", "status": "True", "reason": "Looked", "message": "",
+        "lastTransitionTime": NOW, "observedGeneration": 3});
+    let plan = world.sync(&json!({ "conditions": named })).unwrap();
+    let wanted = json!({"replicas": 1, "conditions": [seen]});
+    assert_eq!(tree(plan.status.as_ref().unwrap())[2]["value"], wanted);
+    let plan = world.sync(&json!({"status": {}, "conditions": named})).unwrap();
+    assert_eq!(tree(plan.status.as_ref().unwrap())[2]["value"], json!({"conditions": [seen]}));
+    let mut object = world.object.value();
+    object["status"] = wanted;
+    world.object = Object::parse(&object.to_string(), &world.resource).unwrap();
+    assert!(world.sync(&json!({ "conditions": named })).unwrap().is_empty());
+    world.resource.status = false;
+    assert!(world.sync(&json!({ "conditions": named })).unwrap().is_empty(), "what is there already is fine");
+    let other = json!({"conditions": [{"type": "Seen", "status": "False", "reason": "Looked"}]});
+    let refused = world.sync(&other).unwrap_err();
+    assert!(
+        refused.starts_with("conditions: Deployment (apps/v1) has no status subresource; leave conditions"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -154,6 +154,28 @@ fn the_status_is_replaced_as_a_whole() {
 }
 
 #[test]
+fn conditions_join_the_status_and_come_to_rest() {
+    let mut world = World::new(&RINGMASTER);
+    let reply = json!({
+        "status": {"n": 1, "conditions": [{"type": "Mine", "status": "True"}]},
+        "conditions": [{"type": "Ready", "status": "False", "reason": "Waits", "message": "for you"}],
+    });
+    let status = |world: &World| world.sync(&reply).unwrap().status.map(|patch| tree(&patch)[1]["value"].clone());
+    let ready = json!({"type": "Ready", "status": "False", "reason": "Waits", "message": "for you",
+        "lastTransitionTime": NOW, "observedGeneration": 3});
+    let mine = json!({"type": "Mine", "status": "True"});
+    let wanted = json!({"n": 1, "observedGeneration": 3, "conditions": [mine, ready]});
+    assert_eq!(status(&world), Some(wanted.clone()));
+    let mut earlier = wanted.clone();
+    earlier["conditions"][1]["lastTransitionTime"] = "2025-01-01T00:00:00Z".into();
+    world.edit_parent(|parent| parent["status"] = earlier.clone());
+    assert_eq!(status(&world), None, "the time is that of the change");
+    earlier["conditions"][1]["status"] = "True".into();
+    world.edit_parent(|parent| parent["status"] = earlier);
+    assert_eq!(status(&world), Some(wanted));
+}
+
+#[test]
 fn a_kind_without_status_gets_none() {
     let mut world = World::new(&RINGMASTER);
     world.resource.status = false;
