@@ -50,6 +50,8 @@ pub struct Dialect {
     pub reply_extras: bool,
     /// Whether what is counted of its hooks is shown under Metacontroller's names too.
     pub parity_metrics: bool,
+    /// Whether a child that stands twice in a reply is no error where replies are read strictly either: the last counts.
+    pub repeated_children: bool,
 }
 
 /// Ours.
@@ -71,6 +73,7 @@ pub static RINGMASTER: Dialect = Dialect {
     waits_for_metacontroller: false,
     reply_extras: true,
     parity_metrics: false,
+    repeated_children: false,
 };
 
 /// Metacontroller's, as its users rely on it.
@@ -92,4 +95,5 @@ pub static METACONTROLLER: Dialect = Dialect {
     waits_for_metacontroller: true,
     reply_extras: false,
     parity_metrics: true,
+    repeated_children: true,
 };

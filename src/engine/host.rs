@@ -162,6 +162,7 @@ impl Round {
         let sharded = matches!(begun, Stand::Sharded { .. });
         let slot = Arc::new(OnceLock::new());
         let Some((routes, backends)) = self.routes(&slot) else { return Ended::Cancelled };
+        self.step("Starting", format!("about to sync {parent}"));
         let (hosted, subscriptions) = self.subscribe(slot, routes, parent, children, sharded);
         let states: Vec<_> = subscriptions.iter().map(|subscription| subscription.shared().state()).collect();
         let mut kinds = Kinds { subscriptions, states };
@@ -173,10 +174,13 @@ impl Round {
             };
             // Its keys go first, then its running syncs end, then its watches.
             hosted.active.store(false, Ordering::Release);
-            if self.stage.hosted.read().contains_key(&hosted.id) {
+            let is_started = self.stage.hosted.read().contains_key(&hosted.id);
+            if is_started {
+                self.step("Stopping", format!("running syncs of {} end", hosted.parent));
                 self.stage.dispatch.forget(hosted.id).await;
                 self.stage.hosted.write().remove(&hosted.id);
                 info!(controller = %self.model.name, "stopped");
+                self.step("Stopped", format!("no longer syncing {}", hosted.parent));
             }
             if self.retired.is_cancelled() && self.model.dialect.controller_finalizer.is_none() {
                 retire(&hosted, &self.stage.client, &self.subject).await;
@@ -228,6 +232,13 @@ impl Round {
         let reply_limit = self.stage.limits.body_bytes;
         let route = self.stage.hooks.route(webhook, self.model.dialect.plain_http, reply_limit, Arc::new(watcher));
         route.map_err(|error| self.reject(&format!("spec.hooks.{name}.{error}"))).ok()
+    }
+
+    /// Tells a step of its life, where no conditions do: under Metacontroller's reasons.
+    fn step(&self, reason: &str, text: String) {
+        if !self.model.dialect.conditions {
+            self.stage.tell.event(self.subject.clone(), false, reason, text);
+        }
     }
 
     fn reject(&self, text: &str) {

@@ -57,11 +57,15 @@ impl Ask {
         self.query.split('&').any(|pair| pair == "watch=true")
     }
 
+    /// Its body; `null` if that isn't JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
     /// Whether it writes the object with this name, or its status.
     pub(crate) fn writes(&self, name: &str) -> bool {
         let of_path = self.path.split('/').any(|part| part == name);
-        let of_body =
-            || serde_json::from_slice(&self.body).is_ok_and(|b: serde_json::Value| b["metadata"]["name"] == name);
+        let of_body = || self.json()["metadata"]["name"] == name;
         self.method != Method::GET && (of_path || of_body())
     }
 }

@@ -100,6 +100,11 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// The suite that it belongs to.
+    pub(crate) fn suite(&self) -> &'static str {
+        self.suite
+    }
+
     /// Its name within its suite.
     pub(crate) fn name(&self) -> &'static str {
         self.name

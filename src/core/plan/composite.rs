@@ -244,8 +244,9 @@ fn wanted<'a>(input: &Input<'a>) -> Result<BTreeMap<(usize, ObjectKey), &'a Desi
         let twice = same_kinds(input.kinds, kind).filter(|version| wanted.remove(&(*version, key.clone())).is_some());
         let twice = twice.count() > 0;
         wanted.insert((kind, key), child);
-        // Read loosely, the last one counts (contract 1.5).
-        if twice && input.controller.hook(input.finalizing).webhook.strict {
+        // Read loosely, and always in Metacontroller's dialect, the last one counts (contract 1.5).
+        let is_strict = || input.controller.hook(input.finalizing).webhook.strict;
+        if twice && !input.controller.dialect.repeated_children && is_strict() {
             return Err(fail("stands twice in the reply; name each child once".to_owned()));
         }
     }
@@ -483,9 +484,14 @@ fn update_body(
     let mut merged = merge::merge_object(&observed, last.as_ref(), &desired);
     label(&mut merged, input.shard);
     let text = merge::desired_annotation(&desired, annotation);
-    // Compared as JSON: whoever wrote it may have spelled it otherwise.
-    let recorded =
-        last.is_some_and(|last| serde_json::from_str::<Value>(&text).is_ok_and(|desired| merge::same(&last, &desired)));
+    // Compared as JSON: whoever wrote it may have spelled it otherwise, or may not have filled in the namespace.
+    let recorded = last.is_some_and(|mut last| {
+        let metadata = last.get_mut("metadata").and_then(Value::as_object_mut).filter(|_| kind.resource.namespaced);
+        if let Some(metadata) = metadata {
+            metadata.entry("namespace").or_insert_with(|| key.namespace().into());
+        }
+        serde_json::from_str::<Value>(&text).is_ok_and(|desired| merge::same(&last, &desired))
+    });
     if recorded && merge::same(&observed, &merged) {
         return Ok(None);
     }

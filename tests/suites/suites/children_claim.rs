@@ -32,7 +32,7 @@ async fn scene(ctx: Context) -> anyhow::Result<Scene> {
     Ok(scene)
 }
 
-fn keep(request: &Value, _: &CallInfo) -> Reply {
+pub(super) fn keep(request: &Value, _: &CallInfo) -> Reply {
     let observed = request["children"]["ConfigMap.v1"].as_object().into_iter().flat_map(|maps| maps.values());
     let children: Vec<Value> = observed
         .map(|map| {

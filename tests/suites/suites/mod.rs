@@ -40,6 +40,15 @@ mod members_parts;
 mod members_scale;
 mod memory;
 mod metacontroller;
+mod metacontroller_checklist;
+mod metacontroller_children;
+mod metacontroller_decorators;
+mod metacontroller_fields;
+mod metacontroller_finalizers;
+mod metacontroller_flags;
+mod metacontroller_hooks;
+mod metacontroller_revisions;
+mod metacontroller_scene;
 mod metrics;
 mod readme;
 mod reply_extras;
@@ -50,6 +59,7 @@ mod scene;
 mod serverside;
 mod smoke;
 mod soak;
+mod takeover;
 mod troubleshooting;
 mod watchers;
 mod webhooks;
@@ -79,6 +89,14 @@ pub(crate) fn all() -> Vec<Case> {
         metacontroller::cases(),
         memory::cases(),
         rival::cases(),
+        metacontroller_checklist::cases(),
+        metacontroller_children::cases(),
+        metacontroller_decorators::cases(),
+        metacontroller_fields::cases(),
+        metacontroller_finalizers::cases(),
+        metacontroller_flags::cases(),
+        metacontroller_hooks::cases(),
+        metacontroller_revisions::cases(),
         metrics::cases(),
         readme::cases(),
         reply_extras::cases(),
@@ -110,6 +128,7 @@ pub(crate) fn all() -> Vec<Case> {
         members_parts::cases(),
         members(),
         soak::cases(),
+        takeover::cases(),
         troubleshooting::cases(),
         watchers::cases(),
         webhooks::cases(),

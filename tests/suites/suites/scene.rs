@@ -71,7 +71,11 @@ impl Scene {
         Ok((Self::start(ctx, Scope::Namespaced, &args).await?, gate))
     }
 
-    async fn start(ctx: Context, scope: Scope, args: &[String]) -> anyhow::Result<Self> {
+    /// With parents of either scope, and more arguments.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(crate) async fn start(ctx: Context, scope: Scope, args: &[String]) -> anyhow::Result<Self> {
         let (things, maps) = (ctx.crd("Thing", "things", scope, None).await?, ctx.configmaps());
         ctx.grant(&Context::rules_for(&[&things, &maps])).await?;
         let hook = Hook::start(obey)?;

@@ -144,6 +144,10 @@ fn a_child_that_stands_twice() {
     let loose = World::new(&METACONTROLLER).loose();
     loose.check(&twice, "+shop/a +shop/b");
     assert_eq!(tree(&loose.plan(&twice).creates[0].body)["data"]["k"], "last");
+    // Strict or not, as Metacontroller has it.
+    World::new(&METACONTROLLER).check(&twice, "+shop/a +shop/b");
+    let ours = World::new(&RINGMASTER).loose();
+    ours.check(&twice, "+shop/a +shop/b");
     // One that doesn't count is checked all the same.
     let bad = with(config_map("a"), "metadata.labels", json!({}));
     assert_eq!(loose.sync(&json!({"children": [bad, config_map("a")]})).unwrap_err().index, 0);

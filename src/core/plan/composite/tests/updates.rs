@@ -114,6 +114,7 @@ fn what_was_applied_is_compared_as_json() {
         "\n"
     );
     assert_eq!(respelled(go), "");
+    assert_eq!(respelled(&go.replace(r#""namespace":"shop","#, "")), "", "it is the parent's");
     // Not what was applied, nothing, or not JSON: recorded anew.
     for other in [&*go.replace("shop", "shoq"), &go.replace("app", "apt"), "", "null", "{", "[]", "{}"] {
         assert_eq!(respelled(other), "~shop/a", "{other}");
