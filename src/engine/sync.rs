@@ -267,7 +267,8 @@ impl Syncer {
         attempt: u32,
     ) -> Result<Reply, Problem> {
         let hosted = family.hosted;
-        let is_announced = pass.is_some();
+        // The queue announces the sync's own call, where it knows the endpoints.
+        let is_extra = hook == "customize" || !may_remember;
         let headers = self.headers((family, route), parent, &body, attempt);
         family.permit.check_begin("a hook call").map_err(Problem::Read)?;
         let call = Call {
@@ -289,7 +290,7 @@ impl Syncer {
                         return Err(Problem::Later(after));
                     }
                     // The queue doesn't know when there is room for one that it didn't announce.
-                    ringmaster_hooks::Error::Busy { .. } if !is_announced => return Err(Problem::Crowded(url(route))),
+                    ringmaster_hooks::Error::Busy { .. } if is_extra => return Err(Problem::Crowded(url(route))),
                     ringmaster_hooks::Error::Busy { after, .. } => return Err(Problem::Busy(after)),
                     ringmaster_hooks::Error::Fenced => return Err(Problem::Read(family.permit.taken("a hook call"))),
                     _ => {}

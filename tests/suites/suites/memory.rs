@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::cluster::Context;
 use crate::hook::Reply;
 use crate::objects::Resource;
-use crate::suites::scene::{LATER, SOON, Scene, config_map};
+use crate::suites::scene::{LATER, Scene, config_map};
 use crate::trial::Case;
 
 /// ConfigMaps of others.
@@ -24,6 +24,8 @@ const PARENTS: usize = 20;
 const ROUNDS: usize = 10;
 /// Creates at once.
 const AT_ONCE: usize = 32;
+/// Over this time it is looked whether the process works.
+const IDLE: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(420);
 
 /// The trials of this suite.
@@ -51,9 +53,21 @@ async fn rounds(scene: &Scene, first: usize) -> anyhow::Result<Duration> {
             }
             Ok(())
         };
-        scene.ctx.wait("a round of changes", SOON, done).await?;
+        scene.ctx.wait("a round of changes", LATER, done).await?;
     }
     Ok(scene.ringmaster.cpu()?.saturating_sub(before))
+}
+
+/// Waits until the process has taken in what there is: it hardly works any more.
+async fn idle(scene: &Scene) -> anyhow::Result<()> {
+    let ask = async || {
+        let before = scene.ringmaster.cpu()?;
+        tokio::time::sleep(IDLE).await;
+        let worked = scene.ringmaster.cpu()?.saturating_sub(before);
+        ensure!(worked < IDLE / 10, "it worked {worked:?} in {IDLE:?}");
+        Ok(())
+    };
+    scene.ctx.wait("what was created is taken in", LATER, ask).await
 }
 
 /// A whole of Metacontroller's dialect, which has no labels to select by, and whose parents may adopt.
@@ -85,7 +99,7 @@ async fn foreign(ctx: Context) -> anyhow::Result<()> {
         scene.ctx.admin.create(&scene.maps, body).await.map(drop)
     };
     futures::stream::iter(0..FOREIGN).map(create).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    // Older than all that is created from here on: once a parent's new child is seen, so are they.
+    idle(&scene).await?;
     let beside = rounds(&scene, 1 + ROUNDS).await?;
     let seen = async || {
         let rss = scene.ringmaster.rss_kib()?;
@@ -102,5 +116,5 @@ async fn foreign(ctx: Context) -> anyhow::Result<()> {
     );
     // A scan of all would take tens of times as long.
     ensure!(beside < alone * 5 + Duration::from_secs(1), "syncs took {beside:?} of CPU instead of {alone:?}");
-    scene.ctx.admin.delete_all(&scene.maps, "app=others").await
+    Ok(())
 }
