@@ -30,7 +30,7 @@ impl Syncer {
     ) -> Result<Vec<Observed>, Problem> {
         let hosted = family.hosted;
         let (Some(related), Some(route)) = (&hosted.related, &hosted.routes.customize) else { return Ok(Vec::new()) };
-        if related.answer(parent).is_none() {
+        if !related.has_answer(parent) {
             self.customize(family, parent, route, attempt).await?;
         }
         related.objects(parent.key()).await.map_err(|missing| match missing {

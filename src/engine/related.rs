@@ -56,7 +56,7 @@ struct Known {
 }
 
 /// What the hook said of one parent.
-pub(crate) struct Answer {
+struct Answer {
     uid: Uid,
     /// What it depended on, see [`fingerprint`].
     fingerprint: u64,
@@ -93,13 +93,11 @@ impl RelatedObjects {
         Self { slot, dispatch, watches, known: Mutex::default() }
     }
 
-    /// What the hook said of this very parent, if that still counts.
-    pub(crate) fn answer(&self, parent: &Object) -> Option<Arc<Answer>> {
-        let known = self.known.lock();
-        let answer = known.answers.get(parent.key())?;
-        let counts =
-            answer.uid == *parent.uid() && answer.fingerprint == fingerprint(parent) && answer.at.elapsed() < MAX_AGE;
-        counts.then(|| Arc::clone(answer))
+    /// Whether what the hook said of this very parent still counts.
+    pub(crate) fn has_answer(&self, parent: &Object) -> bool {
+        self.known.lock().answers.get(parent.key()).is_some_and(|answer| {
+            answer.uid == *parent.uid() && answer.fingerprint == fingerprint(parent) && answer.at.elapsed() < MAX_AGE
+        })
     }
 
     /// Keeps what the hook said of a parent, and watches what it names. `namespaces` is the kind of namespaces, if a rule
@@ -199,7 +197,7 @@ impl RelatedObjects {
                 Some(_) => {}
             }
         }
-        let namespaces = places.iter().find(|((kind, scope), _)| is_namespace(kind) && *scope == Scope::Everything);
+        let namespaces = places.iter().find(|(place, _)| is_all_namespaces(place));
         let namespaces = namespaces.map(|(_, shared)| Arc::clone(shared));
         let mut kinds: BTreeMap<String, (Arc<Resource>, Objects)> = BTreeMap::new();
         let kind = |resource: &Arc<Resource>| (resource.hook_key(), (Arc::clone(resource), Objects::new()));
@@ -298,8 +296,7 @@ impl Known {
 
     /// All namespaces, if a rule asks for their labels.
     fn namespaces(&self) -> Option<Arc<Shared>> {
-        let mut places = self.places.iter();
-        let found = places.find(|((kind, scope), _)| is_namespace(kind) && *scope == Scope::Everything);
+        let found = self.places.iter().find(|(place, _)| is_all_namespaces(place));
         found.map(|(_, watched)| Arc::clone(watched.subscription.shared()))
     }
 
@@ -345,6 +342,10 @@ fn names(related: &Related, object: &Object, namespaces: Option<&Shared>) -> boo
 
 fn is_namespace(resource: &Resource) -> bool {
     resource.api_version.as_str() == "v1" && *resource.plural == *"namespaces"
+}
+
+fn is_all_namespaces((resource, scope): &Place) -> bool {
+    is_namespace(resource) && *scope == Scope::Everything
 }
 
 /// What shows everything is one collection, whoever asks for it.

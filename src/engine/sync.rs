@@ -169,8 +169,7 @@ impl Syncer {
         let now = wall_time();
         let step = decide(&family, answers, (&parent, finalizing), &selector, &kinds, &now).map_err(|text| {
             // Once the hook is mended, it mustn't say that the same still holds.
-            let name = if finalizing { "finalize" } else { "sync" };
-            hosted.routes.of(finalizing).forget(&(name, parent.uid().clone()));
+            hosted.routes.of(finalizing).forget(&(hook_name(finalizing), parent.uid().clone()));
             Problem::Reply(text)
         })?;
         let Step { writes, plan, reply, moved } = step;
@@ -250,7 +249,7 @@ impl Syncer {
         let request = if is_decorator { decorator_request } else { sync_request };
         let parse = if is_decorator { SyncReply::parse_decorator } else { SyncReply::parse };
         let body = request(&hosted.model.json, parent, &observed, related, hook.version, finalizing);
-        let name = if finalizing { "finalize" } else { "sync" };
+        let name = hook_name(finalizing);
         // What was answered for another state of the parent is no answer to this one.
         let reply = self.ask((family, pass), parent, (name, route, is_latest), body, attempt).await?;
         let read = parse(&reply.body, self.limits, hook.webhook.strict, hosted.model.dialect);
@@ -346,6 +345,11 @@ impl Syncer {
         headers.insert("ringmaster-member", self.member.clone());
         headers
     }
+}
+
+/// The hook that is asked about a parent, as metrics and remembered replies name it.
+fn hook_name(finalizing: bool) -> &'static str {
+    if finalizing { "finalize" } else { "sync" }
 }
 
 /// The call of a sync's hook.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::reply::{Error, Limits, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, excerpt, shape, text};
+use super::reply::{Error, Limits, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, excerpt, shape, strange, text};
 use super::values::check_values;
 use crate::key::ApiVersion;
 use crate::object::Object;
@@ -91,13 +91,10 @@ fn unknown(
     strict: bool,
     remarks: &mut Vec<String>,
 ) -> Result<(), Error> {
-    let Some(name) = object.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
-    let name = format!("{place}{}", excerpt(name, MAX_NAME_CHARS));
-    if strict {
-        let known = if place.is_empty() { "relatedResources" } else { "apiVersion, resource and what selects objects" };
-        return Err(Error::Unknown { name, known });
-    }
-    remarks.push(format!("{name}: unknown field in the reply"));
+    let name = object.keys().find(|name| !known.contains(&name.as_str()));
+    let name = name.map(|name| format!("{place}{}", excerpt(name, MAX_NAME_CHARS)));
+    let known = if place.is_empty() { "relatedResources" } else { "apiVersion, resource and what selects objects" };
+    remarks.extend(strange(strict, name.into_iter().collect(), Vec::new(), known)?);
     Ok(())
 }
 

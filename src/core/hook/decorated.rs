@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::extras::{Extras, RawExtras};
 use super::reply::{
     Error, Limits, MAX_NAME_CHARS, MAX_PROBLEM_CHARS, MAX_REMARKS, SyncReply, desired, excerpt, resync_after, shape,
-    text,
+    strange, text,
 };
 use super::values::check_values;
 use crate::dialect::Dialect;
@@ -47,23 +47,12 @@ impl SyncReply {
         let mut wire: Wire<'_> = serde_json::from_str(text).map_err(|error| shape(format_args!("{error}")))?;
         let extras = RawExtras { events: wire.known[EVENTS], conditions: wire.known[CONDITIONS] };
         let extras = extras.known_to(dialect, &mut wire.unknown);
-        let mut remarks = Vec::new();
-        if strict {
-            if let Some(name) = wire.unknown.into_iter().next() {
-                let known = if dialect.reply_extras {
-                    "labels, annotations, status, attachments, events, conditions, resyncAfterSeconds and finalized"
-                } else {
-                    "labels, annotations, status, attachments, resyncAfterSeconds and finalized"
-                };
-                return Err(Error::Unknown { name, known });
-            }
-            if let Some(name) = wire.duplicate.into_iter().next() {
-                return Err(Error::Duplicate(name));
-            }
+        let known = if dialect.reply_extras {
+            "labels, annotations, status, attachments, events, conditions, resyncAfterSeconds and finalized"
         } else {
-            remarks.extend(wire.unknown.into_iter().map(|name| format!("{name}: unknown field in the reply")));
-            remarks.extend(wire.duplicate.into_iter().map(|name| format!("{name}: stands twice, the last counts")));
-        }
+            "labels, annotations, status, attachments, resyncAfterSeconds and finalized"
+        };
+        let mut remarks = strange(strict, wire.unknown, wire.duplicate, known)?;
         let attachments: Vec<&RawValue> = read("attachments", wire.known[ATTACHMENTS])?;
         if attachments.len() > limits.children {
             return Err(Error::Attachments { count: attachments.len(), limit: limits.children });

@@ -200,23 +200,12 @@ impl SyncReply {
         let text = text(body, limits)?;
         let mut wire: Wire<'_> = serde_json::from_str(text).map_err(|error| shape(format_args!("{error}")))?;
         let extras = wire.extras.known_to(dialect, &mut wire.unknown);
-        let mut remarks = Vec::new();
-        if strict {
-            if let Some(name) = wire.unknown.into_iter().next() {
-                let known = if dialect.reply_extras {
-                    "status, children, events, conditions, resyncAfterSeconds and finalized"
-                } else {
-                    "status, children, resyncAfterSeconds and finalized"
-                };
-                return Err(Error::Unknown { name, known });
-            }
-            if let Some(name) = wire.duplicate.into_iter().next() {
-                return Err(Error::Duplicate(name));
-            }
+        let known = if dialect.reply_extras {
+            "status, children, events, conditions, resyncAfterSeconds and finalized"
         } else {
-            remarks.extend(wire.unknown.into_iter().map(|name| format!("{name}: unknown field in the reply")));
-            remarks.extend(wire.duplicate.into_iter().map(|name| format!("{name}: stands twice, the last counts")));
-        }
+            "status, children, resyncAfterSeconds and finalized"
+        };
+        let mut remarks = strange(strict, wire.unknown, wire.duplicate, known)?;
         let raw_children = wire.children.unwrap_or_default();
         if raw_children.len() > limits.children {
             return Err(Error::Children { count: raw_children.len(), limit: limits.children });
@@ -241,6 +230,32 @@ impl SyncReply {
             remarks,
         })
     }
+}
+
+/// What to remark of fields that the protocol doesn't know, and of those that stand twice.
+///
+/// # Errors
+/// Read strictly, the first of them.
+pub(super) fn strange(
+    strict: bool,
+    unknown: Vec<String>,
+    duplicate: Vec<String>,
+    known: &'static str,
+) -> Result<Vec<String>, Error> {
+    let unknown = unknown.into_iter().map(|name| (name, true));
+    let mut fields = unknown.chain(duplicate.into_iter().map(|name| (name, false)));
+    if strict {
+        return match fields.next() {
+            Some((name, true)) => Err(Error::Unknown { name, known }),
+            Some((name, false)) => Err(Error::Duplicate(name)),
+            None => Ok(Vec::new()),
+        };
+    }
+    let remark = |(name, is_unknown)| {
+        let what = if is_unknown { ": unknown field in the reply" } else { ": stands twice, the last counts" };
+        name + what
+    };
+    Ok(fields.map(remark).collect())
 }
 
 /// A reply's text, if it is within the limits of size and depth.
