@@ -39,13 +39,18 @@ pub(super) fn put(status: &mut Value, conditions: &[HookCondition], present: &Va
 fn complete(condition: &HookCondition, known: Option<&Value>, generation: i64, now: &str) -> Value {
     let HookCondition { kind, status, reason, message } = condition;
     let text = |field: &str| known.and_then(|known| known[field].as_str());
-    let says_the_same = text("status") == Some(*status)
-        && text("reason") == Some(reason.as_str())
-        && text("message") == Some(message.as_str());
+    // Kinds whose fields are omitted when they are empty show no text where one of no length was written.
+    let says = |field: &str, wanted: &str| text(field).unwrap_or_default() == wanted;
+    let says_the_same = text("status") == Some(*status) && says("reason", reason) && says("message", message);
     // A kind whose schema doesn't have a field drops it: what the present one lacks is nothing that would have to be
     // written anew at every sync.
     let has = |field: &str| !says_the_same || known.is_some_and(|known| known.get(field).is_some());
-    let mut made = json!({"type": kind, "status": status, "reason": reason, "message": message});
+    let mut made = json!({"type": kind, "status": status});
+    for (field, wanted) in [("reason", reason), ("message", message)] {
+        if has(field) {
+            made[field] = wanted.as_str().into();
+        }
+    }
     if has("lastTransitionTime") {
         let before = text("status").zip(text("lastTransitionTime"));
         made["lastTransitionTime"] = since(before, status, now).into();
@@ -109,5 +114,28 @@ mod tests {
         assert_eq!(of(json!({}), &[condition("Ready", "True", "x")], &present), present);
         let changed = of(json!({}), &[condition("Ready", "True", "y")], &present);
         assert_eq!(changed, json!({"conditions": [stands("Ready", "True", "y", "t2", 3)]}));
+    }
+
+    #[test]
+    fn an_empty_text_and_none_are_the_same() {
+        let bare = json!({"type": "Ready", "status": "True", "lastTransitionTime": "t1", "observedGeneration": 3});
+        let with = |field: &str, text: Value| {
+            let mut condition = bare.clone();
+            condition[field] = text;
+            json!({"conditions": [condition]})
+        };
+        let silent = HookCondition { message: String::new(), ..condition("Ready", "True", "") };
+        let speechless = HookCondition { reason: String::new(), ..silent.clone() };
+        let omitted = with("reason", "Because".into());
+        let none = json!({"conditions": [bare]});
+        let empty = with("message", "".into());
+        assert_eq!(of(json!({}), std::slice::from_ref(&silent), &omitted), omitted, "no message");
+        assert_eq!(of(json!({}), std::slice::from_ref(&speechless), &empty), empty, "no reason");
+        assert_eq!(of(json!({}), std::slice::from_ref(&speechless), &none), none, "neither");
+        // A text that there was goes all the same, and one that there is comes.
+        let told = json!({"conditions": [stands("Ready", "True", "x", "t1", 3)]});
+        let gone = of(json!({}), &[silent], &told);
+        assert_eq!(gone, json!({"conditions": [stands("Ready", "True", "", "t1", 3)]}));
+        assert_eq!(of(json!({}), &[condition("Ready", "True", "x")], &omitted), told);
     }
 }
