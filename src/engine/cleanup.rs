@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -37,6 +38,8 @@ const MAX_TICKS_TO_RETRY: u64 = 32;
 const MAX_SWEPT: usize = 10_000;
 /// So many of them at once.
 const SWEPT_AT_ONCE: usize = 16;
+/// So many that can't be freed end a sweep; what is under way then still ends.
+const MAX_REFUSALS: usize = 16;
 /// How often a controller's finalizer is set in the face of others' changes before its host begins anew.
 const SET_TRIES: usize = 5;
 
@@ -187,7 +190,7 @@ impl Cleaner {
                 }
                 let swept = tokio::select! {
                     () = stop.cancelled() => return,
-                    swept = self.sweep(&controller, &declared, own) => swept,
+                    swept = self.sweep(&controller, &declared, own, pause.times) => swept,
                 };
                 match swept {
                     Ok(Swept::Clean) => info!(controller = %controller.key(), "its finalizer is on no parent any more"),
@@ -211,8 +214,9 @@ impl Cleaner {
         store.iter().filter_map(|controller| Some((Arc::clone(controller), task(controller, own)?))).collect()
     }
 
-    /// Takes the finalizer off the parents of a controller that goes, and its own off the controller once none has it.
-    async fn sweep(&self, controller: &Object, declared: &Declared, own: &str) -> Result<Swept, String> {
+    /// Takes the finalizer off the parents of a controller that goes, and its own off the controller once none has it;
+    /// so many `tries` before were of no use.
+    async fn sweep(&self, controller: &Object, declared: &Declared, own: &str, tries: u32) -> Result<Swept, String> {
         let goes = controller.is_deleting();
         // Whoever works on it may still put the finalizer on a parent.
         if goes && self.placements.has(controller.uid()) {
@@ -226,7 +230,7 @@ impl Cleaner {
             let Some(parents) = self.find(kind).await.map_err(|error| told(&kind.resource, &error))? else { continue };
             let is_left = |parent: &Object| has_finalizer(parent, &finalizer);
             let found = match client.find_metadata(&parents, ("", ""), MAX_SWEPT, is_left).await {
-                Ok(found) => found.objects,
+                Ok(found) => turned(found.objects, tries),
                 // It was served a while ago.
                 Err(error) if error.is_not_found() => {
                     self.stage.discovery.forget(&parents.api_version);
@@ -253,15 +257,29 @@ impl Cleaner {
     }
 
     async fn free(&self, parents: &Resource, found: Vec<(ObjectKey, Version)>, finalizer: &str) -> Result<(), String> {
-        let (client, count) = (&self.stage.client, found.len());
-        let each = stream::iter(found).map(|(key, _)| async move { take_off(client, parents, &key, finalizer).await });
-        let failed = each.buffer_unordered(SWEPT_AT_ONCE).filter_map(|freed| std::future::ready(freed.err()));
-        let failed: Vec<Error> = failed.collect().await;
-        let Some(first) = failed.first() else { return Ok(()) };
+        let (client, count, is_over) = (&self.stage.client, found.len(), AtomicBool::new(false));
+        let mut left = found.into_iter();
+        let next = std::iter::from_fn(|| if is_over.load(Ordering::Relaxed) { None } else { left.next() });
+        let each = stream::iter(next).map(|(key, _)| async move { take_off(client, parents, &key, finalizer).await });
+        let mut each = std::pin::pin!(each.buffer_unordered(SWEPT_AT_ONCE));
+        let (mut freed, mut refusals, mut first) = (0, 0, None);
+        while let Some(done) = each.next().await {
+            match done {
+                Ok(()) => freed += 1,
+                Err(error) => {
+                    refusals += usize::from(is_refusal(&error));
+                    if error.is_forbidden() || refusals >= MAX_REFUSALS {
+                        is_over.store(true, Ordering::Relaxed);
+                    }
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        let Some(first) = first else { return Ok(()) };
         Err(format!(
             "{} of {count} {parents} keep the finalizer {finalizer}: {}",
-            failed.len(),
-            told(&parents.plural, first)
+            count - freed,
+            told(&parents.plural, &first)
         ))
     }
 
@@ -324,6 +342,19 @@ impl Cleaner {
     }
 }
 
+/// The parents in another order at each try: those that can't be freed keep none of the others from it for ever.
+fn turned<T>(mut parents: Vec<T>, tries: u32) -> Vec<T> {
+    let turn = usize::try_from(tries).unwrap_or_default().saturating_mul(MAX_REFUSALS);
+    let at = turn.checked_rem(parents.len()).unwrap_or_default();
+    parents.rotate_left(at);
+    parents
+}
+
+/// Whether an error says something of more than the one parent: not that it is gone, or that others change it.
+fn is_refusal(error: &Error) -> bool {
+    !error.is_not_found() && !error.is_conflict()
+}
+
 /// What is said of an error about objects of a kind.
 fn told(plural: &str, error: &Error) -> String {
     if error.is_forbidden() {
@@ -384,6 +415,32 @@ mod tests {
         let kind = |plural: &str| json!({ "apiVersion": "a/v1", "resource": plural, "labelSelector": {} });
         assert_eq!(kinds(json!({ "parentResource": kind("things"), "hooks": {} })), ["a/v1 things"]);
         assert_eq!(kinds(json!({ "resources": [kind("things"), kind("others")] })), ["a/v1 things", "a/v1 others"]);
+    }
+
+    #[test]
+    fn each_try_begins_behind_those_that_the_last_ended_with() {
+        let first = |tries: u32| turned((0..40).collect::<Vec<usize>>(), tries).first().copied();
+        assert_eq!([first(0), first(1), first(2), first(3)], [Some(0), Some(16), Some(32), Some(8)]);
+        assert_eq!(first(u32::MAX).map(|at| at < 40), Some(true));
+        assert!(turned(Vec::<usize>::new(), 7).is_empty());
+        let mut all = turned((0..40).collect::<Vec<usize>>(), 5);
+        all.sort_unstable();
+        assert_eq!(all, (0..40).collect::<Vec<usize>>(), "none is left out");
+    }
+
+    #[test]
+    fn only_what_is_not_of_one_parent_ends_a_sweep() {
+        let status = |code: u16| Error::Status {
+            call: "PATCH /x".to_owned(),
+            code,
+            reason: String::new(),
+            message: "m".to_owned(),
+            retry_after: None,
+            object: true,
+        };
+        assert!([404, 409].into_iter().all(|code| !is_refusal(&status(code))));
+        assert!([400, 403, 422, 429, 500].into_iter().all(|code| is_refusal(&status(code))));
+        assert!(is_refusal(&Error::Timeout { call: "PATCH /x".to_owned(), after: TICK }));
     }
 
     #[test]

@@ -3,13 +3,17 @@
 //!
 //! Never about the finalize hook's calls: see `finalize`. Kinds that go and come back are in `faults_kinds`.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
+use http::Method;
 use serde_json::{Value, json};
 
 use super::decorators::{declare, decorators, ready, thing};
 use super::faults_hook::well;
 use super::faults_kinds::{NOTICED, SLOW, condition_within, crd_name, crds, remove, versions};
 use crate::cluster::{Context, Scope};
+use crate::gate::Act;
 use crate::hook::{CallInfo, Reply};
 use crate::objects::{Resource, code};
 use crate::process::Ringmaster;
@@ -19,6 +23,14 @@ use crate::trial::Case;
 
 /// The finalizer of controllers of our group.
 const OWN: &str = "ringmaster.dev/controller";
+/// Parents of the controller whose sweep is refused.
+const PARENTS: usize = 48;
+/// So many of them, the first, can't be freed.
+const STUCK: usize = 32;
+/// What a sweep asks for at most once all is refused: `MAX_REFUSALS` in `src/engine/cleanup.rs`, and what else is under way.
+const MAX_ASKED: usize = 16 + 15;
+/// The next sweep begins later than this.
+const ONE_SWEEP: Duration = Duration::from_secs(1);
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
@@ -30,6 +42,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("controllers_change", "one_without_its_finalize_hook_is_free", hook_removed),
         Case::new("controllers_change", "deletion_without_the_parents_kind", kind_gone).timeout(SLOW),
         Case::new("controllers_change", "deletion_that_lacks_a_right_is_told", forbidden).timeout(SLOW),
+        Case::new("controllers_change", "a_sweep_that_is_refused_ends_early", refused).timeout(SLOW),
         Case::new("controllers_change", "the_parents_move_to_another_version", version_moves).timeout(SLOW),
         Case::new("controllers_change", "a_decorator_goes_on_without_one_of_its_kinds", one_kind_goes).timeout(SLOW),
     ]
@@ -285,6 +298,53 @@ async fn forbidden(ctx: Context) -> anyhow::Result<()> {
     let parent = scene.ctx.admin.get(&scene.things, "p").await?;
     ensure!(parent["metadata"]["finalizers"] == json!([finalizer(&scene, "ringmaster.dev")]), "{parent}");
     scene.ctx.grant(&Context::rules_for(&[&scene.things])).await?;
+    gone(&scene, &Context::controllers(), "c").await?;
+    all_free(&scene).await
+}
+
+/// Whether a path is that of a parent that can't be freed.
+fn is_stuck(path: &str) -> bool {
+    let number = path.rsplit_once("/p").and_then(|(_, number)| number.parse::<usize>().ok());
+    number.is_some_and(|number| number < STUCK)
+}
+
+/// How many things have the finalizer.
+async fn kept(scene: &Scene) -> anyhow::Result<usize> {
+    let own = json!([finalizer(scene, "ringmaster.dev")]);
+    let things = scene.ctx.admin.list(&scene.things, "").await?;
+    Ok(things.iter().filter(|thing| thing["metadata"]["finalizers"] == own).count())
+}
+
+async fn refused(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    scene.hook.set(obey);
+    scene.ctx.controller("c", spec(&scene)).await?;
+    for number in 0..PARENTS {
+        scene.thing(&format!("p{number:02}"), json!({ "children": [] })).await?;
+    }
+    let ask = async || {
+        let kept = kept(&scene).await?;
+        ensure!(kept == PARENTS, "{kept} have the finalizer");
+        Ok(())
+    };
+    scene.ctx.wait("each parent has the finalizer", SOON, ask).await?;
+    scene.quiet().await?;
+    gate.set(|ask| if ask.method == Method::PATCH && is_stuck(&ask.path) { Act::Refuse(422, None) } else { Act::Pass });
+    scene.ctx.admin.delete(&Context::controllers(), &scene.ctx.controller_name("c")).await?;
+    let message = scene.condition("c", ["Ready", "False", "CleanupFailing"]).await?;
+    ensure!(message.contains("keep the finalizer") && message.contains("refused by the trial"), "{message}");
+    let asked = gate.asked(|asked| asked.act == Act::Refuse(422, None));
+    let first = asked.first().context("nothing was refused")?.at;
+    let burst = asked.iter().filter(|asked| asked.at - first < ONE_SWEEP).count();
+    ensure!(burst <= MAX_ASKED, "{burst} refusals in one sweep");
+    // Those behind them have their turn all the same.
+    let ask = async || {
+        let kept = kept(&scene).await?;
+        ensure!(kept == STUCK, "{kept} have the finalizer");
+        Ok(())
+    };
+    scene.ctx.wait("the others are free", LATER, ask).await?;
+    gate.open();
     gone(&scene, &Context::controllers(), "c").await?;
     all_free(&scene).await
 }
