@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use foldhash::fast::FixedState;
 use parking_lot::{Mutex, RwLock};
 use ringmaster_core::cache::SelectorIndex;
-use ringmaster_core::condition::HookHealth;
 use ringmaster_core::controller::{Controller, UpdateStrategy};
 use ringmaster_core::endpoints::Standing;
 use ringmaster_core::hash::shard;
@@ -393,11 +392,6 @@ impl Hosted {
     /// Where orphans of a parent may lie: its namespace, or anywhere for a cluster-scoped parent.
     pub(crate) fn orphan_namespace<'a>(&self, parent: &'a ObjectKey) -> Option<&'a str> {
         self.parent.namespaced.then(|| parent.namespace())
-    }
-
-    /// Notes what the hook's last call showed.
-    pub(crate) fn hook_health(&self, hook: &'static str, health: HookHealth, is_of_one_call: bool) -> bool {
-        self.board.set_hook(hook, health, is_of_one_call)
     }
 
     /// Notes that an object must be read before the next sync.

@@ -11,7 +11,7 @@
 //!   sync        one sync: read, call the hook, plan; children: what is read and put right before; execute: do it
 //!   rollout     a sync of a controller that rolls: the hook for each revision, and the writes of revisions
 //!   print       what is said, so that no reader holds anything up; telemetry: the log
-//!   status      conditions of controllers; units: of one that decorates several kinds; tell: log lines and events; changes: the words for what children went through
+//!   status      conditions of controllers; hook_health: how hooks' calls end; units: of one that decorates several kinds; tell: log lines and events; changes: the words for what children went through
 //! ```
 //!
 //! Never speaks HTTP or Kubernetes by itself, and never decides what core decides.
@@ -28,6 +28,7 @@ mod dispatch;
 mod execute;
 mod fault;
 mod finalizer;
+mod hook_health;
 mod host;
 mod hosted;
 mod label_all;

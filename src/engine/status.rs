@@ -3,7 +3,7 @@
 //! Level-triggered: the wanted status is compared with the one in the cache at each tick, so nothing is written twice
 //! and nothing is missed. Never writes the status of a dialect that has none.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -21,20 +21,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::clock::{Clock, wall_time};
+use crate::hook_health::HookNotes;
 use crate::hosted::Hosted;
 use crate::member::placement::{LONG, Placements};
 use crate::member::posts::Posts;
 use crate::metrics::Metrics;
 use crate::streams::Shared;
-use crate::units::{Shown, Unit, overall, sum};
+use crate::units::{Unit, overall, sum};
 
 /// A controller's status is looked at this often, and so written at most this often.
 const TICK: Duration = Duration::from_secs(1);
 /// The number of parents is written at most every so many ticks when nothing else changed.
 const TICKS_PER_COUNT: u64 = 5;
-/// A call that was answered, but badly, or too late, counts as the hook's failure once no call succeeded for this long:
-/// one bad parent among good ones is that parent's problem.
-const FAILING_AFTER: Duration = Duration::from_secs(10);
 /// Changes of a hook's health are logged at most this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// A parent that still fails is told again after this long: an API server forgets events after an hour.
@@ -60,8 +58,7 @@ struct Noted {
     generation: i64,
     rejected: Option<String>,
     blocked: Option<(&'static str, String)>,
-    /// By their names: one that answers says nothing of another.
-    hooks: BTreeMap<&'static str, HookNote>,
+    hooks: HookNotes,
     /// The parents whose last sync failed.
     failing: HashMap<ObjectKey, Trouble>,
     last_line: Option<Duration>,
@@ -70,22 +67,6 @@ struct Noted {
     starting: bool,
     teller: Teller,
     hosted: Weak<Hosted>,
-}
-
-/// What the calls of one hook showed.
-#[derive(Default)]
-struct HookNote {
-    health: HookHealth,
-    /// When that was noted.
-    at: Duration,
-    last_success: Option<Duration>,
-}
-
-impl Noted {
-    /// What the calls of each hook showed last, and when.
-    fn shown(&self) -> Shown {
-        self.hooks.iter().map(|(name, note)| (*name, (note.at, note.health.clone()))).collect()
-    }
 }
 
 /// Who writes a controller's status.
@@ -225,27 +206,12 @@ impl Board {
         noted.blocked.take().map(|(reason, _)| reason)
     }
 
-    /// What a hook call showed, which may say of that one call only. Tells whether that is a change that deserves a line.
-    pub(crate) fn set_hook(&self, hook: &'static str, health: HookHealth, is_of_one_call: bool) -> bool {
+    /// What a hook call for a parent showed, which may say of that one call only. Tells whether that is a change that
+    /// deserves a line.
+    pub(crate) fn set_hook(&self, call: (&'static str, &ObjectKey), health: HookHealth, is_of_one_call: bool) -> bool {
         let now = self.clock.now();
         let mut noted = self.noted.lock();
-        let note = noted.hooks.entry(hook).or_default();
-        let health = match health {
-            HookHealth::Reachable => {
-                note.last_success = Some(now);
-                HookHealth::Reachable
-            }
-            HookHealth::Failing(reason, message) => {
-                let recent = note.last_success.is_some_and(|at| now.saturating_sub(at) < FAILING_AFTER);
-                if recent && is_of_one_call {
-                    return false;
-                }
-                HookHealth::Failing(reason, message)
-            }
-            HookHealth::Unknown => return false,
-        };
-        let changed = std::mem::discriminant(&note.health) != std::mem::discriminant(&health);
-        (note.health, note.at) = (health, now);
+        let changed = noted.hooks.note(call, health, is_of_one_call, now);
         let due = noted.last_line.is_none_or(|at| now.saturating_sub(at) >= LINE_INTERVAL);
         if changed && due {
             noted.last_line = Some(now);
@@ -256,7 +222,9 @@ impl Board {
     /// A sync of this parent did all that it wanted, or the parent is gone. Says how long it had failed, if that was
     /// told.
     pub(crate) fn not_failing(&self, parent: &ObjectKey) -> Option<Duration> {
-        let trouble = self.noted.lock().failing.remove(parent)?;
+        let mut noted = self.noted.lock();
+        noted.hooks.forget(parent);
+        let trouble = noted.failing.remove(parent)?;
         trouble.told.map(|_| self.clock.now().saturating_sub(trouble.since))
     }
 
@@ -286,7 +254,9 @@ impl Board {
 
     /// Forgets the failures of parents that aren't there any more.
     pub(crate) fn retain(&self, is_there: impl Fn(&ObjectKey) -> bool) {
-        self.noted.lock().failing.retain(|parent, _| is_there(parent));
+        let mut noted = self.noted.lock();
+        noted.failing.retain(|parent, _| is_there(parent));
+        noted.hooks.retain(is_there);
     }
 
     /// How long the parent that fails longest has been failing; zero if none does.
@@ -328,7 +298,7 @@ impl Board {
         let mut shown = Vec::with_capacity(units.len());
         for unit in units {
             let (_, health, hosted) = unit.own_health();
-            shown.push(unit.noted.lock().shown());
+            shown.push(unit.noted.lock().hooks.shown());
             parts.push(Unit { health, longest: unit.failing_longest(), newest: unit.failing_newest() });
             running.extend(hosted);
         }
@@ -351,7 +321,7 @@ impl Board {
         let health = Health {
             rejected: noted.rejected.clone(),
             blocked: noted.blocked.clone().map(|(reason, text)| (reason.into(), text)),
-            hook: overall([noted.shown()]),
+            hook: overall([noted.hooks.shown()]),
             failing,
             endpoints,
             placement: None,
@@ -594,18 +564,23 @@ mod tests {
 
     #[test]
     fn one_bad_reply_among_good_ones_is_not_the_hook_s_failure() {
-        let board = Board::new(Clock::start());
-        board.set_hook("sync", HookHealth::Reachable, false);
-        board.set_hook("sync", failing("BadCode"), true);
+        let (board, key) = (Board::new(Clock::start()), ObjectKey::new("n", "a"));
+        board.set_hook(("sync", &key), HookHealth::Reachable, false);
+        board.set_hook(("sync", &key), failing("BadCode"), true);
         assert_eq!(board.health().1.hook, HookHealth::Reachable);
-        board.set_hook("sync", failing("ConnectionRefused"), false);
+        board.set_hook(("sync", &key), failing("ConnectionRefused"), false);
         assert_eq!(board.health().1.hook, failing("ConnectionRefused"));
         // Another hook that answers doesn't hide it.
-        board.set_hook("customize", HookHealth::Reachable, false);
+        board.set_hook(("customize", &key), HookHealth::Reachable, false);
         assert_eq!(board.health().1.hook, failing("ConnectionRefused"));
         let never_answered = Board::new(Clock::start());
-        never_answered.set_hook("sync", failing("BadCode"), true);
+        never_answered.set_hook(("sync", &key), failing("BadCode"), true);
         assert_eq!(never_answered.health().1.hook, failing("BadCode"));
+        // It goes with its parent.
+        never_answered.not_failing(&key);
+        assert_eq!(never_answered.health().1.hook, HookHealth::Unknown);
+        board.retain(|parent| *parent != key);
+        assert_eq!(board.health().1.hook, HookHealth::Reachable);
     }
 
     #[test]
@@ -641,10 +616,10 @@ mod tests {
 
     #[test]
     fn a_flapping_hook_is_not_a_line_each_time() {
-        let board = Board::new(Clock::start());
+        let (board, key) = (Board::new(Clock::start()), ObjectKey::new("n", "a"));
         let lines = (0..100).filter(|round| {
             board.set_hook(
-                "sync",
+                ("sync", &key),
                 if round % 2 == 0 { failing("ConnectionRefused") } else { HookHealth::Reachable },
                 false,
             )

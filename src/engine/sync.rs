@@ -285,7 +285,7 @@ impl Syncer {
             Err(failure) => {
                 match failure.error {
                     ringmaster_hooks::Error::Later { after } => {
-                        self.tell.hook(hosted, hook, HookHealth::Reachable, false);
+                        self.tell.hook(hosted, (hook, parent), HookHealth::Reachable, false);
                         return Err(Problem::Later(after));
                     }
                     // The queue doesn't know when there is room for one that it didn't announce.
@@ -295,7 +295,7 @@ impl Syncer {
                     _ => {}
                 }
                 let health = HookHealth::Failing(failure.error.reason().into(), failure.to_string());
-                self.tell.hook(hosted, hook, health, failure.error.is_of_one_call());
+                self.tell.hook(hosted, (hook, parent), health, failure.error.is_of_one_call());
                 if failure.error.is_terminal() && hosted.model.dialect.terminal_422 {
                     return Err(Problem::Terminal(failure));
                 }
@@ -315,14 +315,14 @@ impl Syncer {
     ) -> Result<T, String> {
         match read {
             Ok(read) => {
-                self.tell.hook(hosted, hook, HookHealth::Reachable, false);
+                self.tell.hook(hosted, (hook, parent), HookHealth::Reachable, false);
                 Ok(read)
             }
             Err(error) => {
                 route.forget(&(hook, parent.uid().clone()));
                 let url = url(route);
                 let health = HookHealth::Failing("BadReply".into(), format!("POST {url}: {error}"));
-                self.tell.hook(hosted, hook, health, true);
+                self.tell.hook(hosted, (hook, parent), health, true);
                 self.tell.bad_reply(hosted, parent, reply);
                 Err(format!("POST {url}: {error}"))
             }

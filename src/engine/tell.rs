@@ -272,13 +272,20 @@ impl Tell {
         debug!(controller = %hosted.model.name, parent = %parent.key(), "hook reply: {remark}");
     }
 
-    /// The hook's health as the last call showed it, which may say of that one call only; a change is a line in the log.
-    pub(crate) fn hook(&self, hosted: &Hosted, hook: &'static str, health: HookHealth, is_of_one_call: bool) {
+    /// The hook's health as the last call showed it, for this parent, which may say of that one call only; a change is a
+    /// line in the log.
+    pub(crate) fn hook(
+        &self,
+        hosted: &Hosted,
+        (hook, parent): (&'static str, &Object),
+        health: HookHealth,
+        is_of_one_call: bool,
+    ) {
         let line = match &health {
             HookHealth::Failing(reason, message) => Some((reason.clone(), message.clone())),
             _ => None,
         };
-        if !hosted.hook_health(hook, health, is_of_one_call) {
+        if !hosted.board.set_hook((hook, parent.key()), health, is_of_one_call) {
             return;
         }
         let controller = &hosted.model.name;

@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("finalize", "children_of_a_foreground_deletion_are_left_alone", foreground),
         Case::new("finalize", "a_hook_that_is_not_declared_any_more", hook_removed),
         Case::new("finalize", "a_hook_that_fails_keeps_the_parent", fails),
+        Case::new("finalize", "a_failure_is_forgotten_with_its_parent", forgotten),
         Case::new("finalize", "a_controller_that_is_deleted", controller_deleted),
     ]
 }
@@ -198,6 +199,29 @@ async fn fails(ctx: Context) -> anyhow::Result<()> {
     let last = json!({ "spec": { "final": [{ "finalized": true }, { "finalized": true }] } });
     scene.ctx.admin.patch_merge(&scene.things, "p", &last).await?;
     finalized(&scene).await.map(drop)
+}
+
+async fn forgotten(ctx: Context) -> anyhow::Result<()> {
+    let gold = json!({ "matchLabels": { "tier": "gold" } });
+    let scene = scene(ctx, |spec| spec["parentResource"]["labelSelector"] = gold).await?;
+    // Nothing that it could be answered with.
+    parent(&scene, json!({ "tier": "gold" }), json!([])).await?;
+    let tier = |value: Value| json!({ "metadata": { "labels": { "tier": value } } });
+    scene.ctx.admin.patch_merge(&scene.things, "p", &tier(Value::Null)).await?;
+    let message = scene.condition("c", ["HookReachable", "False", "BadCode"]).await?;
+    ensure!(message.contains("/finalize"), "{message}");
+    scene.condition("c", ["Ready", "False", "HookFailing"]).await?;
+    // It is synced again, without that hook.
+    scene.ctx.admin.patch_merge(&scene.things, "p", &tier("gold".into())).await?;
+    scene.condition("c", ["HookReachable", "True", "Answered"]).await?;
+    scene.condition("c", ["Ready", "True", "Running"]).await?;
+    // Somebody takes it from the hook, which never gave leave.
+    scene.ctx.admin.delete(&scene.things, "p").await?;
+    scene.condition("c", ["HookReachable", "False", "BadCode"]).await?;
+    scene.ctx.admin.patch_merge(&scene.things, "p", &json!({ "metadata": { "finalizers": null } })).await?;
+    scene.condition("c", ["HookReachable", "True", "Answered"]).await?;
+    scene.condition("c", ["Ready", "True", "Running"]).await?;
+    scene.ringmaster.check()
 }
 
 async fn controller_deleted(ctx: Context) -> anyhow::Result<()> {
