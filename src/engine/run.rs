@@ -260,6 +260,11 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
             samples.extend(dispatch.samples());
             samples.extend(stage.samples());
             samples.extend(endpoint_samples(&hooks.samples()));
+            samples.push(Sample::gauge(
+                "ringmaster_remembered_reply_bytes",
+                "Bytes of the hooks' replies that are remembered by their entity tags",
+                vec![(Vec::new(), count(hooks.remembered_bytes()))],
+            ));
             samples.extend(process::samples());
             samples.push(Sample {
                 name: "ringmaster_log_lines_left_out",

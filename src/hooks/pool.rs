@@ -1,5 +1,5 @@
-//! All endpoints of a process, and what they share: the ways to connect, the room for replies, the probes of those that
-//! are left out.
+//! All endpoints of a process, and what they share: the ways to connect, the room for replies, those that are remembered,
+//! the probes of those that are left out.
 //!
 //! Never knows controllers: routes ask for endpoints, and endpoints live as long as a route has them.
 
@@ -23,6 +23,7 @@ use tracing::error;
 use crate::client::Room;
 use crate::connect::Connector;
 use crate::endpoint::{Counts, Endpoint, Listener, Load};
+use crate::etag::Replies;
 use crate::tls::{self, Pem};
 use crate::{Doorman, Error, Meter, Overrides, Policy, Route};
 
@@ -103,6 +104,7 @@ pub(crate) struct Pool {
     overrides: Arc<Overrides>,
     workers: usize,
     room: Room,
+    replies: Arc<Replies>,
     meter: Arc<dyn Meter>,
     doorman: Arc<dyn Doorman>,
     /// As many loads as there were.
@@ -126,6 +128,11 @@ impl Pool {
 
     pub(crate) fn room(&self) -> &Room {
         &self.room
+    }
+
+    /// The replies that all hooks remember.
+    pub(crate) fn replies(&self) -> &Arc<Replies> {
+        &self.replies
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -239,6 +246,7 @@ impl Hooks {
             overrides: Arc::new(overrides),
             workers,
             room: Room::new(Arc::clone(&meter)),
+            replies: Arc::default(),
             meter,
             doorman,
             numbers: AtomicU64::new(0),
@@ -313,6 +321,12 @@ impl Hooks {
         }
         probes.shutdown().await;
         looks.shutdown().await;
+    }
+
+    /// What the replies take that are remembered by their entity tags, in bytes.
+    #[must_use]
+    pub fn remembered_bytes(&self) -> usize {
+        self.pool.replies.bytes()
     }
 
     /// What is known of each endpoint, for metrics. Those that differ in their TLS alone are one: they share their places.

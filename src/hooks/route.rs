@@ -165,7 +165,7 @@ impl Route {
             pool: Arc::clone(pool),
             tls: Mutex::new(if is_own { Tls::Missing } else { Tls::Common }),
             auth: Auth::new(Arc::clone(&webhook.credentials_in), webhook.auth.is_some()),
-            etags: webhook.etag.as_ref().map(|etag| Etags::new(etag.timeout)),
+            etags: webhook.etag.as_ref().map(|etag| Etags::new(pool.replies(), etag.timeout)),
             tls_told: watch::Sender::new(()),
             targets: watch::Sender::new(None),
             stale: Mutex::default(),

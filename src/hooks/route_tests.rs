@@ -6,12 +6,14 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use http::header::ETAG;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use ringmaster_core::controller::Tls as TlsRule;
+use ringmaster_core::controller::{Etag, Tls as TlsRule};
+use ringmaster_core::key::Uid;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -32,6 +34,8 @@ enum Does {
     Break,
     /// Calls are answered once [`Replica::open`] is told.
     Wait,
+    /// Calls are answered with an entity tag and so many bytes; 304 to whoever has one.
+    Tag(usize),
 }
 
 struct Shared {
@@ -112,6 +116,7 @@ impl Drop for Shared {
 async fn answer(state: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let does = *state.does.lock();
     let is_call = request.method() == Method::POST;
+    let has_tag = request.headers().contains_key(IF_NONE_MATCH);
     let _ = request.into_body().collect().await;
     if is_call {
         state.calls.fetch_add(1, Ordering::Relaxed);
@@ -128,10 +133,19 @@ async fn answer(state: Arc<Shared>, request: Request<Incoming>) -> Result<Respon
             200
         }
         Does::Answer(code) => code,
-        Does::HangCalls | Does::Break | Does::Wait => 200,
+        Does::Tag(_) if has_tag => 304,
+        Does::HangCalls | Does::Break | Does::Wait | Does::Tag(_) => 200,
     };
-    let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
+    let body = match does {
+        Does::Tag(_) if has_tag => Bytes::new(),
+        Does::Tag(size) => Bytes::from(vec![b'x'; size]),
+        _ => Bytes::from_static(b"{}"),
+    };
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    if let Does::Tag(_) = does {
+        response.headers_mut().insert(ETAG, "\"tag\"".parse().unwrap());
+    }
     Ok(response)
 }
 
@@ -278,6 +292,32 @@ async fn a_shard_stays_where_it_is_and_each_replica_has_its_share() {
     let sampled = world.hooks.samples();
     assert_eq!(sampled.iter().map(|one| one.counts[0]).sum::<u64>(), 512);
     assert!(sampled.iter().all(|one| one.running == 0 && one.waiting == 0 && !one.ejected), "{sampled:?}");
+}
+
+#[tokio::test]
+async fn what_was_forgotten_for_want_of_room_is_sent_whole_again() {
+    let replica = Replica::start(Does::Tag(1 << 20)).await;
+    let etag = Some(Etag { timeout: None });
+    let world = world(&Webhook { etag, ..webhook(urls(&[&replica]), 5000) });
+    // Answers whether what was known still held.
+    let ask = async |parent: u32| {
+        let (headers, body, caller) =
+            (HeaderMap::new(), Bytes::from_static(b"{}"), Anybody(AtomicBool::new(true), Notify::new()));
+        let asked = Some(("sync", Uid::new(&parent.to_string())));
+        let call = Call { controller: ControllerId(1), shard: 0, headers, body, asked, caller: &caller };
+        world.route.call(call, None).await.unwrap().is_known
+    };
+    assert!(!ask(0).await && ask(0).await);
+    // Until one goes for each that comes.
+    for parent in 1.. {
+        let held = world.hooks.remembered_bytes();
+        assert!(!ask(parent).await);
+        if world.hooks.remembered_bytes() == held {
+            break;
+        }
+    }
+    assert!(!ask(0).await, "it went first");
+    assert!(ask(0).await);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Replies that are remembered by their entity tags: they are asked for, taken where they still hold, and only there.
 //!
-//! Never about how many are remembered: see the unit tests of `hooks::etag`.
+//! Never about how many are remembered: see the unit tests of `hooks::etag` and `hooks::route`.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
