@@ -40,6 +40,7 @@ pub(crate) struct Backend {
     credentials: Option<Credentials>,
     /// If calls carry an `Authorization`.
     auth: Option<Carried>,
+    watcher: Arc<Watcher>,
     bell: Arc<Bell>,
 }
 
@@ -145,7 +146,7 @@ fn kind(api_version: &str, plural: &str, kind: &str) -> Arc<Resource> {
 
 impl Backend {
     /// Begins to watch what the webhook names.
-    pub(crate) fn new(watches: &Watches, webhook: &Webhook, route: Arc<Route>) -> Self {
+    pub(crate) fn new(watches: &Watches, webhook: &Webhook, route: Arc<Route>, watcher: Arc<Watcher>) -> Self {
         let bell = Arc::<Bell>::default();
         let watched = |kind: Arc<Resource>, selection: Selection| {
             let listener = Arc::clone(&bell) as Arc<dyn Listener>;
@@ -207,7 +208,7 @@ impl Backend {
                 password: Arc::clone(password),
             },
         });
-        Self { route, service, credentials, auth, bell }
+        Self { route, service, credentials, auth, watcher, bell }
     }
 
     /// Keeps the way informed, for as long as it is polled.
@@ -255,6 +256,7 @@ impl Backend {
             Some(Err(Some(problem))) => self.route.set_auth(Err(problem)),
             Some(Err(None)) | None => {}
         }
+        self.watcher.informed();
     }
 }
 
@@ -354,12 +356,21 @@ impl Source {
     }
 }
 
-/// Tells people of a hook's endpoints, and has failed parents synced once it can be reached again.
+/// Tells people of the hooks' endpoints and credentials, and has failed parents synced once a hook can be reached again.
 pub(crate) struct Watcher {
     pub(crate) hosted: Arc<OnceLock<Weak<Hosted>>>,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) tell: Tell,
     pub(crate) subject: Subject,
+}
+
+impl Watcher {
+    /// One of the hooks' ways was told what there is to know of it.
+    fn informed(&self) {
+        if let Some(hosted) = running(&self.hosted) {
+            self.tell.credentials(&hosted, &self.subject);
+        }
+    }
 }
 
 impl ringmaster_hooks::Listener for Watcher {

@@ -195,10 +195,16 @@ impl Round {
 
     /// The ways to the hooks, and what keeps them informed; `None` if the declaration can't be used.
     fn routes(&self, slot: &Arc<OnceLock<Weak<Hosted>>>) -> Option<(Routes, Vec<Backend>)> {
+        let watcher = Arc::new(Watcher {
+            hosted: Arc::clone(slot),
+            dispatch: Arc::clone(&self.stage.dispatch),
+            tell: self.stage.tell.clone(),
+            subject: self.subject.clone(),
+        });
         let mut backends = Vec::new();
         let mut route = |name: &str, webhook: &Webhook| {
-            let route = self.route(slot, name, webhook)?;
-            backends.push(Backend::new(&self.stage.watches, webhook, Arc::clone(&route)));
+            let route = self.route(&watcher, name, webhook)?;
+            backends.push(Backend::new(&self.stage.watches, webhook, Arc::clone(&route), Arc::clone(&watcher)));
             Some(route)
         };
         let sync = route("sync", &self.model.sync.webhook)?;
@@ -222,15 +228,9 @@ impl Round {
         Some((Routes { sync, finalize, customize }, backends))
     }
 
-    fn route(&self, slot: &Arc<OnceLock<Weak<Hosted>>>, name: &str, webhook: &Webhook) -> Option<Arc<Route>> {
-        let watcher = Watcher {
-            hosted: Arc::clone(slot),
-            dispatch: Arc::clone(&self.stage.dispatch),
-            tell: self.stage.tell.clone(),
-            subject: self.subject.clone(),
-        };
-        let reply_limit = self.stage.limits.body_bytes;
-        let route = self.stage.hooks.route(webhook, self.model.dialect.plain_http, reply_limit, Arc::new(watcher));
+    fn route(&self, watcher: &Arc<Watcher>, name: &str, webhook: &Webhook) -> Option<Arc<Route>> {
+        let (reply_limit, listener) = (self.stage.limits.body_bytes, Arc::clone(watcher));
+        let route = self.stage.hooks.route(webhook, self.model.dialect.plain_http, reply_limit, listener);
         route.map_err(|error| self.reject(&format!("spec.hooks.{name}.{error}"))).ok()
     }
 
@@ -455,6 +455,8 @@ impl Round {
         hosted.active.store(true, Ordering::Release);
         self.board.run(Arc::downgrade(hosted));
         self.stage.tell.event(self.subject.clone(), false, "Started", format!("syncing {}", hosted.parent));
+        // What was read before was told to nobody.
+        self.stage.tell.credentials(hosted, &self.subject);
     }
 
     /// Every parent that this member has just become the owner of, is indexed and queued.

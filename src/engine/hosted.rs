@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use parking_lot::{Mutex, RwLock};
 use ringmaster_core::cache::SelectorIndex;
 use ringmaster_core::controller::{Controller, UpdateStrategy};
-use ringmaster_core::endpoints::Standing;
+use ringmaster_core::endpoints::{Source, Standing};
 use ringmaster_core::hash::shard;
 use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid, Version};
 use ringmaster_core::object::Object;
@@ -96,6 +96,16 @@ impl Routes {
     pub(crate) fn standing(&self) -> Standing {
         let ill = self.all().map(|route| route.standing()).find(|standing| standing.condition().0 != "True");
         ill.unwrap_or_else(|| self.sync.standing())
+    }
+
+    /// What is wrong with what TLS needs and with what calls carry, each cause once; `None` while that wasn't read yet.
+    pub(crate) fn bad_credentials(&self) -> Option<BTreeSet<String>> {
+        let standings: Vec<Standing> = self.all().map(|route| route.standing()).collect();
+        let is_unread = |standing: &Standing| standing.source == Source::Unknown && standing.credentials.is_none();
+        if standings.iter().any(is_unread) {
+            return None;
+        }
+        Some(standings.into_iter().filter_map(|standing| standing.credentials).collect())
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Route>> {

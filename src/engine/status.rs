@@ -63,6 +63,8 @@ struct Noted {
     failing: HashMap<ObjectKey, Trouble>,
     last_line: Option<Duration>,
     endpoints: Damper,
+    /// What was told of the hooks' credentials, nothing if they are well.
+    credentials: String,
     /// Neither running nor known to be blocked yet.
     starting: bool,
     teller: Teller,
@@ -217,6 +219,14 @@ impl Board {
             noted.last_line = Some(now);
         }
         changed && due
+    }
+
+    /// What is wrong with the hooks' credentials, nothing if they are well; tells whether that is news.
+    pub(crate) fn set_credentials(&self, problem: &str) -> bool {
+        let known = &mut self.noted.lock().credentials;
+        let is_news = *known != problem;
+        problem.clone_into(known);
+        is_news
     }
 
     /// A sync of this parent did all that it wanted, or the parent is gone. Says how long it had failed, if that was
@@ -612,6 +622,16 @@ mod tests {
         let told = Duration::from_secs(7);
         assert!(needs_reminder(Some(told), told + REMIND_AFTER));
         assert!(!needs_reminder(Some(told), REMIND_AFTER) && !needs_reminder(None, told + REMIND_AFTER));
+    }
+
+    #[test]
+    fn credentials_are_told_once_for_each_cause_and_when_they_are_well_again() {
+        let board = Board::new(Clock::start());
+        assert!(!board.set_credentials(""), "nothing was ever wrong");
+        let news = ["gone", "gone", "empty", "", "", "gone"].map(|problem| board.set_credentials(problem));
+        assert_eq!(news, [true, false, true, true, false, true]);
+        board.elsewhere();
+        assert!(!board.set_credentials(""), "another member told it");
     }
 
     #[test]

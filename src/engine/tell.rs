@@ -295,6 +295,28 @@ impl Tell {
         }
     }
 
+    /// What is wrong with what TLS needs and calls carry, once for each cause, and that it is over: on the controller, where
+    /// no conditions tell.
+    pub(crate) fn credentials(&self, hosted: &Hosted, about: &Subject) {
+        if hosted.model.dialect.conditions {
+            return;
+        }
+        let Some(problems) = hosted.routes.bad_credentials() else { return };
+        let problem = problems.into_iter().collect::<Vec<_>>().join("; ");
+        if !hosted.board.set_credentials(&problem) {
+            return;
+        }
+        let controller = &hosted.model.name;
+        if problem.is_empty() {
+            info!(%controller, "the hook's credentials can be used again");
+            let note = "what the webhook's credentials and TLS need can be used again".to_owned();
+            self.event(about.clone(), false, "CredentialsBack", note);
+        } else {
+            warn!(%controller, "the hook's credentials can't be used: {problem}");
+            self.event(about.clone(), true, "BadCredentials", problem);
+        }
+    }
+
     /// An event on any object, of what is wrong or of what began or ended.
     pub(crate) fn event(&self, subject: Subject, warning: bool, reason: &str, note: String) {
         let level = if warning { Level::Warning } else { Level::Notice };

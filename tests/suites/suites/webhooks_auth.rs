@@ -33,6 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("credentials", "a_token_and_a_password_arrive", arrive),
         Case::new("credentials", "bad_credentials_are_told_and_can_be_put_right", told).timeout(TIMEOUT),
+        Case::new("credentials", "bad_ones_are_told_by_events_without_conditions", told_by_events).timeout(TIMEOUT),
         Case::new("credentials", "credentials_by_host_as_metacontroller_has_them", by_host),
         Case::new("credentials", "tokens_are_rotated_every_second", |ctx| rotated(ctx, Kind::Token)).timeout(TIMEOUT),
         Case::new("credentials", "passwords_are_rotated_every_second", |ctx| rotated(ctx, Kind::Basic))
@@ -50,6 +51,10 @@ async fn put(ctx: &Context, name: &str, entries: Value) -> anyhow::Result<()> {
     let metadata = json!({ "name": name, "namespace": ctx.namespace });
     let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": entries });
     ctx.admin.apply(&secret).await.map(drop)
+}
+
+fn metacontrollers() -> Resource {
+    Resource::new("metacontroller.k8s.io/v1alpha1", "CompositeController", "compositecontrollers", None)
 }
 
 fn authorization(ctx: &Context, name: &str) -> Value {
@@ -187,6 +192,51 @@ async fn told(ctx: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A controller of Metacontroller's: each cause is an event on it, once, and calls go on with the last that could be used.
+async fn told_by_events(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    let ctx = &scene.ctx;
+    ctx.grant(&rights(&["token"])).await?;
+    let mut spec = scene.spec("InPlace");
+    spec["hooks"]["sync"]["webhook"]["authorization"] = authorization(ctx, "token");
+    let metadata = json!({ "name": ctx.controller_name("things"), "labels": { "suite": ctx.id } });
+    let body = json!({ "metadata": metadata, "spec": spec });
+    let controller = ctx.admin.create(&metacontrollers(), body).await?;
+    let told = async |words: &[&str]| event(ctx, &controller, "BadCredentials", words).await;
+    let text = told(&["webhook.authorization.secretRef: ", "there is no Secret", "/token"]).await?;
+    ensure!(!text.contains("calls go on"), "{text}");
+    put(ctx, "token", json!({ "token": "s3cret" })).await?;
+    event(ctx, &controller, "CredentialsBack", &[]).await?;
+    scene.thing("p", json!({})).await?;
+    carried(&scene, "/sync", "Bearer s3cret").await?;
+    let goes_on = async |round: u32| {
+        scene.wants("p", json!({ "status": { "round": round } })).await?;
+        scene.synced("p").await?;
+        carried(&scene, "/sync", "Bearer s3cret").await
+    };
+    put(ctx, "token", json!({ "token": "s3cret\ns3cret" })).await?;
+    told(&["control characters", "calls go on"]).await?;
+    goes_on(1).await?;
+    // For the same cause, which is no news.
+    put(ctx, "token", json!({ "token": "s3cret\nother" })).await?;
+    goes_on(2).await?;
+    ctx.admin.delete(&ctx.namespaced("v1", "Secret", "secrets"), "token").await?;
+    told(&["there is no Secret", "calls go on"]).await?;
+    goes_on(3).await?;
+    put(ctx, "token", json!({ "token": "s3cret-again" })).await?;
+    let again = async || {
+        scene.wants("p", json!({ "status": { "at": scene.hook.count() } })).await?;
+        carried(&scene, "/sync", "Bearer s3cret-again").await
+    };
+    ctx.wait("the new token is used", LATER, again).await?;
+    let events = ctx.events_for(&controller).await?;
+    let is_cause = |event: &&Value| event["message"].as_str().is_some_and(|text| text.contains("calls go on"));
+    let causes: Vec<_> = events.iter().filter(is_cause).collect();
+    ensure!(causes.len() == 2 && causes.iter().all(|event| event["series"].is_null()), "{causes:?}");
+    ensure!(!scene.ringmaster.log()?.contains("s3cret"), "the log holds a credential");
+    Ok(())
+}
+
 /// The first entry for the host, whole or not at all, by plain http with a warning only elsewhere than on loopback.
 async fn by_host(ctx: Context) -> anyhow::Result<()> {
     let scene = Scene::new(ctx).await?;
@@ -194,8 +244,6 @@ async fn by_host(ctx: Context) -> anyhow::Result<()> {
     ctx.grant(&rights(&["token", "user"])).await?;
     put(ctx, "token", json!({ "token": "by-host" })).await?;
     put(ctx, "user", json!({ "username": "ring", "password": "master" })).await?;
-    let controllers =
-        Resource::new("metacontroller.k8s.io/v1alpha1", "CompositeController", "compositecontrollers", None);
     let create = async |name: &str, webhook: Value| {
         let mut spec = scene.spec("InPlace");
         spec["hooks"]["sync"]["webhook"] = webhook;
@@ -205,7 +253,7 @@ async fn by_host(ctx: Context) -> anyhow::Result<()> {
             { "host": scene.hook.address().to_string(), "basicAuth": basic(ctx, "user") },
         ]);
         let metadata = json!({ "name": ctx.controller_name(name), "labels": { "suite": ctx.id } });
-        ctx.admin.create(&controllers, json!({ "metadata": metadata, "spec": spec })).await
+        ctx.admin.create(&metacontrollers(), json!({ "metadata": metadata, "spec": spec })).await
     };
     let created = create("host", json!({ "url": scene.hook.url("/host") })).await?;
     let own = json!({ "url": scene.hook.url("/own"), "basicAuth": basic(ctx, "user") });
