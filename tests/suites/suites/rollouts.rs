@@ -3,6 +3,8 @@
 //! Never about who calls the hook: see the trials of members. The trial itself is the children's controller: a part is
 //! ready when the trial says so.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
@@ -10,12 +12,16 @@ use crate::cluster::{Context, Scope};
 use crate::hook::{CallInfo, Hook, Reply};
 use crate::objects::Resource;
 use crate::process::Ringmaster;
-use crate::suites::scene::{LATER, NEVER, SOON};
+use crate::suites::scene::{LATER, NEVER, SOON, event};
 use crate::trial::Case;
 use crate::wait;
 
 /// Parts of each set.
-const SIZE: usize = 5;
+pub(super) const SIZE: usize = 5;
+/// What a hook may be asked within [`NEVER`] while a rollout waits.
+const WAITING_CALLS: usize = 12;
+/// The same while children are written in vain.
+const VAIN_CALLS: usize = 30;
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
@@ -27,16 +33,19 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("rollouts", "other_fields_reach_all_parts_at_once", at_once),
         Case::new("rollouts", "a_restart_goes_on", restarts),
         Case::new("rollouts", "what_metacontroller_left_half_way", half_way),
+        Case::new("rollouts", "a_hook_that_refuses_the_old_state", refused_by_the_hook),
+        Case::new("rollouts", "parts_of_the_old_state_that_are_invalid", refused_by_the_api_server),
+        Case::new("rollouts", "a_revision_that_is_deleted", revision_deleted),
     ]
 }
 
 /// Sets, their parts, and a hook. Each part ends when it drops: Ringmaster first.
-struct Stage {
+pub(super) struct Stage {
     ringmaster: Option<Ringmaster>,
-    hook: Hook,
+    pub(super) hook: Hook,
     sets: Resource,
-    parts: Resource,
-    ctx: Context,
+    pub(super) parts: Resource,
+    pub(super) ctx: Arc<Context>,
 }
 
 /// As many parts as the set's spec says, each of the template's version and the set's colour.
@@ -59,30 +68,43 @@ fn reply(request: &Value, _: &CallInfo) -> Reply {
 
 impl Stage {
     /// Without a Ringmaster and a controller.
-    async fn set(ctx: Context, scope: Scope) -> anyhow::Result<Self> {
+    pub(super) async fn set(ctx: Context, scope: Scope) -> anyhow::Result<Self> {
+        Self::set_with(ctx, scope, None).await
+    }
+
+    /// The same with a schema of parts.
+    async fn set_with(ctx: Context, scope: Scope, schema: Option<Value>) -> anyhow::Result<Self> {
         let sets = ctx.crd("Set", "sets", scope, None).await?;
-        let parts = ctx.crd("Part", "parts", Scope::Namespaced, None).await?;
+        let parts = ctx.crd("Part", "parts", Scope::Namespaced, schema).await?;
         ctx.grant(&Context::rules_for(&[&sets, &parts])).await?;
         let hook = Hook::start(reply)?;
-        Ok(Self { ringmaster: None, hook, sets, parts, ctx })
+        Ok(Self { ringmaster: None, hook, sets, parts, ctx: Arc::new(ctx) })
     }
 
     /// With both, and a set `s` of version 1 whose parts are ready.
     async fn new(ctx: Context, scope: Scope, method: &str) -> anyhow::Result<Self> {
-        let mut stage = Self::set(ctx, scope).await?;
-        stage.ringmaster = Some(Ringmaster::start(&stage.ctx)?);
-        stage.ctx.controller("c", stage.spec(method)).await?;
-        let spec = stage.set_spec(1);
-        stage.ctx.admin.create(&stage.sets, json!({ "metadata": { "name": "s" }, "spec": spec })).await?;
+        Self::set(ctx, scope).await?.start(method).await
+    }
+
+    async fn start(mut self, method: &str) -> anyhow::Result<Self> {
+        self.ringmaster = Some(Ringmaster::start(&self.ctx)?);
+        self.ctx.controller("c", self.spec(method)).await?;
+        self.begin().await?;
+        Ok(self)
+    }
+
+    /// Makes the set `s` of version 1, and waits until its parts are ready, and were seen to be.
+    pub(super) async fn begin(&self) -> anyhow::Result<()> {
+        let spec = self.set_spec(1);
+        self.ctx.admin.create(&self.sets, json!({ "metadata": { "name": "s" }, "spec": spec })).await?;
         for number in 0..SIZE {
-            stage.part(number, "is there", |_| Ok(())).await?;
-            stage.ready(number, true).await?;
+            self.part(number, "is there", |_| Ok(())).await?;
+            self.ready(number, true).await?;
         }
-        stage.told("OnLatestRevision", "").await?;
-        let told = stage.ctx.admin.get(&stage.sets, "s").await?["status"]["conditions"][0].clone();
+        self.told("OnLatestRevision", "").await?;
+        let told = self.ctx.admin.get(&self.sets, "s").await?["status"]["conditions"][0].clone();
         ensure!(told["lastTransitionTime"].is_string() && told["observedGeneration"] == 1, "{told}");
-        stage.seen_ready().await?;
-        Ok(stage)
+        self.seen_ready().await
     }
 
     /// Waits until the hook was shown that all parts are ready: Ringmaster may hear of a part after it hears of the set.
@@ -99,7 +121,7 @@ impl Stage {
         self.ctx.wait("all parts are seen to be ready", SOON, ask).await
     }
 
-    fn spec(&self, method: &str) -> Value {
+    pub(super) fn spec(&self, method: &str) -> Value {
         let checks = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
         json!({
             "parentResource": {
@@ -122,13 +144,13 @@ impl Stage {
         })
     }
 
-    async fn roll(&self, version: u64) -> anyhow::Result<()> {
+    pub(super) async fn roll(&self, version: u64) -> anyhow::Result<()> {
         let patch = json!({ "spec": { "template": { "version": version } } });
         self.ctx.admin.patch_merge(&self.sets, "s", &patch).await.map(drop)
     }
 
     /// The part's controller looks at it, and finds it ready or not.
-    async fn ready(&self, number: usize, ready: bool) -> anyhow::Result<()> {
+    pub(super) async fn ready(&self, number: usize, ready: bool) -> anyhow::Result<()> {
         let name = format!("s-{number}");
         let part = self.ctx.admin.get(&self.parts, &name).await?;
         let condition = json!({ "type": "Ready", "status": if ready { "True" } else { "False" } });
@@ -152,7 +174,7 @@ impl Stage {
     }
 
     /// Waits until a part has this version.
-    async fn updated(&self, number: usize, version: u64) -> anyhow::Result<Value> {
+    pub(super) async fn updated(&self, number: usize, version: u64) -> anyhow::Result<Value> {
         let check = |part: &Value| {
             ensure!(part["spec"]["version"] == version, "{part}");
             Ok(())
@@ -161,7 +183,7 @@ impl Stage {
     }
 
     /// The versions of all parts; 0 for one that isn't there.
-    async fn versions(&self) -> anyhow::Result<Vec<u64>> {
+    pub(super) async fn versions(&self) -> anyhow::Result<Vec<u64>> {
         let mut versions = vec![0; SIZE];
         for part in self.ctx.admin.list(&self.parts, "").await? {
             let number = part["metadata"]["name"].as_str().and_then(|name| name.strip_prefix("s-"));
@@ -196,7 +218,7 @@ impl Stage {
     }
 
     /// Waits until the only revision is of this version, and all parts follow it; answers with it.
-    async fn settled(&self, group: &str, version: u64) -> anyhow::Result<Value> {
+    pub(super) async fn settled(&self, group: &str, version: u64) -> anyhow::Result<Value> {
         self.told("OnLatestRevision", "").await?;
         let ask = async || {
             let revisions = self.revisions(group).await?;
@@ -212,7 +234,7 @@ impl Stage {
     }
 
     /// Fails if a part's version changes meanwhile.
-    async fn stands(&self, versions: &[u64]) -> anyhow::Result<()> {
+    pub(super) async fn stands(&self, versions: &[u64]) -> anyhow::Result<()> {
         let same = async || {
             let now = self.versions().await?;
             ensure!(now == versions, "{now:?} instead of {versions:?}");
@@ -223,12 +245,23 @@ impl Stage {
 
     /// Makes the parts ready one after the other, from this one on, as they get this version; none gets it early.
     async fn finish(&self, from: usize, old: u64, version: u64) -> anyhow::Result<()> {
+        self.finish_told(from, old, version, Some("has no status of its generation")).await
+    }
+
+    /// The same, where this is told of each part that the others wait for; `None` if nobody looks at that.
+    pub(super) async fn finish_told(
+        &self,
+        from: usize,
+        old: u64,
+        version: u64,
+        missing: Option<&str>,
+    ) -> anyhow::Result<()> {
         for number in from..SIZE {
             self.updated(number, version).await?;
             let versions: Vec<u64> = (0..SIZE).map(|other| if other <= number { version } else { old }).collect();
             ensure!(self.versions().await? == versions, "{:?} instead of {versions:?}", self.versions().await?);
-            if number + 1 < SIZE {
-                self.told("RolloutWaiting", &format!("s-{number} has no status of its generation")).await?;
+            if let Some(missing) = missing.filter(|_| number + 1 < SIZE) {
+                self.told("RolloutWaiting", &format!("s-{number} {missing}")).await?;
             }
             self.ready(number, true).await?;
         }
@@ -286,15 +319,7 @@ async fn recreates(ctx: Context) -> anyhow::Result<()> {
     let stage = Stage::new(ctx, Scope::Namespaced, "RollingRecreate").await?;
     let first = stage.part(0, "is there", |_| Ok(())).await?;
     stage.roll(2).await?;
-    for number in 0..SIZE {
-        stage.updated(number, 2).await?;
-        let versions: Vec<u64> = (0..SIZE).map(|other| if other <= number { 2 } else { 1 }).collect();
-        ensure!(stage.versions().await? == versions, "{:?} instead of {versions:?}", stage.versions().await?);
-        if number + 1 < SIZE {
-            stage.told("RolloutWaiting", &format!("s-{number} has no condition Ready")).await?;
-        }
-        stage.ready(number, true).await?;
-    }
+    stage.finish_told(0, 1, 2, Some("has no condition Ready")).await?;
     stage.settled("ringmaster.dev", 2).await?;
     let anew = stage.part(0, "is there", |_| Ok(())).await?;
     ensure!(anew["metadata"]["uid"] != first["metadata"]["uid"], "{anew}");
@@ -396,5 +421,119 @@ async fn half_way(ctx: Context) -> anyhow::Result<()> {
     let name = format!("sets.{}-{:040}", stage.ctx.group(), 2);
     ensure!(revision["metadata"]["name"] == *name, "the one that was there is kept: {revision}");
     ensure!(stage.revisions("ringmaster.dev").await?.is_empty());
+    Ok(())
+}
+
+/// What the hook has no answer for any more stays as it is, and goes on in its turn.
+async fn refused_by_the_hook(ctx: Context) -> anyhow::Result<()> {
+    let stage = Stage::new(ctx, Scope::Namespaced, "RollingInPlace").await?;
+    stage.hook.set(|request, info| {
+        if request["parent"]["spec"]["template"]["version"] == 1 { Reply::status(422) } else { reply(request, info) }
+    });
+    stage.roll(2).await?;
+    stage.updated(0, 2).await?;
+    stage.told("RolloutWaiting", "s-0 has no status of its generation").await?;
+    stage.ctx.admin.patch_merge(&stage.sets, "s", &json!({ "spec": { "colour": "blue" } })).await?;
+    stage.part(0, "is blue", |part| coloured(part, "blue")).await?;
+    let calls = stage.hook.count();
+    stage.stands(&[2, 1, 1, 1, 1]).await?;
+    let more = stage.hook.count() - calls;
+    ensure!(more <= WAITING_CALLS, "{more} calls: it is no hot loop");
+    for number in 1..SIZE {
+        stage.part(number, "is left alone", |part| coloured(part, "red")).await?;
+    }
+    stage.finish(0, 1, 2).await?;
+    stage.settled("ringmaster.dev", 2).await?;
+    for number in 0..SIZE {
+        stage.part(number, "is blue", |part| coloured(part, "blue")).await?;
+    }
+    // The parent as it is was never refused.
+    let set = stage.ctx.admin.get(&stage.sets, "s").await?;
+    let events = stage.ctx.events_for(&set).await?;
+    ensure!(events.iter().all(|event| event["reason"] != "SyncError"), "{events:?}");
+    Ok(())
+}
+
+fn coloured(part: &Value, colour: &str) -> anyhow::Result<()> {
+    ensure!(part["spec"]["colour"] == colour, "{part}");
+    Ok(())
+}
+
+/// What an old state wants by now is refused for ever: that is told, and the newest goes on.
+async fn refused_by_the_api_server(ctx: Context) -> anyhow::Result<()> {
+    let rule = json!({ "rule": "self.version != 1 || self.colour == 'red'", "message": "an old part stays red" });
+    let open = "x-kubernetes-preserve-unknown-fields";
+    let schema = json!({ "type": "object", "properties": {
+        "spec": {
+            "type": "object", (open): true, "x-kubernetes-validations": [rule],
+            "properties": { "version": { "type": "integer" }, "colour": { "type": "string" } },
+        },
+        "status": { "type": "object", (open): true },
+    } });
+    let stage = Stage::set_with(ctx, Scope::Namespaced, Some(schema)).await?.start("RollingInPlace").await?;
+    stage.roll(2).await?;
+    stage.updated(0, 2).await?;
+    stage.ctx.admin.patch_merge(&stage.sets, "s", &json!({ "spec": { "colour": "blue" } })).await?;
+    stage.part(0, "is blue", |part| coloured(part, "blue")).await?;
+    let set = stage.ctx.admin.get(&stage.sets, "s").await?;
+    event(&stage.ctx, &set, "SyncError", &["stays red"]).await?;
+    // The status is the newest state's all the same.
+    stage.told("RolloutWaiting", "s-0 has no status of its generation").await?;
+    let calls = stage.hook.count();
+    stage.stands(&[2, 1, 1, 1, 1]).await?;
+    let more = stage.hook.count() - calls;
+    ensure!(more <= VAIN_CALLS, "{more} calls: it is no hot loop");
+    // What is told may be as old as the last try, which comes ever later; a part that is ready doesn't wait for that.
+    stage.finish_told(0, 1, 2, None).await?;
+    stage.settled("ringmaster.dev", 2).await?;
+    for number in 0..SIZE {
+        stage.part(number, "is blue", |part| coloured(part, "blue")).await?;
+    }
+    let well = async || {
+        let events = stage.ctx.events_for(&set).await?;
+        ensure!(events.iter().any(|event| event["reason"] == "SyncRecovered"), "{events:?}");
+        Ok(())
+    };
+    stage.ctx.wait("all is well again", SOON, well).await
+}
+
+/// The newest is made anew and changes nothing; without an older one, what followed it follows the newest at once.
+async fn revision_deleted(ctx: Context) -> anyhow::Result<()> {
+    let stage = Stage::new(ctx, Scope::Namespaced, "RollingInPlace").await?;
+    stage.roll(2).await?;
+    stage.updated(0, 2).await?;
+    let kind = stage.ctx.namespaced("ringmaster.dev/v1alpha1", "ControllerRevision", "controllerrevisions");
+    let of = async |version: u64| {
+        let mut revisions = stage.revisions("ringmaster.dev").await?;
+        revisions.retain(|revision| revision["parentPatch"]["spec"]["template"]["version"] == version);
+        revisions.pop().with_context(|| format!("no revision of version {version}"))
+    };
+    let name = |revision: &Value| revision["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let newest = of(2).await?;
+    stage.ctx.admin.delete(&kind, &name(&newest)).await?;
+    let anew = async || {
+        let revision = of(2).await?;
+        ensure!(revision["metadata"]["uid"] != newest["metadata"]["uid"], "it is there");
+        ensure!(revision["children"][0]["names"] == json!(["s-0"]), "{revision}");
+        Ok(revision)
+    };
+    let anew = stage.ctx.wait("it is made anew", SOON, anew).await?;
+    ensure!(name(&anew) == name(&newest), "{anew}");
+    stage.stands(&[2, 1, 1, 1, 1]).await?;
+    stage.ready(0, true).await?;
+    stage.updated(1, 2).await?;
+    stage.stands(&[2, 2, 1, 1, 1]).await?;
+
+    let old = of(1).await?;
+    stage.ctx.admin.delete(&kind, &name(&old)).await?;
+    for number in 2..SIZE {
+        stage.updated(number, 2).await?;
+    }
+    let last = stage.settled("ringmaster.dev", 2).await?;
+    ensure!(last["metadata"]["uid"] == anew["metadata"]["uid"], "{last}");
+    let calls = stage.hook.count();
+    stage.stands(&[2; SIZE]).await?;
+    let more = stage.hook.count() - calls;
+    ensure!(more <= WAITING_CALLS, "{more} calls: it is no hot loop");
     Ok(())
 }
