@@ -37,6 +37,7 @@ mod members_large;
 mod members_net;
 mod members_odd;
 mod members_parts;
+mod members_rollout;
 mod members_scale;
 mod memory;
 mod metacontroller;
@@ -153,6 +154,7 @@ fn members() -> Vec<Case> {
         members_net::cases(),
         members_hands::cases(),
         members_odd::cases(),
+        members_rollout::cases(),
         members_large::cases(),
     ];
     all.into_iter().flatten().collect()
