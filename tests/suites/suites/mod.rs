@@ -31,6 +31,7 @@ mod labelpolicy;
 mod main_job;
 mod members_begin;
 mod members_check;
+mod members_finalize;
 mod members_hands;
 mod members_kill;
 mod members_large;
@@ -155,6 +156,7 @@ fn members() -> Vec<Case> {
         members_hands::cases(),
         members_odd::cases(),
         members_rollout::cases(),
+        members_finalize::cases(),
         members_large::cases(),
     ];
     all.into_iter().flatten().collect()
