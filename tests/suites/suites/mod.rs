@@ -52,6 +52,7 @@ mod metacontroller_hooks;
 mod metacontroller_revisions;
 mod metacontroller_scene;
 mod metrics;
+mod migrating;
 mod readme;
 mod reply_extras;
 mod rival;
@@ -100,6 +101,7 @@ pub(crate) fn all() -> Vec<Case> {
         metacontroller_hooks::cases(),
         metacontroller_revisions::cases(),
         metrics::cases(),
+        migrating::cases(),
         readme::cases(),
         reply_extras::cases(),
         rollouts::cases(),
