@@ -2,13 +2,26 @@
 //!
 //! Never about which member calls it: see the trials of members.
 
-use anyhow::ensure;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
+use super::faults_hook::well;
 use crate::cluster::Context;
 use crate::hook::{CallInfo, Reply};
+use crate::objects::Resource;
 use crate::suites::scene::{LATER, SOON, Scene, config_map};
 use crate::trial::Case;
+
+/// Parents in a namespace that goes.
+const DOOMED: usize = 5;
+/// How long its end may take: its controller looks again and again at what finalizers hold, in ever longer steps.
+const GONE: Duration = Duration::from_secs(120);
+/// For the trial that waits for that.
+const SLOW: Duration = Duration::from_secs(300);
+/// Most calls for one of them.
+const CALLS: usize = 20;
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
@@ -20,6 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("finalize", "a_hook_that_fails_keeps_the_parent", fails),
         Case::new("finalize", "a_failure_is_forgotten_with_its_parent", forgotten),
         Case::new("finalize", "a_controller_that_is_deleted", controller_deleted),
+        Case::new("finalize", "a_namespace_that_is_deleted", namespace_deleted).timeout(SLOW),
     ]
 }
 
@@ -242,4 +256,49 @@ async fn controller_deleted(ctx: Context) -> anyhow::Result<()> {
     scene.ctx.wait("no parent keeps the finalizer", SOON, ask).await?;
     ensure!(calls(&scene, "/finalize") == 0, "it was called");
     scene.map("a", "is still there", |_| Ok(())).await.map(drop)
+}
+
+async fn namespace_deleted(ctx: Context) -> anyhow::Result<()> {
+    let scene = scene(ctx, |_| ()).await?;
+    parent(&scene, json!({}), json!([])).await?;
+    let kept = scene.ctx.admin.get(&scene.maps, "a").await?;
+    let doomed = format!("{}-doomed", scene.ctx.namespace);
+    let namespaces = Resource::new("v1", "Namespace", "namespaces", None);
+    let body = json!({ "metadata": { "name": doomed, "labels": { "suite": scene.ctx.id } } });
+    scene.ctx.admin.create(&namespaces, body).await?;
+    let (things, maps) = (scene.things.in_namespace(Some(&doomed)), scene.maps.in_namespace(Some(&doomed)));
+    // First the child, as in order; whoever deletes it.
+    let last = json!([{ "children": [], "finalized": true }, { "children": [] }]);
+    for number in 0..DOOMED {
+        let reply = json!({ "children": [config_map(&format!("a{number}"), json!({ "x": "1" }))] });
+        let body = json!({ "metadata": { "name": format!("p{number}") }, "spec": { "reply": reply, "final": last } });
+        scene.ctx.admin.create(&things, body).await?;
+    }
+    for number in 0..DOOMED {
+        let ask = async || scene.ctx.admin.get(&maps, &format!("a{number}")).await;
+        scene.ctx.wait(&format!("ConfigMap a{number} is there"), SOON, ask).await?;
+    }
+    scene.quiet().await?;
+    scene.ctx.admin.delete(&namespaces, &doomed).await?;
+    let ask = async || {
+        let namespace = scene.ctx.admin.find(&namespaces, &doomed).await?;
+        ensure!(namespace.is_none(), "{}", namespace.unwrap_or_default()["status"]);
+        Ok(())
+    };
+    scene.ctx.wait("the namespace is gone", GONE, ask).await?;
+    for number in 0..DOOMED {
+        let calls = scene.hook.calls_for(&format!("{doomed}/p{number}"));
+        ensure!(calls.len() <= CALLS, "{} calls: it is no hot loop", calls.len());
+        for call in &calls {
+            let goes = call.request["parent"]["metadata"]["deletionTimestamp"].is_string();
+            ensure!(goes == (call.path == "/finalize"), "{} for {}", call.path, call.request["parent"]["metadata"]);
+        }
+        // What let it go: an answer to a request that showed no child.
+        let end = calls.last().context("no call")?;
+        let children = end.request["children"]["ConfigMap.v1"].as_object().map_or(0, serde_json::Map::len);
+        ensure!(end.path == "/finalize" && end.status == Some(200) && children == 0, "{}", end.request);
+    }
+    let now = scene.ctx.admin.get(&scene.maps, "a").await?;
+    ensure!(now["metadata"]["resourceVersion"] == kept["metadata"]["resourceVersion"], "{now}");
+    well(&scene.ctx, "c").await
 }
