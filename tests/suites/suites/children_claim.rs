@@ -3,10 +3,12 @@
 //! Never about content: the hook here wants just what it observes.
 
 use anyhow::ensure;
+use http::Method;
 use serde_json::{Value, json};
 
-use super::scene::{NEVER, Scene, config_map};
+use super::scene::{NEVER, SOON, Scene, config_map};
 use crate::cluster::Context;
+use crate::gate::{Act, Ask};
 use crate::hook::{CallInfo, Reply};
 use crate::trial::Case;
 use crate::wait;
@@ -17,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("children", "adopts_a_matching_orphan", adopts),
         Case::new("children", "adopts_an_orphan_that_comes_later", adopts_later),
         Case::new("children", "adopts_an_orphan_that_is_relabelled", adopts_relabelled),
+        Case::new("children", "leaves_an_orphan_that_changed_unseen", changed_unseen),
         Case::new("children", "releases_what_no_longer_matches", releases),
         Case::new("children", "missing_or_empty_selector_is_told", bad_selectors),
     ]
@@ -25,11 +28,16 @@ pub(crate) fn cases() -> Vec<Case> {
 /// A scene whose parents bring their own selectors, and whose hook wants what it observes.
 async fn scene(ctx: Context) -> anyhow::Result<Scene> {
     let scene = Scene::new(ctx).await?;
+    selecting(&scene).await?;
+    Ok(scene)
+}
+
+/// Declares its controller.
+async fn selecting(scene: &Scene) -> anyhow::Result<()> {
     scene.hook.set(keep);
     let mut spec = scene.spec("InPlace");
     spec["generateSelector"] = false.into();
-    scene.ctx.controller("c", spec).await?;
-    Ok(scene)
+    scene.ctx.controller("c", spec).await.map(drop)
 }
 
 pub(super) fn keep(request: &Value, _: &CallInfo) -> Reply {
@@ -75,7 +83,7 @@ impl Scene {
             ensure!(thing["status"]["children"] == count, "{}", thing["status"]);
             Ok(())
         };
-        self.ctx.wait(&format!("{name} has {count} children"), super::scene::SOON, ask).await
+        self.ctx.wait(&format!("{name} has {count} children"), SOON, ask).await
     }
 }
 
@@ -122,6 +130,49 @@ async fn adopts_relabelled(ctx: Context) -> anyhow::Result<()> {
     scene.ctx.admin.patch_merge(&scene.maps, "a", &json!({ "metadata": { "labels": { "app": "x" } } })).await?;
     scene.owned_by("a", &thing).await?;
     scene.children_in_status("p", 1).await
+}
+
+/// Orphans that match as far as Ringmaster knows: one has other labels by now, one is being deleted, one is as it was.
+async fn changed_unseen(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    for name in ["a", "b", "c"] {
+        scene.orphan(name, "x").await?;
+    }
+    let held = json!({ "metadata": { "finalizers": ["example.com/held"] } });
+    scene.ctx.admin.patch_merge(&scene.maps, "b", &held).await?;
+    selecting(&scene).await?;
+    scene.condition("c", ["Ready", "True", "Running"]).await?;
+    // Before it adopts, it looks whether the parent is still there: held up, until the orphans have changed.
+    let looks = |ask: &Ask| ask.method == Method::GET && ask.path.ends_with("/things/p");
+    gate.set(move |ask| if looks(ask) { Act::Refuse(500, None) } else { Act::Pass });
+    let thing = scene.selecting_thing("p", "x").await?;
+    let ask = async || {
+        ensure!(!gate.asked(|asked| looks(&asked.ask)).is_empty(), "it doesn't look");
+        Ok(())
+    };
+    scene.ctx.wait("it is about to adopt", SOON, ask).await?;
+    gate.silence_streams();
+    let relabel = json!({ "metadata": { "labels": { "app": "y" } } });
+    let a = scene.ctx.admin.patch_merge(&scene.maps, "a", &relabel).await?;
+    ensure!(scene.ctx.admin.delete(&scene.maps, "b").await?, "no b");
+    let b = scene.ctx.admin.get(&scene.maps, "b").await?;
+    gate.open();
+    scene.owned_by("c", &thing).await?;
+    scene.children_in_status("p", 1).await?;
+    wait::stays("the others are left alone", NEVER, async || {
+        for orphan in [&a, &b] {
+            let name = orphan["metadata"]["name"].as_str().unwrap_or_default();
+            let map = scene.ctx.admin.get(&scene.maps, name).await?;
+            ensure!(map["metadata"]["resourceVersion"] == orphan["metadata"]["resourceVersion"], "{map}");
+        }
+        Ok(())
+    })
+    .await?;
+    for name in ["a", "b"] {
+        let written = gate.asked(|asked| asked.ask.writes(name) && asked.code.is_none_or(|code| code != 409));
+        ensure!(written.is_empty(), "{written:?}");
+    }
+    scene.ctx.admin.patch_merge(&scene.maps, "b", &json!({ "metadata": { "finalizers": null } })).await.map(drop)
 }
 
 async fn releases(ctx: Context) -> anyhow::Result<()> {
