@@ -11,7 +11,7 @@ use crate::key::{MemberName, Version};
 
 mod rival;
 
-pub use rival::{Presence, Rival};
+pub use rival::{Presence, Rival, SILENT_DURATIONS};
 
 /// What an API write may outlast the right to work: its own timeout at the server.
 pub const WRITE_GRACE: Duration = Duration::from_secs(2);
