@@ -193,7 +193,7 @@ pub struct Settings {
     pub target_label_selector: Option<Selector>,
     /// What this member is called, and its Lease.
     pub membership: Membership,
-    /// Metacontroller's leader Lease: its controllers wait while that is renewed.
+    /// Metacontroller's leader Lease: its controllers wait while that is renewed. Without a namespace, it may be in any.
     pub metacontroller_lease: ObjectKey,
     /// Where metrics are served; `None` for nowhere. Port 0 takes a free one.
     pub metrics_address: Option<SocketAddr>,
@@ -284,7 +284,7 @@ impl Given {
             })?,
             cache_flush_interval: self.cache_flush_interval()?,
             target_label_selector: self.selector()?,
-            metacontroller_lease: self.metacontroller_lease(&membership.namespace)?,
+            metacontroller_lease: self.metacontroller_lease()?,
             membership,
             metrics_address,
             metrics_falls_back,

@@ -1,15 +1,18 @@
-//! Metacontroller, which must not work on the same objects: its leader Lease, as this member sees it.
+//! Metacontroller, which must not work on the same objects: its leader Lease, as this member sees it, in the namespace
+//! that is said or in any.
 //!
 //! Never takes that Lease and never writes anything: `core::lease` judges, and the registry holds controllers back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use ringmaster_cluster::{Client, Error, Lease};
-use ringmaster_core::key::{ObjectKey, Uid};
+use ringmaster_core::key::{ObjectKey, Resource, Uid};
 use ringmaster_core::lease;
-use ringmaster_core::lease::Presence;
+use ringmaster_core::lease::{Presence, SILENT_DURATIONS, Seen};
 use ringmaster_core::table::RowId;
 use ringmaster_core::table::duty::Done;
 use tokio::sync::watch;
@@ -27,6 +30,8 @@ use crate::stage::Stage;
 const PERIOD: Duration = Duration::from_secs(2);
 /// A read that takes longer is given up.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// So many Leases of the name are looked at, in as many namespaces: one after the other, within the same time.
+const MAX_LEASES: usize = 16;
 
 /// Has a controller that waits for Metacontroller's end hold no hand-over up, until cancelled: nothing is to be made ready.
 pub(crate) async fn hold(stage: Arc<Stage>, uid: Uid, cancel: CancellationToken) {
@@ -49,16 +54,25 @@ pub(crate) async fn hold(stage: Arc<Stage>, uid: Uid, cancel: CancellationToken)
 /// What is known of Metacontroller. Shared.
 pub(crate) struct Rival {
     client: Client,
+    /// Without a namespace it is looked for in all of them.
     lease: ObjectKey,
+    /// Where it is looked for by whoever may not look everywhere.
+    home: ObjectKey,
+    /// Whether that has been told.
+    is_narrow: AtomicBool,
+    /// The one that was seen renewed last.
+    renewed: Mutex<Option<ObjectKey>>,
     presence: watch::Sender<Presence>,
     begun: AtomicBool,
 }
 
 impl Rival {
-    /// Nothing is known yet, and nothing is read before [`Self::begin`].
-    pub(crate) fn new(client: Client, lease: ObjectKey) -> Arc<Self> {
+    /// Nothing is known yet, and nothing is read before [`Self::begin`]. `home` is the namespace of our own Leases.
+    pub(crate) fn new(client: Client, lease: ObjectKey, home: &str) -> Arc<Self> {
+        let home = ObjectKey::new(home, lease.name());
         let presence = watch::Sender::new(Presence::Unknown);
-        Arc::new(Self { client, lease, presence, begun: AtomicBool::new(false) })
+        let (is_narrow, renewed, begun) = (AtomicBool::new(false), Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { client, lease, home, is_narrow, renewed, presence, begun })
     }
 
     /// Whether it is there, now and from now on.
@@ -68,10 +82,11 @@ impl Rival {
 
     /// What people are told of controllers that wait for its end.
     pub(crate) fn advice(&self) -> String {
+        let lease = self.renewed.lock().clone().unwrap_or_else(|| self.lease.clone());
         format!(
-            "Metacontroller runs: its Lease {} is renewed, and both must not work on the same objects. Scale Metacontroller \
-             to 0; this controller starts once the Lease is silent for its duration, or deleted",
-            self.lease
+            "Metacontroller runs: its Lease {lease} is renewed, and both must not work on the same objects. Scale \
+             Metacontroller to 0; this controller starts once the Lease is silent for {SILENT_DURATIONS} times its \
+             duration, released, or deleted"
         )
     }
 
@@ -93,26 +108,26 @@ impl Rival {
         let mut observer = lease::Rival::new(PERIOD);
         let mut interval = tokio::time::interval(PERIOD);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (kind, mut failures, mut told_unreadable) = (Lease::resource(), 0u32, false);
+        let (mut failures, mut told) = (0u32, None);
         loop {
             interval.tick().await;
-            let read = self.client.get(&kind, &self.lease);
-            let read = tokio::time::timeout(READ_TIMEOUT, read).await;
+            let read = tokio::time::timeout(READ_TIMEOUT, self.read(&observer)).await;
             let read = read.unwrap_or_else(|_| {
                 Err(Error::Timeout { call: format!("GET the Lease {}", self.lease), after: READ_TIMEOUT })
             });
-            let found = match read {
-                Ok(found) => found.as_ref().and_then(Lease::from_object),
-                // Nobody who can't be seen is waited for.
+            let is_first = observer.is_new();
+            let presence = match read {
+                Ok(leases) => {
+                    told = None;
+                    observer.saw(boot_time(), leases)
+                }
+                // Who never could be seen isn't waited for, and who was is for a while.
                 Err(error) if error.is_forbidden() || error.is_not_found() => {
-                    if !std::mem::replace(&mut told_unreadable, true) {
-                        warn!(
-                            lease = %self.lease,
-                            "it can't be seen whether Metacontroller runs, so its controllers don't wait for it; grant get \
-                             on this Lease to Ringmaster's account: {error}"
-                        );
+                    let presence = observer.refused(boot_time());
+                    if told.replace(presence) != Some(presence) {
+                        self.tell_refused(presence, &error);
                     }
-                    None
+                    presence
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
@@ -124,34 +139,93 @@ impl Rival {
                 }
             };
             failures = 0;
-            let (holder, duration) =
-                found.as_ref().map(|lease| (lease.holder.clone(), lease.duration_secs)).unwrap_or_default();
-            let is_first = observer.is_new();
-            let presence = observer.saw(boot_time(), found.as_ref().map(seen));
-            if is_first && presence == Presence::Unknown {
-                info!(lease = %self.lease, holder, duration, "waiting to see whether Metacontroller renews its Lease");
+            let cause = observer.cause();
+            if let Some((lease, seen)) = cause.filter(|_| is_first && presence == Presence::Unknown) {
+                let (holder, duration) = (&seen.holder, seen.duration.as_secs());
+                info!(%lease, holder, duration, "waiting to see whether Metacontroller renews its Lease");
             }
-            self.now(presence, &holder);
+            self.now(presence, cause);
         }
     }
 
-    fn now(&self, presence: Presence, holder: &str) {
+    /// The Leases of the name that are there.
+    async fn read(&self, observer: &lease::Rival) -> Result<Vec<(ObjectKey, Seen)>, Error> {
+        let (kind, mut leases) = (Lease::resource(), Vec::new());
+        for key in self.places(&kind, observer).await? {
+            let found = self.client.get(&kind, &key).await?;
+            if let Some(lease) = found.as_ref().and_then(Lease::from_object) {
+                leases.push((key, seen(&lease)));
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Where there may be one: where it is said to be, or else where one is found, or was.
+    async fn places(&self, kind: &Resource, observer: &lease::Rival) -> Result<BTreeSet<ObjectKey>, Error> {
+        if !self.lease.namespace().is_empty() {
+            return Ok(BTreeSet::from([self.lease.clone()]));
+        }
+        let mut places: BTreeSet<ObjectKey> = observer.held().cloned().collect();
+        // From the watch cache, however many Leases a cluster has: each that is found is read itself. The name needs no
+        // escapes.
+        let query = format!("fieldSelector=metadata.name%3D{}&resourceVersion=0", self.lease.name());
+        match self.client.list(kind, "", &query).await {
+            Ok((found, _)) => {
+                self.is_narrow.store(false, Ordering::Relaxed);
+                places.extend(found.iter().map(|lease| lease.key().clone()));
+            }
+            Err(error) if error.is_forbidden() => {
+                if !self.is_narrow.swap(true, Ordering::Relaxed) {
+                    warn!(
+                        lease = %self.home,
+                        "Metacontroller's Lease is looked for in this namespace alone; say where it is with \
+                         --leader-election-namespace, or grant list on leases to Ringmaster's account: {error}"
+                    );
+                }
+                places.insert(self.home.clone());
+            }
+            Err(error) => return Err(error),
+        }
+        if places.len() > MAX_LEASES {
+            self.client.limit_hit("metacontroller_leases");
+        }
+        Ok(places.into_iter().take(MAX_LEASES).collect())
+    }
+
+    fn tell_refused(&self, presence: Presence, error: &Error) {
+        let lease = &self.lease;
+        let follows = match presence {
+            Presence::Gone => "its controllers don't wait for it",
+            Presence::Unknown | Presence::Lives => "its controllers wait, until that has lasted as long as silence may",
+        };
+        warn!(
+            %lease,
+            "it can't be seen whether Metacontroller runs, so {follows}; grant get on this Lease to Ringmaster's account: \
+             {error}"
+        );
+    }
+
+    fn now(&self, presence: Presence, cause: Option<(&ObjectKey, &Seen)>) {
         let before = *self.presence.borrow();
+        if presence == Presence::Lives {
+            *self.renewed.lock() = cause.map(|(lease, _)| lease.clone());
+        }
         if before == presence {
             return;
         }
+        let (lease, holder) = cause.map_or((&self.lease, ""), |(lease, seen)| (lease, seen.holder.as_str()));
         match (before, presence) {
             (_, Presence::Lives) => warn!(
-                lease = %self.lease,
+                %lease,
                 holder,
                 "Metacontroller runs: controllers of its group wait here until its Lease is silent; scale it to 0"
             ),
             (Presence::Lives, Presence::Gone) => {
-                info!(lease = %self.lease, "Metacontroller runs no more: controllers of its group start here");
+                info!(%lease, "Metacontroller runs no more: controllers of its group start here");
             }
-            // A Lease that nobody renews any more costs each start its duration.
+            // A Lease that nobody renews any more costs each start its patience.
             (Presence::Unknown, Presence::Gone) if !holder.is_empty() => {
-                info!(lease = %self.lease, "Metacontroller doesn't renew its Lease: it may be deleted");
+                info!(%lease, "Metacontroller doesn't renew its Lease: it may be deleted");
             }
             _ => {}
         }

@@ -316,7 +316,7 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     );
     let registry = Arc::new(Registry {
         stage,
-        rival: Rival::new(client.clone(), settings.metacontroller_lease.clone()),
+        rival: Rival::new(client.clone(), settings.metacontroller_lease.clone(), &settings.membership.namespace),
         client,
         clock,
         placements,

@@ -148,7 +148,7 @@ pub struct Flags {
     #[arg(long, value_name = "KIND", help_heading = METACONTROLLER)]
     pub leader_election_resource_lock: Option<String>,
 
-    /// Where Metacontroller's leader Lease is [default: the namespace of the members' Leases]
+    /// Where Metacontroller's leader Lease is [default: looked for in all namespaces]
     #[arg(long, value_name = "NAMESPACE", help_heading = METACONTROLLER)]
     pub leader_election_namespace: Option<String>,
 

@@ -63,11 +63,11 @@ impl Given {
         Ok(Membership { name, namespace, make_namespace: place != Place::Pod, terms })
     }
 
-    /// Where Metacontroller's leader Lease is; `namespace` is that of our own.
-    pub(super) fn metacontroller_lease(&mut self, namespace: &str) -> Result<ObjectKey, Error> {
+    /// Metacontroller's leader Lease; without a namespace where none is given.
+    pub(super) fn metacontroller_lease(&mut self) -> Result<ObjectKey, Error> {
         let namespace = match self.filled("leader-election-namespace")? {
             Some(given) => dns_label(&given.text, MAX_NAMESPACE_CHARS).map_err(|fix| given.error(fix))?,
-            None => namespace.to_owned(),
+            None => String::new(),
         };
         let name = match self.filled("leader-election-id")? {
             Some(given) => lease_name(&given.text).map_err(|fix| given.error(fix))?,

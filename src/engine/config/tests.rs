@@ -341,12 +341,12 @@ fn what_is_ignored_is_told_once() {
 }
 
 #[test]
-fn metacontrollers_lease_is_where_ours_are_unless_it_is_said() {
+fn metacontrollers_lease_is_anywhere_unless_it_is_said() {
     let lease = |args: &[&str]| load(args).metacontroller_lease.to_string();
-    assert_eq!(lease(&["--lease-namespace=mine"]), "mine/metacontroller");
+    assert_eq!(lease(&["--lease-namespace=mine"]), "metacontroller");
     let said = ["--lease-namespace=mine", "-leader-election-namespace=theirs", "-leader-election-id=the.one"];
     assert_eq!(lease(&said), "theirs/the.one");
-    assert_eq!(lease(&["--lease-namespace=mine", "--leader-election-id="]), "mine/metacontroller");
+    assert_eq!(lease(&["--lease-namespace=mine", "--leader-election-id="]), "metacontroller");
 }
 
 #[test]
