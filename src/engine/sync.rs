@@ -266,8 +266,8 @@ impl Syncer {
         attempt: u32,
     ) -> Result<Reply, Problem> {
         let hosted = family.hosted;
-        // The queue announces the sync's own call, where it knows the endpoints.
-        let is_extra = hook == "customize" || !may_remember;
+        // The queue announces one call at the sync hook's endpoint, where it knows the endpoints.
+        let is_extra = hook == "customize" || !may_remember || !std::ptr::eq(route, &*hosted.routes.sync);
         let headers = self.headers((family, route), parent, &body, attempt);
         family.permit.check_begin("a hook call").map_err(Problem::Read)?;
         let call = Call {

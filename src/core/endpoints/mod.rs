@@ -18,6 +18,9 @@ mod limit;
 mod slices;
 mod standing;
 
+#[cfg(test)]
+mod crowd_tests;
+
 pub use choice::{Choice, MAX_ENDPOINTS};
 pub use gate::{Entered, FEWEST_WAITING, Gate};
 pub use health::{ERRING_AFTER, Health};

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::faults_hook::well;
 use crate::cluster::Context;
-use crate::hook::{CallInfo, Reply};
+use crate::hook::{CallInfo, Hook, Reply};
 use crate::objects::Resource;
+use crate::scrape::{Scrape, free_port};
 use crate::suites::scene::{LATER, SOON, Scene, config_map};
 use crate::trial::Case;
 
@@ -34,6 +35,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("finalize", "a_failure_is_forgotten_with_its_parent", forgotten),
         Case::new("finalize", "a_controller_that_is_deleted", controller_deleted),
         Case::new("finalize", "a_namespace_that_is_deleted", namespace_deleted).timeout(SLOW),
+        Case::new("finalize", "a_hook_elsewhere_that_is_slower_than_its_parents_go", crowded),
     ]
 }
 
@@ -135,6 +137,49 @@ async fn done_in_steps(ctx: Context) -> anyhow::Result<()> {
     };
     scene.ctx.wait("the parent goes", LATER, ask).await?;
     ensure!(scene.ctx.admin.find(&scene.maps, "a").await?.is_none(), "the child was made again");
+    Ok(())
+}
+
+/// The queue keeps room for calls where the sync hook is, and not elsewhere: who finds too many there comes again after
+/// growing pauses, until all have gone.
+async fn crowded(ctx: Context) -> anyhow::Result<()> {
+    const PARENTS: usize = 100;
+    const WORK: Duration = Duration::from_millis(500);
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let scene = Scene::with_args(ctx, &[format!("--metrics-address={address}")]).await?;
+    let slow = Hook::start(|_, _| Reply::json(&json!({ "children": [], "finalized": true })).delay(WORK))?;
+    let mut spec = scene.spec("InPlace");
+    spec["hooks"]["finalize"] = json!({ "webhook": { "url": slow.url("/finalize") } });
+    scene.ctx.controller("c", spec).await?;
+    for number in 0..PARENTS {
+        scene.thing(&format!("p{number}"), json!({})).await?;
+    }
+    let synced = async || {
+        let things = scene.ctx.admin.list(&scene.things, "").await?;
+        let synced = things.iter().filter(|thing| thing["status"]["observedGeneration"] == 1).count();
+        ensure!(synced == PARENTS, "{synced} of {PARENTS}");
+        Ok(())
+    };
+    scene.ctx.wait("all are synced", LATER, synced).await?;
+    scene.quiet().await?;
+    let syncs = || -> anyhow::Result<[f64; 2]> {
+        let scrape = Scrape::of(&format!("http://{address}/metrics"))?;
+        let ended = |result| scrape.sum("controller_runtime_reconcile_total", &[("result", result)]);
+        Ok(["requeue_after", "error"].map(ended))
+    };
+    let before = syncs()?;
+    scene.ctx.admin.delete_all(&scene.things, "").await?;
+    let gone = async || {
+        let left = scene.ctx.admin.list(&scene.things, "").await?.len();
+        ensure!(left == 0, "{left} are there");
+        Ok(())
+    };
+    scene.ctx.wait("all are gone", LATER, gone).await?;
+    let after = syncs()?;
+    let [polls, failures] = [after[0] - before[0], after[1] - before[1]];
+    println!("finalize: {PARENTS} parents went, {} calls, {failures} syncs found too many waiting", slow.count());
+    ensure!(polls == 0.0, "{polls} syncs came again without a growing pause");
+    ensure!(failures >= 1.0 && failures <= 10.0 * PARENTS as f64, "{failures} syncs found too many waiting");
     Ok(())
 }
 
