@@ -368,6 +368,47 @@ async fn what_isn_t_sharded_is_checked_as_a_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn children_are_shown_by_the_watch_of_everything_that_is_there() {
+    let world = World::new();
+    let resource = Arc::new(config_maps());
+    let subscribe = |scope: Scope| {
+        let told = Arc::new(Told::default());
+        let listener = Arc::clone(&told) as Arc<dyn Listener>;
+        (world.watches.subscribe(Arc::clone(&resource), scope, listener), told)
+    };
+    let streams = || world.watches.samples()[2].values.iter().map(|(_, count)| *count).sum::<f64>();
+    world.put("a", None).await;
+    let (whole, _) = subscribe(Scope::Everything);
+    until("informed", || whole.shared().is_synced()).await;
+    let (children, told) = subscribe(Scope::Children);
+    assert!(Arc::ptr_eq(children.shared(), whole.shared()) && !children.is_first());
+    assert_eq!(streams(), 1.0);
+    // It goes on for whoever is left.
+    drop(whole);
+    world.put("b", None).await;
+    until("told", || told.0.lock().contains(&"new b".to_owned())).await;
+    assert_eq!(names(children.shared()), ["a", "b"]);
+    drop(children);
+    until("ended", || streams() == 0.0).await;
+    // The other way round there are two, each with what it is for, until the first is given up.
+    let content = |subscription: &Subscription| {
+        let found = subscription.shared().store().get(&ObjectKey::new("default", "a")).cloned();
+        found.unwrap().value()["data"]["k"].clone()
+    };
+    let (children, _) = subscribe(Scope::Children);
+    until("informed", || children.shared().is_synced()).await;
+    let (whole, _) = subscribe(Scope::Everything);
+    until("informed", || whole.shared().is_synced()).await;
+    assert_eq!((content(&children), content(&whole), streams()), (Value::Null, json!("v"), 2.0));
+    let (later, _) = subscribe(Scope::Children);
+    assert!(Arc::ptr_eq(later.shared(), whole.shared()));
+    drop(children);
+    until("ended", || streams() == 1.0).await;
+    drop((later, whole));
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kind_that_isn_t_served_is_told_by_each_collection_of_it() {
     let world = World::new();
     let mut nothings = config_maps();

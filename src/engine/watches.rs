@@ -1,4 +1,5 @@
-//! The watches of a process: one collection per kind and scope, however many controllers need it.
+//! The watches of a process: one collection per kind and scope, however many controllers need it, and of a kind that is
+//! watched as a whole none for its children alone.
 //!
 //! Never decides what a change means: listeners do. A collection is kept while somebody is subscribed to it.
 
@@ -51,6 +52,15 @@ struct Known {
     strays: HashMap<(Arc<Resource>, String), Weak<Strays>>,
 }
 
+impl Known {
+    /// A collection that somebody has, and what keeps it.
+    fn running(&self, key: &(Arc<Resource>, Scope)) -> Option<(Arc<Shared>, Arc<Hold>)> {
+        let shared = self.shared.get(key)?.upgrade()?;
+        let hold = shared.hold()?;
+        Some((shared, hold))
+    }
+}
+
 /// A listener's hold on a collection, whose streams end with the last one.
 pub(crate) struct Subscription {
     shared: Arc<Shared>,
@@ -90,16 +100,16 @@ impl Watches {
         self.pumps.outage.rouse();
     }
 
-    /// Subscribes to a collection, which is started if nobody has it yet.
+    /// Subscribes to a collection, which is started if nobody has it yet. Children are shown by that of everything, if
+    /// somebody has it. One of children stays as it is when somebody wants everything later: what it keeps without content
+    /// would have to be read again, under those who use it.
     pub(crate) fn subscribe(&self, resource: Arc<Resource>, scope: Scope, listener: Arc<dyn Listener>) -> Subscription {
         let id = self.next_listener.fetch_add(1, Ordering::Relaxed);
         let mut known = self.known.lock();
         known.shared.retain(|_, shared| shared.strong_count() > 0);
         let key = (resource, scope);
-        let running = known.shared.get(&key).and_then(Weak::upgrade).and_then(|shared| {
-            let hold = shared.hold()?;
-            Some((shared, hold))
-        });
+        let whole = (key.1 == Scope::Children).then(|| (Arc::clone(&key.0), Scope::Everything));
+        let running = whole.and_then(|whole| known.running(&whole)).or_else(|| known.running(&key));
         let is_first = running.is_none();
         let (shared, hold) = running.unwrap_or_else(|| {
             let hold = Arc::new(Hold { cancel: self.pumps.cancel.child_token() });

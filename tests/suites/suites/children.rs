@@ -5,10 +5,11 @@
 use anyhow::ensure;
 use serde_json::{Value, json};
 
-use super::scene::{LATER, NEVER, Scene, config_map, obey, spec};
+use super::scene::{LATER, NEVER, SOON, Scene, config_map, obey, spec};
 use crate::cluster::{Context, Scope};
 use crate::hook::Hook;
 use crate::objects::Resource;
+use crate::scrape::{Scrape, free_port};
 use crate::trial::Case;
 use crate::wait;
 
@@ -25,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("children", "stay_while_the_parent_is_deleted", stay_while_the_parent_is_deleted),
         Case::new("children", "go_with_the_parent", go_with_the_parent),
         Case::new("children", "of_two_controllers", of_two_controllers),
+        Case::new("children", "are_parents_too_by_one_watch", parents_too),
     ]
 }
 
@@ -292,5 +294,49 @@ async fn of_two_controllers(ctx: Context) -> anyhow::Result<()> {
     for call in scene.hook.calls() {
         ensure!(call.request["children"]["ConfigMap.v1"][&name].is_null(), "saw another's child: {}", call.request);
     }
+    Ok(())
+}
+
+/// One controller's children are another's parents: one watch shows both, and each learns what the other does.
+async fn parents_too(ctx: Context) -> anyhow::Result<()> {
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let scene = Scene::with_args(ctx, &[format!("--metrics-address={address}")]).await?;
+    let ctx = &scene.ctx;
+    let middles = ctx.crd("Middle", "middles", Scope::Namespaced, None).await?;
+    ctx.grant(&Context::rules_for(&[&middles])).await?;
+    let lower = ctx.controller("lower", spec(&middles, &scene.hook.url("/lower"), "InPlace")).await?;
+    scene.event(&lower, "Started", &[]).await?;
+    let mut upper = scene.spec("InPlace");
+    upper["childResources"][0]["apiVersion"] = middles.api_version.as_str().into();
+    upper["childResources"][0]["resource"] = "middles".into();
+    ctx.controller("upper", upper).await?;
+    let middle = |value: &str| {
+        let reply = json!({ "status": { "at": value }, "children": [config_map("a", json!({ "k": value }))] });
+        let spec = json!({ "reply": reply });
+        json!({
+            "children": [{
+                "apiVersion": middles.api_version, "kind": "Middle", "metadata": { "name": "m" }, "spec": spec,
+            }],
+        })
+    };
+    scene.thing("p", middle("1")).await?;
+    for value in ["1", "2"] {
+        if value == "2" {
+            scene.wants("p", middle(value)).await?;
+        }
+        scene.map("a", "is as the middle wants it", |map| data(map, &json!({ "k": value }))).await?;
+        let kind = format!("Middle.{}", middles.api_version);
+        let key = format!("{}/m", ctx.namespace);
+        let ask = async || {
+            let calls = scene.hook.calls_for(&scene.key("p"));
+            let seen = calls.last().map(|call| call.request["children"][&kind][&key]["status"]["at"].clone());
+            ensure!(seen == Some(json!(value)), "{seen:?}");
+            Ok(())
+        };
+        ctx.wait("the upper hook sees the middle's status", SOON, ask).await?;
+    }
+    let watches = Scrape::of(&format!("http://{address}/metrics"))?;
+    let watches = watches.sum("ringmaster_watch_streams", &[("kind", "Middle")]);
+    ensure!(watches == 1.0, "{watches} watches");
     Ok(())
 }
