@@ -23,9 +23,10 @@ pub struct Dialect {
     pub created_as: Option<&'static str>,
     /// Who wrote children where they were merged.
     pub mergers: &'static [&'static str],
-    /// The finalizer that a controller with a finalize hook has itself, until its own is off all parents. Without one, who
-    /// had the parents takes it off them after the controller is gone, as far as that can be done.
-    pub controller_finalizer: Option<&'static str>,
+    /// What keeps a controller with a finalize hook itself, until its own finalizer is off all parents. Without it, who
+    /// had the parents takes it off them after the controller, or their kind in its spec, is gone, as far as that can be
+    /// done.
+    pub controller_finalizer: Option<OwnFinalizer>,
     /// What precedes a composite's name in the finalizer that it puts on parents.
     pub composite_finalizer: &'static str,
     /// What precedes a decorator's name in the finalizer that it puts on objects.
@@ -54,13 +55,23 @@ pub struct Dialect {
     pub repeated_children: bool,
 }
 
+/// What a controller with a finalize hook has itself.
+#[derive(Debug, PartialEq, Eq)]
+pub struct OwnFinalizer {
+    /// Its finalizer.
+    pub name: &'static str,
+    /// The annotation that names the kinds whose objects may have the controller's finalizer, also those that it doesn't
+    /// declare any more: each as `resource.group`, sorted, with commas between.
+    pub kinds: &'static str,
+}
+
 /// Ours.
 pub static RINGMASTER: Dialect = Dialect {
     group: "ringmaster.dev",
     last_applied: "ringmaster.dev/last-applied-configuration",
     created_as: Some("ringmaster.dev/created-as"),
     mergers: &[FIELD_MANAGER],
-    controller_finalizer: Some("ringmaster.dev/controller"),
+    controller_finalizer: Some(OwnFinalizer { name: "ringmaster.dev/controller", kinds: "ringmaster.dev/finalizes" }),
     composite_finalizer: "ringmaster.dev/compositecontroller-",
     decorator_finalizer: "ringmaster.dev/decoratorcontroller-",
     decorator_annotation: "ringmaster.dev/decorator-controller",

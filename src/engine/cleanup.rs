@@ -1,8 +1,9 @@
 //! The finalizer that a controller of our group with a finalize hook has itself: its deletion waits until the controller's
-//! own finalizer is off all parents, whichever members live.
+//! own finalizer is off all parents, whichever members live. Beside it, an annotation remembers the kinds of these parents,
+//! so that the finalizer is taken off those of a kind that the controller doesn't declare any more.
 //!
-//! Never calls a hook: who deletes a controller wants its parents let go. Two members that believe to lead do no harm
-//! here: whatever is taken off twice is gone after the first.
+//! Never calls a hook: who deletes a controller, or takes a kind out of it, wants the parents let go. Two members that
+//! believe to lead do no harm here: whatever is taken off twice is gone after the first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,18 +13,18 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use ringmaster_cluster::Error;
 use ringmaster_core::controller::DECORATORS;
-use ringmaster_core::dialect::Dialect;
+use ringmaster_core::dialect::{Dialect, OwnFinalizer};
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, Uid, Version};
 use ringmaster_core::object::Object;
-use ringmaster_core::plan::{finalizer_patch, has_finalizer};
+use ringmaster_core::plan::has_finalizer;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::finalizer::{controllers_of, take_off};
 use crate::host::{Round, UNREACHABLE};
+use crate::kinds::{self, Declared, Names};
 use crate::member::placement::Placements;
 use crate::stage::Stage;
 use crate::status::Boards;
@@ -34,6 +35,9 @@ use crate::tell::subject;
 const TICK: Duration = Duration::from_secs(1);
 /// What failed, or waits for syncs, is looked at again after so many ticks at most, doubling up to that.
 const MAX_TICKS_TO_RETRY: u64 = 32;
+/// A kind that isn't declared any more is looked at for so many ticks at least, since a member that sees the new spec late
+/// may put the finalizer on its objects meanwhile. One that sees it later than that leaves its finalizer there.
+const TICKS_TO_SETTLE: u64 = 60;
 /// Parents of one kind that lose the finalizer in one sweep; the next one takes more.
 const MAX_SWEPT: usize = 10_000;
 /// So many of them at once.
@@ -47,11 +51,12 @@ const SET_TRIES: usize = 5;
 const FAILING: &str = "CleanupFailing";
 
 impl Round {
-    /// Sees to it that a controller with a finalize hook has a finalizer itself before it puts its own on any parent;
-    /// tells whether that is so. Why it isn't is told.
+    /// Sees to it that a controller with a finalize hook has a finalizer itself, and remembers this kind of parents, before
+    /// it puts its own on any of them; tells whether that is so. Why it isn't is told.
     pub(crate) async fn is_kept(&self) -> bool {
-        let finalizer = self.model.dialect.controller_finalizer.filter(|_| self.model.finalize.is_some());
-        let Some(finalizer) = finalizer else { return true };
+        let own = self.model.dialect.controller_finalizer.as_ref().filter(|_| self.model.finalize.is_some());
+        let Some(own) = own else { return true };
+        let mine = kinds::name(&self.model.parent.api_version, &self.model.parent.resource);
         let (client, kind) = (&self.stage.client, controllers_of(&self.model, &self.subject));
         let key = ObjectKey::new("", &self.model.name);
         for _ in 0..SET_TRIES {
@@ -66,10 +71,18 @@ impl Round {
             let Some(found) = found.filter(|found| *found.uid() == self.model.uid && !found.is_deleting()) else {
                 return false;
             };
-            if has_finalizer(&found, finalizer) {
+            // As is one that has lost this kind.
+            let declared = Declared::of(&found).map(|declared| declared.names()).unwrap_or_default();
+            if !declared.contains(&mine) {
+                return false;
+            }
+            let mut names = kinds::noted(&found, own);
+            if has_finalizer(&found, own.name) && names.contains(&mine) {
                 return true;
             }
-            let patch = finalizer_patch(&found, finalizer, true).to_string().into_bytes();
+            // Its other kinds begin at the same time: whoever comes first writes for all.
+            names.extend(declared);
+            let patch = kinds::own_patch(&found, own, true, &names);
             match client.merge_patch(&kind, &key, patch).await {
                 Ok(_) => return true,
                 Err(error) if error.is_conflict() || error.outcome_is_unknown() => {}
@@ -94,63 +107,64 @@ impl Round {
     }
 }
 
-/// What of a controller's spec says which parents may have its finalizer. Read by itself, so that a controller that can't
-/// be used for another reason can go, too.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Declared {
-    /// A composite's.
-    #[serde(default)]
-    parent_resource: Option<Kind>,
-    /// A decorator's.
-    #[serde(default)]
-    resources: Vec<Kind>,
-    #[serde(default)]
-    hooks: Hooks,
+/// What there is to do for a controller.
+struct Task {
+    /// The kinds that it declares.
+    declared: Names,
+    /// Whether it has a finalize hook.
+    hooked: bool,
+    /// The kinds that its annotation remembers.
+    noted: Names,
+    /// Those of them that it doesn't declare any more.
+    former: Names,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Kind {
-    api_version: String,
-    resource: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Hooks {
-    #[serde(default)]
-    finalize: Option<IgnoredAny>,
-}
-
-/// What is to be looked after of a controller that has the finalizer `own`: one that is being deleted, and one that needs
-/// it no more because it has no finalize hook.
-fn task(controller: &Object, own: &str) -> Option<Declared> {
-    if !has_finalizer(controller, own) {
+/// What is to be looked after of a controller that has a finalizer itself: one that is being deleted, one that needs it no
+/// more because it has no finalize hook, and one that doesn't declare a kind any more.
+fn task(controller: &Object, own: &OwnFinalizer) -> Option<Task> {
+    if !has_finalizer(controller, own.name) {
         return None;
     }
-    let declared: Declared = controller.section("spec")?;
-    (controller.is_deleting() || declared.hooks.finalize.is_none()).then_some(declared)
+    let spec = Declared::of(controller)?;
+    let (declared, noted, hooked) = (spec.names(), kinds::noted(controller, own), spec.finalizes());
+    let former = &noted - &declared;
+    let is_due = controller.is_deleting() || !hooked || !former.is_empty();
+    is_due.then_some(Task { declared, hooked, noted, former })
 }
 
 /// How far a controller's parents are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Swept {
-    /// None has the finalizer, and the controller neither.
+    /// None has the finalizer that shall not, and the controller says so.
     Clean,
     /// There is more to do, or to wait for, in a moment.
     More,
-    /// Some have it, and their syncs take it off.
+    /// Some have it, and their syncs take it off; or they may get it still.
     Waits,
 }
 
-/// When a controller is looked at again.
-#[derive(Default)]
+/// When a controller is looked at again, in ticks.
 struct Pause {
+    /// Of what generation it is: another begins anew.
+    generation: i64,
+    since: u64,
     times: u32,
     until: u64,
 }
 
 impl Pause {
+    fn begun(generation: i64, tick: u64) -> Self {
+        Self { generation, since: tick, times: 0, until: 0 }
+    }
+
+    fn is_settled(&self, tick: u64) -> bool {
+        tick >= self.since + TICKS_TO_SETTLE
+    }
+
+    fn none(&mut self) {
+        (self.times, self.until) = (0, 0);
+    }
+
     fn longer(&mut self, tick: u64) {
         self.times = self.times.saturating_add(1);
         self.until = tick + (1u64 << self.times.min(6)).min(MAX_TICKS_TO_RETRY);
@@ -171,7 +185,7 @@ pub(crate) struct Cleaner {
 impl Cleaner {
     /// Does so until stopped.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let Some(own) = self.dialect.controller_finalizer else { return };
+        let Some(own) = &self.dialect.controller_finalizer else { return };
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut tick, mut pauses) = (0u64, HashMap::<Uid, Pause>::new());
@@ -183,18 +197,28 @@ impl Cleaner {
             tick += 1;
             let tasks = self.tasks(own);
             pauses.retain(|uid, _| tasks.iter().any(|(controller, _)| controller.uid() == uid));
-            for (controller, declared) in tasks {
-                let pause = pauses.entry(controller.uid().clone()).or_default();
+            for (controller, task) in tasks {
+                let generation = controller.generation();
+                let pause = pauses
+                    .entry(controller.uid().clone())
+                    .and_modify(|pause| {
+                        if pause.generation != generation {
+                            *pause = Pause::begun(generation, tick);
+                        }
+                    })
+                    .or_insert_with(|| Pause::begun(generation, tick));
                 if tick < pause.until {
                     continue;
                 }
                 let swept = tokio::select! {
                     () = stop.cancelled() => return,
-                    swept = self.sweep(&controller, &declared, own, pause.times) => swept,
+                    swept = self.sweep(&controller, &task, own, (pause.is_settled(tick), pause.times)) => swept,
                 };
                 match swept {
-                    Ok(Swept::Clean) => info!(controller = %controller.key(), "its finalizer is on no parent any more"),
-                    Ok(Swept::More) => *pause = Pause::default(),
+                    Ok(Swept::Clean) => {
+                        info!(controller = %controller.key(), "its finalizer is off all that was to lose it");
+                    }
+                    Ok(Swept::More) => pause.none(),
                     Ok(Swept::Waits) => pause.longer(tick),
                     Err(text) => {
                         pause.longer(tick);
@@ -206,7 +230,7 @@ impl Cleaner {
     }
 
     /// What there is to do for this member: nothing unless it leads.
-    fn tasks(&self, own: &str) -> Vec<(Arc<Object>, Declared)> {
+    fn tasks(&self, own: &OwnFinalizer) -> Vec<(Arc<Object>, Task)> {
         if !self.stage.metrics.members.leads() {
             return Vec::new();
         }
@@ -214,46 +238,83 @@ impl Cleaner {
         store.iter().filter_map(|controller| Some((Arc::clone(controller), task(controller, own)?))).collect()
     }
 
-    /// Takes the finalizer off the parents of a controller that goes, and its own off the controller once none has it;
-    /// so many `tries` before were of no use.
-    async fn sweep(&self, controller: &Object, declared: &Declared, own: &str, tries: u32) -> Result<Swept, String> {
+    /// Takes the finalizer off the parents of a controller that goes, and off those of kinds that it doesn't declare any
+    /// more; its own off the controller once none has it; and out of its annotation the kinds that are done with. So many
+    /// `tries` before were of no use.
+    async fn sweep(
+        &self,
+        controller: &Object,
+        task: &Task,
+        own: &OwnFinalizer,
+        (is_settled, tries): (bool, u32),
+    ) -> Result<Swept, String> {
         let goes = controller.is_deleting();
         // Whoever works on it may still put the finalizer on a parent.
         if goes && self.placements.has(controller.uid()) {
             return Ok(Swept::More);
         }
-        let client = &self.stage.client;
         let finalizer = self.finalizer(controller);
-        let mut left = 0;
-        for kind in declared.parent_resource.iter().chain(&declared.resources) {
-            // Without its kind there is no parent.
-            let Some(parents) = self.find(kind).await.map_err(|error| told(&kind.resource, &error))? else { continue };
-            let is_left = |parent: &Object| has_finalizer(parent, &finalizer);
-            let found = match client.find_metadata(&parents, ("", ""), MAX_SWEPT, is_left).await {
-                Ok(found) => turned(found.objects, tries),
-                // It was served a while ago.
-                Err(error) if error.is_not_found() => {
-                    self.stage.discovery.forget(&parents.api_version);
-                    return Ok(Swept::More);
-                }
-                Err(error) => return Err(told(&kind.resource, &error)),
-            };
-            left += found.len();
-            if goes {
-                self.free(&parents, found, &finalizer).await?;
+        let is_needless = goes || !task.hooked;
+        let declared = task.declared.iter().filter(|_| is_needless).map(|name| (name, goes));
+        let kinds: Vec<(&String, bool)> = declared.chain(task.former.iter().map(|name| (name, true))).collect();
+        let (mut swept, mut left, mut failed) = (Swept::Clean, Names::new(), None);
+        for (name, frees) in kinds {
+            match self.sweep_kind((name, frees), &finalizer, tries).await {
+                Ok(Swept::Clean) => continue,
+                Ok(Swept::More) => swept = Swept::More,
+                Ok(Swept::Waits) if swept == Swept::More => {}
+                Ok(Swept::Waits) => swept = Swept::Waits,
+                // The others don't wait for it.
+                Err(text) => failed = failed.or(Some(text)),
+            }
+            left.insert(name.clone());
+        }
+        // Nobody works on one that goes any more.
+        let is_settled = goes || is_settled;
+        let done: Names = task.former.iter().filter(|name| is_settled && !left.contains(*name)).cloned().collect();
+        let stays = !is_needless || !left.is_empty() || done.len() < task.former.len();
+        if !stays || (!goes && !done.is_empty()) {
+            let names = if stays { &task.noted - &done } else { Names::new() };
+            // As it was seen: one whose spec has changed since isn't this version any more.
+            let patch = kinds::own_patch(controller, own, stays, &names);
+            match self.stage.client.merge_patch(self.controllers.resource(), controller.key(), patch).await {
+                Ok(_) => {}
+                Err(error) if error.is_object_not_found() => {}
+                Err(error) if error.is_conflict() || error.outcome_is_unknown() => swept = Swept::More,
+                Err(error) => failed = failed.or_else(|| Some(told("controllers", &error))),
             }
         }
-        if left > 0 {
-            return Ok(if goes { Swept::More } else { Swept::Waits });
+        match failed {
+            Some(text) => Err(text),
+            None if swept == Swept::Clean && done.len() < task.former.len() => Ok(Swept::Waits),
+            None => Ok(swept),
         }
-        // As it was seen: one that has got a finalize hook since isn't this version any more.
-        let patch = finalizer_patch(controller, own, false).to_string().into_bytes();
-        match client.merge_patch(self.controllers.resource(), controller.key(), patch).await {
-            Ok(_) => Ok(Swept::Clean),
-            Err(error) if error.is_object_not_found() => Ok(Swept::Clean),
-            Err(error) if error.is_conflict() || error.outcome_is_unknown() => Ok(Swept::More),
-            Err(error) => Err(told("controllers", &error)),
+    }
+
+    /// Looks at the objects of one kind, and takes the finalizer off them, or leaves that to their syncs.
+    async fn sweep_kind(&self, (name, frees): (&str, bool), finalizer: &str, tries: u32) -> Result<Swept, String> {
+        let (plural, _) = kinds::parts(name);
+        // Without its kind there is no parent.
+        let Some(parents) = self.find(name).await.map_err(|error| told(plural, &error))? else {
+            return Ok(Swept::Clean);
+        };
+        let is_left = |parent: &Object| has_finalizer(parent, finalizer);
+        let found = match self.stage.client.find_metadata(&parents, ("", ""), MAX_SWEPT, is_left).await {
+            Ok(found) => turned(found.objects, tries),
+            // It was served a while ago.
+            Err(error) if error.is_not_found() => {
+                self.stage.discovery.forget(&parents.api_version);
+                return Ok(Swept::More);
+            }
+            Err(error) => return Err(told(plural, &error)),
+        };
+        if found.is_empty() {
+            return Ok(Swept::Clean);
         }
+        if !frees {
+            return Ok(Swept::Waits);
+        }
+        self.free(&parents, found, finalizer).await.map(|()| Swept::More)
     }
 
     async fn free(&self, parents: &Resource, found: Vec<(ObjectKey, Version)>, finalizer: &str) -> Result<(), String> {
@@ -283,15 +344,11 @@ impl Cleaner {
         ))
     }
 
-    /// The kind in the version that the controller names, or in any that is served.
-    async fn find(&self, kind: &Kind) -> Result<Option<Arc<Resource>>, Error> {
-        let (discovery, named) = (&self.stage.discovery, ApiVersion::new(&kind.api_version));
-        let found = discovery.find(&named, &kind.resource).await?;
-        if found.is_some() || named.group().is_empty() {
-            return Ok(found);
-        }
-        for version in self.versions(named.group()).await?.into_iter().filter(|version| *version != named) {
-            let found = discovery.find(&version, &kind.resource).await?;
+    /// The kind of this name in any version that is served.
+    async fn find(&self, name: &str) -> Result<Option<Arc<Resource>>, Error> {
+        let (plural, group) = kinds::parts(name);
+        for version in self.versions(group).await? {
+            let found = self.stage.discovery.find(&version, plural).await?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -310,6 +367,9 @@ impl Cleaner {
         #[serde(rename_all = "camelCase")]
         struct Served {
             group_version: String,
+        }
+        if group.is_empty() {
+            return Ok(vec![ApiVersion::new("v1")]);
         }
         let path = format!("/apis/{group}");
         let text = match self.stage.client.get_text(&path).await {
@@ -366,38 +426,26 @@ fn told(plural: &str, error: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ringmaster_core::dialect::RINGMASTER;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::kinds::tests::{controller, own};
 
     const OWN: &str = "ringmaster.dev/controller";
 
-    fn controller(finalizers: &[&str], deleting: bool, spec: &Value) -> Object {
-        let kind = Resource {
-            api_version: ApiVersion::new("ringmaster.dev/v1alpha1"),
-            plural: "compositecontrollers".into(),
-            kind: "CompositeController".into(),
-            namespaced: false,
-            status: true,
-        };
-        let mut metadata = json!({ "name": "c", "uid": "u", "resourceVersion": "7", "finalizers": finalizers });
-        if deleting {
-            metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-        }
-        let object = json!({ "metadata": metadata, "spec": spec });
-        Object::parse(&object.to_string(), &kind).unwrap()
+    fn kind(plural: &str) -> Value {
+        json!({ "apiVersion": "a.b/v1", "resource": plural })
     }
 
     #[test]
     fn only_a_controller_that_goes_or_needs_it_no_more_is_looked_after() {
-        assert_eq!(RINGMASTER.controller_finalizer, Some(OWN));
-        let parent = json!({ "apiVersion": "a/v1", "resource": "things" });
+        assert_eq!(own().name, OWN);
+        let parent = kind("things");
         let hooked = json!({ "parentResource": parent, "hooks": { "finalize": { "webhook": {} } } });
         let bare = json!({ "parentResource": parent, "hooks": { "sync": {} } });
         let null = json!({ "parentResource": parent, "hooks": { "finalize": null } });
         let is_due = |finalizers: &[&str], deleting: bool, spec: &Value| {
-            task(&controller(finalizers, deleting, spec), OWN).is_some()
+            task(&controller(finalizers, deleting, Some("things.a.b"), spec), own()).is_some()
         };
         assert!(!is_due(&[OWN], false, &hooked) && is_due(&[OWN, "x"], true, &hooked));
         assert!(is_due(&[OWN], false, &bare) && is_due(&[OWN], false, &null) && is_due(&[OWN], true, &bare));
@@ -406,15 +454,19 @@ mod tests {
     }
 
     #[test]
-    fn parents_of_both_kinds_of_controllers_are_found() {
-        let kinds = |spec: Value| {
-            let declared = task(&controller(&[OWN], true, &spec), OWN).unwrap();
-            let kinds = declared.parent_resource.iter().chain(&declared.resources);
-            kinds.map(|kind| format!("{} {}", kind.api_version, kind.resource)).collect::<Vec<_>>()
+    fn kinds_that_are_not_declared_any_more_are_looked_after() {
+        let due = |noted: Option<&str>, resources: &[Value]| {
+            let spec = json!({ "resources": resources, "hooks": { "finalize": {} } });
+            let task = task(&controller(&[OWN], false, noted, &spec), own())?;
+            assert!(task.hooked);
+            Some([task.declared, task.former].map(|names| names.into_iter().collect::<Vec<_>>().join(" ")))
         };
-        let kind = |plural: &str| json!({ "apiVersion": "a/v1", "resource": plural, "labelSelector": {} });
-        assert_eq!(kinds(json!({ "parentResource": kind("things"), "hooks": {} })), ["a/v1 things"]);
-        assert_eq!(kinds(json!({ "resources": [kind("things"), kind("others")] })), ["a/v1 things", "a/v1 others"]);
+        assert!(due(None, &[kind("things")]).is_none(), "nothing was noted before it began");
+        assert!(due(Some("things.a.b"), &[kind("things"), kind("others")]).is_none());
+        let moved = json!({ "apiVersion": "a.b/v2", "resource": "things" });
+        assert!(due(Some("things.a.b"), &[moved]).is_none(), "it is the same kind");
+        let [declared, former] = due(Some("others.a.b,pods,things.a.b"), &[kind("things")]).unwrap();
+        assert_eq!((declared.as_str(), former.as_str()), ("things.a.b", "others.a.b pods"));
     }
 
     #[test]
@@ -445,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_pause_grows_up_to_a_bound() {
-        let mut pause = Pause::default();
+        let mut pause = Pause::begun(1, 100);
         let pauses: Vec<u64> = (0..8)
             .map(|_| {
                 pause.longer(100);
@@ -453,5 +505,8 @@ mod tests {
             })
             .collect();
         assert_eq!(pauses, [2, 4, 8, 16, 32, 32, 32, 32]);
+        assert!(!pause.is_settled(159) && pause.is_settled(160));
+        pause.none();
+        assert!(pause.until == 0 && pause.is_settled(160));
     }
 }

@@ -31,6 +31,7 @@ mod finalizer;
 mod hook_health;
 mod host;
 mod hosted;
+mod kinds;
 mod label_all;
 mod labels;
 mod member;

@@ -9,6 +9,7 @@ mod children_when;
 mod command;
 mod conformance;
 mod controllers_change;
+mod controllers_kinds;
 mod customize;
 mod decorators;
 mod decorators_told;
@@ -127,6 +128,7 @@ pub(crate) fn all() -> Vec<Case> {
         decorators_told::cases(),
         finalize::cases(),
         controllers_change::cases(),
+        controllers_kinds::cases(),
         members_begin::cases(),
         members_check::cases(),
         members_parts::cases(),
