@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::children::Family;
 use crate::hosted::Hosted;
+use crate::kinds::{self, Declared, Names};
 
 /// Parents that lose the finalizer of a deleted controller at once.
 const RETIRED_AT_ONCE: usize = 8;
@@ -25,6 +26,14 @@ const RETIRE_TIMEOUT: Duration = Duration::from_secs(30);
 const TRIES: usize = 5;
 /// The pause after an answer that doesn't tell.
 const RETIRE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What became of the declaration of a controller that isn't hosted any more.
+pub(crate) enum Left {
+    /// It isn't seen any more, or is being deleted.
+    Unseen,
+    /// It has changed, and names these kinds of parents now.
+    Changed(Names),
+}
 
 /// Puts the finalizer on a parent, or takes it off; the answer is in the cache. `None` if the parent is gone.
 ///
@@ -59,17 +68,22 @@ pub(crate) async fn set_finalizer(
     }
 }
 
-/// Takes the finalizer of a controller that is gone off all parents that this member had: nobody would ever do it. There
-/// is no right to ask for any more; who declares the controller anew puts its own finalizer on each parent first. One that
-/// only left the selection of controllers isn't gone.
-pub(crate) async fn retire(hosted: &Hosted, client: &Client, about: &Subject) {
+/// Takes the finalizer of a controller that is gone, or doesn't declare this kind any more, off all parents that this member
+/// had: nobody would ever do it. There is no right to ask for any more; who declares the same anew puts its own finalizer
+/// on each parent first. One that only left the selection of controllers isn't gone.
+pub(crate) async fn retire(hosted: &Hosted, left: &Left, client: &Client, about: &Subject) {
+    let kind = kinds::name(&hosted.model.parent.api_version, &hosted.model.parent.resource);
+    if matches!(left, Left::Changed(names) if names.contains(&kind)) {
+        return;
+    }
     let finalizer = hosted.model.finalizer();
     let is_left = |parent: &&Arc<Object>| has_finalizer(parent, &finalizer) && hosted.holds(parent.key());
     let parents: Vec<Arc<Object>> = hosted.parents.store().iter().filter(is_left).cloned().collect();
     let count = parents.len();
-    if count == 0 || !is_gone(hosted, client, about).await {
+    if count == 0 {
         return;
     }
+    let Some(why) = ended(hosted, left, &kind, client, about).await else { return };
     let (resource, finalizer) = (&*hosted.parent, finalizer.as_str());
     let free = stream::iter(parents).map(|parent| async move {
         let freed = take_off(client, resource, parent.key(), finalizer).await;
@@ -82,39 +96,45 @@ pub(crate) async fn retire(hosted: &Hosted, client: &Client, about: &Subject) {
     let freed = tokio::time::timeout(RETIRE_TIMEOUT, all).await.unwrap_or_default();
     let controller = &hosted.model.name;
     if freed == count {
-        info!(%controller, parents = count, finalizer, "the controller is gone, and its finalizer with it");
+        info!(%controller, parents = count, finalizer, "{why}, and its finalizer with it");
     } else {
         warn!(
             %controller,
             parents = count,
             finalizer,
-            "the controller is gone, and its finalizer could not be taken off all parents; they stay when they are deleted, \
-             until it is: kubectl patch, or the same controller once more"
+            "{why}, and its finalizer could not be taken off all parents; they stay when they are deleted, until it is: \
+             kubectl patch, or the same controller once more"
         );
     }
 }
 
-/// Whether a controller that isn't seen any more was deleted, or is being deleted. One that is there has only lost the
-/// labels that it was selected by; and nothing is taken away from one that can't be asked for.
-async fn is_gone(hosted: &Hosted, client: &Client, about: &Subject) -> bool {
-    let (controller, kind) = (&hosted.model.name, controllers_of(&hosted.model, about));
+/// Why nobody works on the parents of a kind any more: the controller was deleted, is being deleted, or doesn't declare it.
+/// One that isn't seen but is there has only lost the labels that it was selected by; and nothing is taken away from one
+/// that can't be asked for.
+async fn ended(hosted: &Hosted, left: &Left, kind: &str, client: &Client, about: &Subject) -> Option<&'static str> {
+    const GONE: Option<&str> = Some("the controller is gone");
+    let (controller, controllers) = (&hosted.model.name, controllers_of(&hosted.model, about));
     let mut last = None;
     for _ in 0..TRIES {
-        match client.get(&kind, &ObjectKey::new("", controller)).await {
+        match client.get(&controllers, &ObjectKey::new("", controller)).await {
             Ok(Some(found)) if *found.uid() == hosted.model.uid && !found.is_deleting() => {
-                info!(%controller, "it isn't selected any more, and leaves its finalizer on its parents");
-                return false;
+                if let Left::Unseen = left {
+                    info!(%controller, "it isn't selected any more, and leaves its finalizer on its parents");
+                    return None;
+                }
+                let is_former = Declared::of(&found).is_some_and(|declared| !declared.names().contains(kind));
+                return is_former.then_some("the kind isn't declared any more");
             }
-            Ok(_) => return true,
+            Ok(_) => return GONE,
             // Its kind went, and it with it.
-            Err(error) if error.is_not_found() => return true,
+            Err(error) if error.is_not_found() => return GONE,
             Err(error) => last = Some(error),
         }
         tokio::time::sleep(RETIRE_PAUSE).await;
     }
     let error = last.map(|error| error.to_string()).unwrap_or_default();
-    warn!(%controller, "it can't be seen whether it was deleted, and its finalizer stays on its parents: {error}");
-    false
+    warn!(%controller, "it can't be seen whether it still is as it was, and its finalizer stays on its parents: {error}");
+    None
 }
 
 /// The kind of controllers that one is of; `about` is it itself.

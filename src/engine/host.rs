@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backend::{Backend, Watcher};
-use crate::finalizer::retire;
+use crate::finalizer::{Left, retire};
 use crate::hosted::{ChildKind, Hosted, Revisions, Routes, Sharded};
 use crate::member::posts::{Post, Stand};
 use crate::related::RelatedObjects;
@@ -68,30 +68,31 @@ pub(crate) async fn host_all(
     models: Vec<Controller>,
     board: Arc<Board>,
     subject: Subject,
-    tokens: (CancellationToken, CancellationToken),
+    (cancel, left): (CancellationToken, Arc<OnceLock<Left>>),
 ) {
     let Some(first) = models.first() else { return };
     let post = stage.posts.post(&first.uid);
     post.divide(models.len());
     let boards = board.divide(&models);
     let units = models.into_iter().zip(boards).enumerate().map(|(unit, (model, board))| {
-        host(Arc::clone(&stage), model, board, subject.clone(), (Arc::clone(&post), unit), tokens.clone())
+        let ends = (cancel.clone(), Arc::clone(&left));
+        host(Arc::clone(&stage), model, board, subject.clone(), (Arc::clone(&post), unit), ends)
     });
     join_all(units).await;
 }
 
-/// Hosts a controller until cancelled: as much of it as the table gives this member. One that is also retired isn't seen any
-/// more: if it was deleted, and nobody else does it, what it leaves on its parents is taken off.
+/// Hosts a controller until cancelled: as much of it as the table gives this member. If it is also told what it left, and
+/// nobody else does it, what would stay on its parents for ever is taken off.
 async fn host(
     stage: Arc<Stage>,
     model: Controller,
     board: Arc<Board>,
     subject: Subject,
     (post, unit): (Arc<Post>, usize),
-    (cancel, retired): (CancellationToken, CancellationToken),
+    (cancel, left): (CancellationToken, Arc<OnceLock<Left>>),
 ) {
     let mut stand = post.stand();
-    let round = Round { stage, model, board, subject, post, unit, cancel, retired };
+    let round = Round { stage, model, board, subject, post, unit, cancel, left };
     let mut wait = RETRY.0;
     loop {
         let turned = stand.changed();
@@ -120,8 +121,8 @@ pub(crate) struct Round {
     /// Which of the declaration's kinds of parents these are.
     pub(crate) unit: usize,
     pub(crate) cancel: CancellationToken,
-    /// Cancelled before the former, if the controller isn't seen any more, or is being deleted.
-    retired: CancellationToken,
+    /// Set before that is cancelled, unless the process ends.
+    left: Arc<OnceLock<Left>>,
 }
 
 impl Round {
@@ -182,8 +183,8 @@ impl Round {
                 info!(controller = %self.model.name, "stopped");
                 self.step("Stopped", format!("no longer syncing {}", hosted.parent));
             }
-            if self.retired.is_cancelled() && self.model.dialect.controller_finalizer.is_none() {
-                retire(&hosted, &self.stage.client, &self.subject).await;
+            if let Some(left) = self.left.get().filter(|_| self.model.dialect.controller_finalizer.is_none()) {
+                retire(&hosted, left, &self.stage.client, &self.subject).await;
             }
             ended
         };

@@ -3,8 +3,8 @@
 //! Never hosts two generations of one controller at once: the old one's last sync ends before the new one begins.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,7 +26,9 @@ use tracing::{info, warn};
 
 use crate::cleanup::Cleaner;
 use crate::clock::Clock;
+use crate::finalizer::Left;
 use crate::host::host_all;
+use crate::kinds::Declared;
 use crate::member::placement::Placements;
 use crate::rival::{Rival, hold};
 use crate::stage::Stage;
@@ -116,7 +118,7 @@ struct Running {
     /// What was known of Metacontroller, where that matters.
     rival: Presence,
     cancel: CancellationToken,
-    retired: CancellationToken,
+    left: Arc<OnceLock<Left>>,
     task: JoinHandle<()>,
 }
 
@@ -277,8 +279,14 @@ impl Registry {
         }
         let before = running.remove(name).map(|known| {
             // One of the same name that was made since is another, with parents of its own.
-            if object.is_none_or(|object| object.is_deleting() || *object.uid() != known.uid) {
-                known.retired.cancel();
+            let same = object.filter(|object| !object.is_deleting() && *object.uid() == known.uid);
+            let left = match same {
+                Some(object) => Declared::of(object).map(|declared| Left::Changed(declared.names())),
+                None => Some(Left::Unseen),
+            };
+            if let Some(left) = left {
+                // Nobody else sets it.
+                let _ = known.left.set(left);
             }
             known.cancel.cancel();
             known.task
@@ -308,19 +316,19 @@ impl Registry {
             models.clear();
             self.hold_back(&board, &about);
         }
-        let retired = CancellationToken::new();
-        let (stage, tokens) = (Arc::clone(&self.stage), (cancel.clone(), retired.clone()));
+        let left = Arc::new(OnceLock::new());
+        let (stage, ends) = (Arc::clone(&self.stage), (cancel.clone(), Arc::clone(&left)));
         let task = self.tasks.spawn(async move {
             if let Some(task) = before {
                 let _ = task.await;
             }
             match held {
-                Some(uid) => hold(stage, uid, tokens.0).await,
-                None => host_all(stage, models, board, about, tokens).await,
+                Some(uid) => hold(stage, uid, ends.0).await,
+                None => host_all(stage, models, board, about, ends).await,
             }
         });
         let (uid, generation) = (object.uid().clone(), object.generation());
-        running.insert(name.clone(), Running { uid, generation, rival, cancel, retired, task });
+        running.insert(name.clone(), Running { uid, generation, rival, cancel, left, task });
         None
     }
 

@@ -8,6 +8,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 
 use super::faults_kinds::SLOW;
+use super::metacontroller_scene::{composites, declare, decorators as their_decorators};
 use crate::cluster::{Context, Scope};
 use crate::hook::Reply;
 use crate::objects::Resource;
@@ -25,6 +26,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("controllers_kinds", "a_kind_is_taken_out_of_a_decorator", taken_out).timeout(SLOW),
         Case::new("controllers_kinds", "a_composite_gets_other_parents", other_parents),
         Case::new("controllers_kinds", "deletion_frees_objects_of_a_former_kind", deleted),
+        Case::new("controllers_kinds", "kinds_of_metacontroller_s_are_taken_out", theirs),
     ]
 }
 
@@ -133,7 +135,11 @@ async fn taken_out(ctx: Context) -> anyhow::Result<()> {
     have(&scene, &others, &[]).await?;
     have(&scene, things, &[finalizer]).await?;
     scene.ctx.admin.delete(&others, "o0").await?;
-    ensure!(scene.ctx.admin.find(&others, "o0").await?.is_none(), "it is there");
+    let ask = async || {
+        ensure!(scene.ctx.admin.find(&others, "o0").await?.is_none(), "it is there");
+        Ok(())
+    };
+    scene.ctx.wait("it goes", LATER, ask).await?;
     // It comes back, and is looked after as before.
     change(&scene, &kind, "d", json!({ "resources": [named(things), named(&others)] })).await?;
     have(&scene, &others, &[finalizer]).await?;
@@ -199,4 +205,36 @@ async fn deleted(ctx: Context) -> anyhow::Result<()> {
     have(&scene, &scene.things, &[]).await?;
     have(&scene, &others, &[]).await?;
     never_finalized(&scene)
+}
+
+/// Nothing is written to its controllers: whoever had the objects lets them go.
+async fn theirs(ctx: Context) -> anyhow::Result<()> {
+    let (scene, others) = scene(ctx).await?;
+    declare(&scene, &their_decorators(), "d", decorator(&scene, &others)).await?;
+    declare(&scene, &composites(), "c", hooked(&scene, scene.spec("InPlace"))).await?;
+    let of_decorator = format!("metacontroller.io/decoratorcontroller-{}", scene.ctx.controller_name("d"));
+    let of_composite = format!("metacontroller.io/compositecontroller-{}", scene.ctx.controller_name("c"));
+    make(&scene, &scene.things, 3).await?;
+    make(&scene, &others, 3).await?;
+    have(&scene, &others, &[&of_decorator]).await?;
+    let both = async || {
+        for thing in scene.ctx.admin.list(&scene.things, "").await? {
+            let finalizers = thing["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+            ensure!(finalizers.len() == 2, "{finalizers:?}");
+        }
+        Ok(())
+    };
+    scene.ctx.wait("things have both finalizers", LATER, both).await?;
+    let resources = json!({ "resources": [named(&scene.things)] });
+    change(&scene, &their_decorators(), "d", resources).await?;
+    have(&scene, &others, &[]).await?;
+    change(&scene, &composites(), "c", json!({ "parentResource": named(&others) })).await?;
+    have(&scene, &scene.things, &[&of_decorator]).await?;
+    have(&scene, &others, &[&of_composite]).await?;
+    for (kind, name) in [(their_decorators(), "d"), (composites(), "c")] {
+        let metadata = scene.ctx.admin.get(&kind, &scene.ctx.controller_name(name)).await?["metadata"].clone();
+        ensure!(metadata["annotations"].is_null() && metadata["finalizers"].is_null(), "{metadata}");
+    }
+    never_finalized(&scene)?;
+    scene.ringmaster.check()
 }
