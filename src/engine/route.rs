@@ -106,7 +106,10 @@ pub(crate) fn index_parent(hosted: &Hosted, change: &Change) -> Option<Arc<Objec
         }
     } else {
         let selector = selected.and_then(|parent| parent_selector(&hosted.model, parent).ok());
-        index.selectors.set(change.key(), selector);
+        if index.selectors.set(change.key(), selector) {
+            // What it may adopt now is nothing that comes by of itself.
+            hosted.search_again(change.key());
+        }
     }
     drop(index);
     if new.is_none() {

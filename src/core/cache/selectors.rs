@@ -20,9 +20,12 @@ pub struct SelectorIndex {
 }
 
 impl SelectorIndex {
-    /// Notes a parent's selector in place of what was known; `None` takes the parent out.
-    pub fn set(&mut self, parent: &ObjectKey, selector: Option<Selector>) {
-        if let Some(old) = self.selectors.remove(parent)
+    /// Notes a parent's selector in place of what was known; `None` takes the parent out. Tells whether it selects otherwise
+    /// than before.
+    pub fn set(&mut self, parent: &ObjectKey, selector: Option<Selector>) -> bool {
+        let before = self.selectors.remove(parent);
+        let is_another = before.is_some() && selector.is_some() && before != selector;
+        if let Some(old) = before
             && let Some(bucket) = self.buckets.get_mut(&bucket_of(&old))
         {
             bucket.remove(parent);
@@ -34,6 +37,7 @@ impl SelectorIndex {
             self.buckets.entry(bucket_of(&selector)).or_default().insert(parent.clone());
             self.selectors.insert(parent.clone(), selector);
         }
+        is_another
     }
 
     /// The parents whose selectors match these labels, in the namespace or, for `None`, anywhere.
@@ -74,8 +78,10 @@ mod tests {
         found.sort();
         assert_eq!(found, [parent("exact"), parent("loose")]);
         assert_eq!(index.matching(None, &orphan.labels()).len(), 3);
-        index.set(&parent("exact"), None);
-        index.set(&parent("loose"), Some(Selector::parse("app=z").unwrap()));
+        assert!(!index.set(&parent("exact"), None), "it selects nothing any more");
+        assert!(index.set(&parent("loose"), Some(Selector::parse("app=z").unwrap())));
+        assert!(!index.set(&parent("loose"), Some(Selector::parse("app=z").unwrap())), "it is the same");
+        assert!(!index.set(&parent("exact"), Some(Selector::parse("app=v").unwrap())), "it is new");
         assert!(index.matching(Some("n"), &orphan.labels()).is_empty());
     }
 }
