@@ -25,7 +25,8 @@ use crate::route::running;
 use crate::streams::{Shared, State};
 use crate::watches::{Listener, Subscription, Watches};
 
-/// Narrow watches of one kind that a controller's rules may need; rules beyond them share one watch of the whole kind.
+/// Narrow watches of one kind that a controller's rules may need, and as many of whole namespaces for rules beyond them;
+/// what is beyond those, too, shares one watch of the whole kind.
 pub(crate) const MAX_NARROW_WATCHES: usize = 64;
 /// An answer counts for so long even if its parent doesn't change (contract, 1.6): it may depend on more than that.
 const MAX_AGE: Duration = Duration::from_secs(20 * 60);
@@ -101,7 +102,7 @@ impl RelatedObjects {
     }
 
     /// Keeps what the hook said of a parent, and watches what it names. `namespaces` is the kind of namespaces, if a rule
-    /// asks for their labels. Tells how many watches had to be of a whole kind, because there are too many narrow ones.
+    /// asks for their labels. Tells how many watches had to be wider, because there are too many narrow ones.
     pub(crate) fn keep(
         &self,
         parent: &Object,
@@ -116,19 +117,23 @@ impl RelatedObjects {
         for related in rules {
             let mut places = Vec::new();
             for selection in related.selections() {
-                let mut place = (Arc::clone(&related.resource), scope(selection));
-                if !known.places.contains_key(&place) && !wanted.contains(&place) {
+                let has_room = |place: &Place| {
                     // Those that this parent alone has had go below.
                     let is_kept = |watched: &Watched| watched.parents.iter().any(|other| other != parent.key());
                     let kept = known.places.iter().filter(|(_, watched)| is_kept(watched)).map(|(place, _)| place);
                     let is_new = |place: &&Place| !known.places.get(*place).is_some_and(is_kept);
                     let others = kept.chain(wanted.iter().filter(is_new));
-                    let is_narrow = |other: &&Place| other.0 == place.0 && other.1 != Scope::Everything;
-                    if place.1 != Scope::Everything && others.filter(is_narrow).count() >= MAX_NARROW_WATCHES {
-                        crowded += 1;
-                        place.1 = Scope::Everything;
-                    }
-                }
+                    let is_alike = |other: &&Place| other.0 == place.0 && width(&other.1) == width(&place.1);
+                    others.filter(is_alike).count() < MAX_NARROW_WATCHES
+                };
+                let is_open = |place: &Place| known.places.contains_key(place) || wanted.contains(place);
+                let around = Selection { namespace: selection.namespace.clone(), ..Selection::default() };
+                let narrow = (Arc::clone(&related.resource), scope(selection));
+                let wider = [scope(around), Scope::Everything].map(|scope| (Arc::clone(&related.resource), scope));
+                let mut places_by_width = std::iter::once(narrow.clone()).chain(wider);
+                let fits = |place: &Place| width(&place.1) == Width::All || is_open(place) || has_room(place);
+                let place = places_by_width.find(fits).unwrap_or_else(|| narrow.clone());
+                crowded += usize::from(place != narrow);
                 wanted.insert(place.clone());
                 if !places.contains(&place) {
                     places.push(place);
@@ -346,6 +351,24 @@ fn is_namespace(resource: &Resource) -> bool {
 
 fn is_all_namespaces((resource, scope): &Place) -> bool {
     is_namespace(resource) && *scope == Scope::Everything
+}
+
+/// How much of a kind is watched at once.
+#[derive(PartialEq, Eq)]
+enum Width {
+    /// What is named, or what labels select.
+    Narrow,
+    /// A namespace.
+    Namespace,
+    All,
+}
+
+fn width(scope: &Scope) -> Width {
+    match scope {
+        Scope::Selected(Selection { name, labels, .. }) if name.is_empty() && labels.is_empty() => Width::Namespace,
+        Scope::Selected(_) => Width::Narrow,
+        _ => Width::All,
+    }
 }
 
 /// What shows everything is one collection, whoever asks for it.
