@@ -17,7 +17,7 @@ use ringmaster_core::dialect::{CREATOR, FIELD_MANAGER};
 use ringmaster_core::hook::Decoration;
 use ringmaster_core::key::{ObjectKey, SyncKey};
 use ringmaster_core::object::Object;
-use ringmaster_core::plan::composite::{Create, Delete, Plan, Update};
+use ringmaster_core::plan::composite::{Create, Delete, NewStatus, Plan, Update};
 use ringmaster_core::plan::decorator::decoration_patch;
 use ringmaster_core::plan::is_attachment;
 use ringmaster_core::plan::serverside::How;
@@ -176,9 +176,9 @@ enum Failure {
 }
 
 impl Executor<'_> {
-    /// Does everything that the plan says; tells what became of the children. What fails doesn't keep the rest from
-    /// being done.
-    pub(crate) async fn execute(&self, plan: Plan) -> (Failures, Changes) {
+    /// Does everything that the plan says; tells what became of the children, and whether the status changed by it. What
+    /// fails doesn't keep the rest from being done.
+    pub(crate) async fn execute(&self, plan: Plan) -> (Failures, Changes, bool) {
         let (mut failures, mut changes) = (Failures::default(), Changes::default());
         let deletes = plan.deletes.into_iter().map(Write::Delete).collect();
         let rest = plan.creates.into_iter().map(Write::Create).chain(plan.updates.into_iter().map(Write::Update));
@@ -195,16 +195,16 @@ impl Executor<'_> {
                 failures.add(outcome.map(|change| changes.extend(change)));
             }
         }
-        let mut written = None;
-        if let Some(patch) = plan.status {
-            failures.add(self.status(patch).await.map(|answer| written = answer));
+        let (mut written, mut is_new) = (None, false);
+        if let Some(status) = plan.status {
+            failures.add(self.status(status).await.map(|answer| (written, is_new) = answer));
         }
         if let Some(decoration) = plan.decoration {
             // The version that the status was written to is the one that was seen.
             let seen = written.as_deref().unwrap_or(self.parent);
             failures.add(self.decorate(seen, &decoration).await);
         }
-        (failures, changes)
+        (failures, changes, is_new)
     }
 
     async fn write(&self, write: Write) -> Written {
@@ -258,7 +258,8 @@ impl Executor<'_> {
         match self.send((Some(create.kind), &create.key), "creating a child", write).await {
             Ok(answer) => {
                 let (uid, version) = (answer.uid().clone(), answer.version());
-                child.shared.answer(answer, Some(create.desired), Some(self.key));
+                // One that isn't handed over yet is not as it shall be.
+                child.shared.answer(answer, (!create.hand_over).then_some(create.desired), Some(self.key));
                 if create.hand_over {
                     let seen = Preconditions { key: &create.key, uid: &uid, version };
                     match self.hand_over(child, create.kind, seen, Some(create.desired)).await {
@@ -318,9 +319,9 @@ impl Executor<'_> {
         }
     }
 
-    /// Gives back the parent as it is from then on, if it is still there.
-    async fn status(&self, patch: Vec<u8>) -> Result<Option<Arc<Object>>, Failure> {
-        let (resource, key) = (&self.hosted.parent, self.parent.key());
+    /// Gives back the parent as it is from then on, if it is still there, and whether it is another than before.
+    async fn status(&self, status: NewStatus) -> Result<(Option<Arc<Object>>, bool), Failure> {
+        let (resource, key, NewStatus { patch, desired }) = (&self.hosted.parent, self.parent.key(), status);
         let write = async |client: Client| {
             if resource.status {
                 client.patch_status(resource, key, patch).await
@@ -330,11 +331,12 @@ impl Executor<'_> {
         };
         match self.send((None, self.parent.key()), "the status", write).await {
             Ok(answer) => {
-                let version = answer.version();
-                self.hosted.parents.answer(answer, None, Some(self.key));
+                let (version, is_new) = (answer.version(), answer.version() != self.parent.version());
+                // What its kind has no field for isn't kept: to write it again would change nothing again.
+                self.hosted.parents.answer(answer, (!is_new).then_some(desired), Some(self.key));
                 // Somebody's later change was not seen by the hook.
                 let present = self.hosted.parents.store().get(self.parent.key()).cloned();
-                Ok(present.filter(|present| present.version() == version))
+                Ok((present.filter(|present| present.version() == version), is_new))
             }
             // Made anew: its events lead to what follows.
             Err(error) if error.is_conflict() => Err(Failure::Stale(error.to_string())),

@@ -172,7 +172,7 @@ impl Executor<'_> {
                 Write::Delete { object } => plan.deletes.push(Delete { kind, object, recreate: false, trial: None }),
             }
             // They are no children: nobody is told of them.
-            let (failures, _) = self.execute(plan).await;
+            let (failures, ..) = self.execute(plan).await;
             failures.into_result().map_err(Problem::Write)?;
         }
         Ok(())

@@ -191,15 +191,14 @@ impl Syncer {
             return Ok(Done { resync_after, again: false });
         }
         let wrote_children = !plan.writes_no_children();
-        let (status_changes, finalized) = (plan.status.is_some(), plan.finalized);
-        let decorates = plan.decoration.is_some();
+        let (decorates, finalized) = (plan.decoration.is_some(), plan.finalized);
         // The first few in a row are what every new parent needs.
         if popped.repeats >= FREE_REPEATS && !moved {
             self.tell.restless(hosted, &parent, || describe(&plan, &input));
         }
         let executor = Executor { client: &self.client, hosted, key, permit, parent: &parent, selector: &selector };
         executor.keep(writes).await?;
-        let (failures, changes) = executor.execute(plan).await;
+        let (failures, changes, status_changed) = executor.execute(plan).await;
         self.tell.children(hosted, &parent, changes);
         failures.into_result().map_err(Problem::Write)?;
         if finalized {
@@ -212,7 +211,7 @@ impl Syncer {
             // No repeat of the same: each step of a rollout is another.
             return Ok(Done { resync_after: Some(resync_after.unwrap_or(NEXT_STEP).min(NEXT_STEP)), again: false });
         }
-        let own_status = status_changes && !hosted.model.parent.ignore_status_changes;
+        let own_status = status_changed && !hosted.model.parent.ignore_status_changes;
         Ok(Done { resync_after, again: wrote_children || own_status || decorates })
     }
 

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::composite::{Input, Plan};
+use super::composite::{Input, NewStatus, Plan};
 use super::merge;
 use super::serverside::How;
 use crate::hook::excerpt;
@@ -44,7 +44,7 @@ pub fn describe(plan: &Plan, input: &Input<'_>) -> String {
         let annotations = decoration.annotations.keys().map(|key| ("annotations", key));
         let first = labels.chain(annotations).next();
         first.map(|(field, key)| excerpt(&format!("{field}: {key}"), MAX_PATH_CHARS)).unwrap_or_default()
-    } else if let Some(patch) = &plan.status {
+    } else if let Some(NewStatus { patch, .. }) = &plan.status {
         let patch: Value = serde_json::from_slice(patch).unwrap_or_default();
         let present: Value = input.parent.section("status").unwrap_or_default();
         // What comes before are tests.

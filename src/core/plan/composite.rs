@@ -96,8 +96,8 @@ pub struct Plan {
     pub creates: Vec<Create>,
     /// Children to replace or apply, if they are still the version that was seen.
     pub updates: Vec<Update>,
-    /// A JSON patch for the parent's status; `None` if it is right as it is.
-    pub status: Option<Vec<u8>>,
+    /// What the parent's status shall be; `None` if it is right as it is.
+    pub status: Option<NewStatus>,
     /// What the parent's metadata lacks of what a decorator's hook wants, and what it has too much; never empty.
     pub decoration: Option<Decoration>,
     /// Once all of this is done, the controller's finalizer is to be taken off the parent.
@@ -116,6 +116,15 @@ impl Plan {
     pub fn writes_no_children(&self) -> bool {
         self.deletes.is_empty() && self.creates.is_empty() && self.updates.is_empty()
     }
+}
+
+/// A status to write.
+#[derive(Debug)]
+pub struct NewStatus {
+    /// A JSON patch that replaces the status.
+    pub patch: Vec<u8>,
+    /// What to [`Object::settle`] the parent with if this changed nothing: its kind doesn't keep what more is wanted.
+    pub desired: u64,
 }
 
 /// A child to delete.
@@ -365,8 +374,9 @@ fn check_metadata(input: &Input<'_>, child: &Desired) -> Result<(), String> {
 /// The webhook's text, and what else the object is made of.
 fn settled_hash(input: &Input<'_>, child: &Desired) -> u64 {
     let (generated, shard) = (input.controller.generate_selector, input.shard);
-    let manager = input.controller.apply.manager();
-    xxh(format!("{:x} {} {generated} {shard:?} {manager:?}", child.hash, input.parent.uid()).as_bytes()).max(1)
+    // What is annotated is by dialect.
+    let (manager, group) = (input.controller.apply.manager(), input.controller.dialect.group);
+    xxh(format!("{:x} {} {generated} {shard:?} {manager:?} {group}", child.hash, input.parent.uid()).as_bytes()).max(1)
 }
 
 /// The child as it shall be: the webhook's object with namespace and, if we select by it, our label. Without our
@@ -518,7 +528,7 @@ fn annotate(object: &mut Value, name: &str, text: String) {
 }
 
 /// The webhook's status with its conditions and `observedGeneration`, as a patch that replaces the whole status of this very parent.
-fn status(input: &Input<'_>) -> Option<Vec<u8>> {
+fn status(input: &Input<'_>) -> Option<NewStatus> {
     if !input.resource.status {
         return None;
     }
@@ -527,14 +537,23 @@ fn status(input: &Input<'_>) -> Option<Vec<u8>> {
     wanted["observedGeneration"] = input.parent.generation().into();
     let present: Value = input.parent.section("status").unwrap_or_default();
     conditions::put(&mut wanted, &input.reply.conditions, &present, input.parent.generation(), input.now);
-    if merge::same(&present, &wanted) {
+    let desired = settled_status(input, &present);
+    if merge::same(&present, &wanted) || input.parent.is_settled(desired) {
         return None;
     }
     let patch = json!([
         {"op": "test", "path": "/metadata/uid", "value": input.parent.uid().to_string()},
         {"op": "add", "path": "/status", "value": wanted},
     ]);
-    Some(patch.to_string().into_bytes())
+    Some(NewStatus { patch: patch.to_string().into_bytes(), desired })
+}
+
+/// What the webhook says of the status, of which generation, and what there is of it: not the time, which may be part of
+/// what is written.
+pub(super) fn settled_status(input: &Input<'_>, present: &Value) -> u64 {
+    let raw = input.reply.status.as_ref().map_or("", |raw| raw.get());
+    let (conditions, generation) = (&input.reply.conditions, input.parent.generation());
+    xxh(format!("{raw} {conditions:?} {generation} {present}").as_bytes()).max(1)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::claim::Claims;
-use super::composite::{self, Input, Plan};
+use super::composite::{self, Input, NewStatus, Plan, settled_status};
 use super::{conditions, merge};
 use crate::controller::Controller;
 use crate::hook::Decoration;
@@ -106,7 +106,7 @@ fn differing(wanted: &BTreeMap<String, Option<String>>, present: &impl Labels) -
 
 /// The webhook's status, or the present one if it gave none, with its conditions, as a patch that replaces the whole status
 /// of this very version: whoever owns the object may be about to write it too.
-fn status(input: &Input<'_>) -> Result<Option<Vec<u8>>, Error> {
+fn status(input: &Input<'_>) -> Result<Option<NewStatus>, Error> {
     let (raw, named) = (input.reply.status.as_ref(), &input.reply.conditions);
     if raw.is_none() && named.is_empty() {
         return Ok(None);
@@ -119,7 +119,8 @@ fn status(input: &Input<'_>) -> Result<Option<Vec<u8>>, Error> {
         None => present.clone(),
     };
     conditions::put(&mut wanted, named, &present, input.parent.generation(), input.now);
-    if merge::same(&present, &wanted) {
+    let desired = settled_status(input, &present);
+    if merge::same(&present, &wanted) || input.parent.is_settled(desired) {
         return Ok(None);
     }
     // In Metacontroller's group such a status is written with the object (its own users rely on it).
@@ -132,7 +133,7 @@ fn status(input: &Input<'_>) -> Result<Option<Vec<u8>>, Error> {
         {"op": "test", "path": "/metadata/resourceVersion", "value": input.parent.version().to_string()},
         {"op": "add", "path": "/status", "value": wanted},
     ]);
-    Ok(Some(patch.to_string().into_bytes()))
+    Ok(Some(NewStatus { patch: patch.to_string().into_bytes(), desired }))
 }
 
 #[cfg(test)]

@@ -250,8 +250,8 @@ impl World {
             child["metadata"]["resourceVersion"] = self.last.to_string().into();
             self.children.insert(key, child);
         }
-        if let Some(patch) = plan.status {
-            let patch: Value = serde_json::from_slice(&patch).unwrap();
+        if let Some(status) = plan.status {
+            let patch: Value = serde_json::from_slice(&status.patch).unwrap();
             self.parent["status"] = patch[1]["value"].clone();
         }
     }

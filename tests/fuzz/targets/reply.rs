@@ -331,8 +331,8 @@ impl World {
             assert_eq!(tree.get("status"), seen.get("status"), "the status of a child");
             self.store(kind, key, tree, false);
         }
-        let Some(patch) = plan.status else { return Some(()) };
-        let patch: Value = serde_json::from_slice(&patch).expect("a patch that is JSON");
+        let Some(status) = plan.status else { return Some(()) };
+        let patch: Value = serde_json::from_slice(&status.patch).expect("a patch that is JSON");
         assert_eq!((&patch[0]["op"], &patch[0]["value"]), (&json!("test"), &json!(PARENT_UID)));
         assert_eq!((&patch[1]["path"], patch.as_array().map(Vec::len)), (&json!("/status"), Some(2)));
         let mut parent = self.parent.value();

@@ -171,8 +171,8 @@ impl World {
 
     /// The status that a reply leads to.
     fn status(&self, status: &Value) -> Option<Value> {
-        self.sync(&json!({"status": status})).unwrap().status.map(|patch| {
-            let patch = tree(&patch);
+        self.sync(&json!({"status": status})).unwrap().status.map(|status| {
+            let patch = tree(&status.patch);
             assert_eq!(patch[0], json!({"op": "test", "path": "/metadata/uid", "value": PARENT_UID}));
             assert_eq!((&patch[1]["op"], &patch[1]["path"]), (&json!("add"), &json!("/status")));
             assert_eq!(patch.as_array().unwrap().len(), 2);
@@ -220,8 +220,8 @@ impl World {
             assert_eq!(value["metadata"]["resourceVersion"], update.object.version().to_string());
             self.store(update.kind, value);
         }
-        if let Some(patch) = &plan.status {
-            self.edit_parent(|parent| parent["status"] = tree(patch)[1]["value"].clone());
+        if let Some(status) = &plan.status {
+            self.edit_parent(|parent| parent["status"] = tree(&status.patch)[1]["value"].clone());
         }
     }
 

@@ -113,7 +113,7 @@ fn a_deleting_parent_gets_its_status_only() {
     let children = [with(config_map("kept"), "data.k", "new".into()), config_map("new")];
     let plan = world.sync(&json!({"status": {"phase": "Ending"}, "children": children})).unwrap();
     assert!(plan.writes_no_children());
-    assert_eq!(tree(&plan.status.unwrap())[1]["value"], json!({"phase": "Ending", "observedGeneration": 3}));
+    assert_eq!(tree(&plan.status.unwrap().patch)[1]["value"], json!({"phase": "Ending", "observedGeneration": 3}));
     world.check(&children, "");
 }
 
@@ -160,7 +160,8 @@ fn conditions_join_the_status_and_come_to_rest() {
         "status": {"n": 1, "conditions": [{"type": "Mine", "status": "True"}]},
         "conditions": [{"type": "Ready", "status": "False", "reason": "Waits", "message": "for you"}],
     });
-    let status = |world: &World| world.sync(&reply).unwrap().status.map(|patch| tree(&patch)[1]["value"].clone());
+    let status =
+        |world: &World| world.sync(&reply).unwrap().status.map(|status| tree(&status.patch)[1]["value"].clone());
     let ready = json!({"type": "Ready", "status": "False", "reason": "Waits", "message": "for you",
         "lastTransitionTime": NOW, "observedGeneration": 3});
     let mine = json!({"type": "Mine", "status": "True"});
@@ -173,6 +174,26 @@ fn conditions_join_the_status_and_come_to_rest() {
     earlier["conditions"][1]["status"] = "True".into();
     world.edit_parent(|parent| parent["status"] = earlier);
     assert_eq!(status(&world), Some(wanted));
+}
+
+#[test]
+fn what_the_kind_does_not_keep_of_a_status_is_written_once() {
+    let mut world = World::new(&RINGMASTER);
+    let reply = |n: u32| {
+        json!({
+            "status": {"n": n, "dropped": true},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Is"}],
+        })
+    };
+    world.edit_parent(|parent| parent["status"] = json!({"n": 1}));
+    let plan = world.sync(&reply(1)).unwrap();
+    let desired = plan.status.unwrap().desired;
+    world.parent.settle(desired);
+    assert!(world.sync(&reply(1)).unwrap().status.is_none(), "the write changed nothing");
+    assert!(world.sync(&reply(2)).unwrap().status.is_some(), "the webhook wants another");
+    world.edit_parent(|parent| parent["status"] = json!({"n": 3}));
+    world.parent.settle(desired);
+    assert!(world.sync(&reply(1)).unwrap().status.is_some(), "somebody wrote another");
 }
 
 #[test]
