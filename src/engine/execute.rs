@@ -21,6 +21,7 @@ use ringmaster_core::plan::composite::{Create, Delete, NewStatus, Plan, Update};
 use ringmaster_core::plan::decorator::decoration_patch;
 use ringmaster_core::plan::is_attachment;
 use ringmaster_core::plan::serverside::How;
+use ringmaster_core::rollout::is_intact;
 use ringmaster_core::selector::Selector;
 
 use crate::changes::{Change, Changes};
@@ -409,11 +410,26 @@ impl Executor<'_> {
             Ok(None) => return Failure::Stale(format!("{what} was there, and is gone")),
             Err(error) => return self.failed(kind, key, error),
         };
-        let whose = match found.controller() {
-            Some(uid) if uid == self.parent.uid() && !self.hosted.model.is_decorator() && is_attachment(&found) => {
+        let is_revision = self.hosted.revisions.as_ref().is_some_and(|revisions| revisions.kind == kind);
+        let whose = if is_revision { self.whose_revision(child, &found) } else { self.whose(&found) };
+        child.shared.answer(found, None, Some(self.key));
+        // What has no label isn't kept: it is read again before the next sync, and gets its label then.
+        if whose.is_none() && self.hosted.sharded.is_some() {
+            self.hosted.note_unknown(&self.key.parent, Some(kind), key);
+        }
+        match whose {
+            None => Failure::Stale(format!("{what} was there before it was seen")),
+            Some(whose) => Failure::Error(WriteError::Taken { what, whose }),
+        }
+    }
+
+    /// Whose an object is that has a child's name, and what to do about it; `None` if it is the parent's, or may be adopted.
+    fn whose(&self, found: &Object) -> Option<String> {
+        match found.controller() {
+            Some(uid) if uid == self.parent.uid() && !self.hosted.model.is_decorator() && is_attachment(found) => {
                 Some("was attached to the parent by a DecoratorController (name the child otherwise)".to_owned())
             }
-            Some(uid) if uid == self.parent.uid() && self.hosted.attaches(&found) => None,
+            Some(uid) if uid == self.parent.uid() && self.hosted.attaches(found) => None,
             Some(uid) if uid == self.parent.uid() => Some(format!(
                 "belongs to the object, but isn't this controller's (name the attachment otherwise, or annotate it {}: {})",
                 self.hosted.model.dialect.decorator_annotation, self.hosted.model.name
@@ -438,15 +454,23 @@ impl Executor<'_> {
                 "isn't the parent's (delete it, name the child otherwise, or label it {} to have it adopted)",
                 self.selector
             )),
-        };
-        child.shared.answer(found, None, Some(self.key));
-        // What has no label isn't kept: it is read again before the next sync, and gets its label then.
-        if whose.is_none() && self.hosted.sharded.is_some() {
-            self.hosted.note_unknown(&self.key.parent, Some(kind), key);
         }
-        match whose {
-            None => Failure::Stale(format!("{what} was there before it was seen")),
-            Some(whose) => Failure::Error(WriteError::Taken { what, whose }),
+    }
+
+    /// The same of a revision: its name is made of the state that it keeps, and no other will do.
+    fn whose_revision(&self, child: &ChildKind, found: &Object) -> Option<String> {
+        match found.controller() {
+            _ if found.is_deleting() => Some(match &*found.finalizers() {
+                [] => "is being deleted (a new one is made once it is gone)".to_owned(),
+                [first, ..] => format!("is being deleted, which waits for its finalizer {first}"),
+            }),
+            Some(uid) if uid == self.parent.uid() => (!is_intact(&self.hosted.model, self.parent, found)).then(|| {
+                "was edited, and isn't the state any more that its name was made of (delete it: the children that it names \
+                 follow the newest state then)"
+                    .to_owned()
+            }),
+            None if self.selector.matches(&found.labels()) && self.hosted.may_adopt(child, found) => None,
+            _ => Some("isn't the parent's (delete it: a new one is made)".to_owned()),
         }
     }
 }

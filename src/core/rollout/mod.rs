@@ -23,5 +23,5 @@ mod tests;
 
 pub use fields::{FieldPath, MAX_FIELD_PATHS, MAX_PATH_BYTES};
 pub use live::{Live, MAX_LIVE_REVISIONS};
-pub use revision::{ChildId, PLURAL, Revision, is_of, kind_selector, parent_of, revision_api_version};
+pub use revision::{ChildId, PLURAL, Revision, is_intact, is_of, kind_selector, parent_of, revision_api_version};
 pub use step::{Input, Step, Write, step};

@@ -100,6 +100,14 @@ pub fn is_of(controller: &Controller, revision: &Object) -> bool {
     wanted.into_iter().all(|(name, value)| labels.get(name) == Some(value))
 }
 
+/// Whether a revision of a parent still keeps the state that its name was made of, by the fields that are kept today.
+#[must_use]
+pub fn is_intact(controller: &Controller, parent: &Object, revision: &Object) -> bool {
+    let patch = revision.section::<Value>("parentPatch").filter(Value::is_object);
+    let patch = patch.map(|patch| select(&patch, &controller.parent.revision_fields));
+    patch.is_some_and(|patch| name(controller, parent, &patch) == revision.key().name())
+}
+
 /// The parent as it was in a revision.
 ///
 /// # Errors

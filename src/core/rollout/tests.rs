@@ -351,6 +351,24 @@ fn children_are_updated_one_by_one() {
 }
 
 #[test]
+fn a_revision_that_was_edited_is_known_by_its_name() {
+    let mut world = World::new(UpdateStrategy::RollingInPlace, 2);
+    world.settle();
+    let parent = world.parent();
+    let is_intact = |revision: &Value| {
+        is_intact(&world.controller, &parent, &Object::parse(&revision.to_string(), &revisions()).unwrap())
+    };
+    let mut revision = world.revisions.values().next().unwrap().clone();
+    assert!(is_intact(&revision));
+    revision["children"] = json!([]);
+    assert!(is_intact(&revision));
+    revision["parentPatch"]["spec"]["template"]["version"] = 9.into();
+    assert!(!is_intact(&revision));
+    revision["parentPatch"] = Value::Null;
+    assert!(!is_intact(&revision));
+}
+
+#[test]
 fn what_revisions_do_not_keep_reaches_all_at_once() {
     let mut world = World::new(UpdateStrategy::RollingInPlace, 4);
     world.settle();
