@@ -170,6 +170,10 @@ impl Syncer {
         let step = decide(&family, answers, (&parent, finalizing), &selector, &kinds, &now).map_err(|text| {
             // Once the hook is mended, it mustn't say that the same still holds.
             hosted.routes.of(finalizing).forget(&(hook_name(finalizing), parent.uid().clone()));
+            // A status that its kind can't have may be one that it can by now.
+            if hosted.model.is_decorator() && !hosted.parent.status {
+                hosted.doubt.notify_one();
+            }
             Problem::Reply(text)
         })?;
         let Step { writes, plan, reply, moved } = step;
