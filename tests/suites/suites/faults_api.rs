@@ -105,18 +105,18 @@ async fn made(scene: &Scene, name: &str, deadline: Duration) -> anyhow::Result<V
 }
 
 /// The creations that were carried out of what has this name.
-fn creations(gate: &Gate, name: &str) -> usize {
+pub(super) fn creations(gate: &Gate, name: &str) -> usize {
     gate.asked(|asked| asked.ask.method == Method::POST && asked.ask.writes(name) && asked.code == Some(201)).len()
 }
 
-fn no_deletions(scene: &Scene) -> anyhow::Result<()> {
+pub(super) fn no_deletions(scene: &Scene) -> anyhow::Result<()> {
     let deletes: Vec<_> = scene.ctx.all_requests()?.into_iter().filter(|r| r.verb.starts_with("delete")).collect();
     ensure!(deletes.is_empty(), "{deletes:?}");
     Ok(())
 }
 
 /// So many requests under the fault, in time.
-async fn tries(
+pub(super) async fn tries(
     scene: &Scene,
     gate: &Gate,
     times: usize,
@@ -133,7 +133,7 @@ async fn tries(
 
 /// Without the first of two tries that are closer than `least`: a child that it made may show behind it, which is a change
 /// like any other, at which all is tried at once.
-fn settled(asked: &[Asked], least: Duration) -> &[Asked] {
+pub(super) fn settled(asked: &[Asked], least: Duration) -> &[Asked] {
     match asked {
         [first, second, ..] if second.at - first.at < least => &asked[1..],
         all => all,

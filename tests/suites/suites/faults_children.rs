@@ -28,19 +28,19 @@ const CHILDREN_MAX: usize = 10_000;
 const LARGE_BYTES: usize = 2 << 20;
 
 /// One way in which a child is wrong, so that nothing of its reply is done.
-struct Bad {
-    name: &'static str,
+pub(super) struct Bad {
+    pub(super) name: &'static str,
     /// In the event.
-    words: &'static [&'static str],
+    pub(super) words: &'static [&'static str],
     /// Made of a child that would be right.
-    spoil: fn(&mut Value),
+    pub(super) spoil: fn(&mut Value),
 }
 
 const fn bad(name: &'static str, words: &'static [&'static str], spoil: fn(&mut Value)) -> Bad {
     Bad { name, words, spoil }
 }
 
-const REFUSED: &[Bad] = &[
+pub(super) const REFUSED: &[Bad] = &[
     bad("undeclared_kind", &["Secret", "isn't declared", "spec.childResources"], |child| {
         child["kind"] = "Secret".into();
     }),
@@ -101,7 +101,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A child that would be right where parents select `app=x`.
-fn child(name: &str) -> Value {
+pub(super) fn child(name: &str) -> Value {
     let mut child = config_map(name, json!({ "x": "1" }));
     child["metadata"]["labels"] = json!({ "app": "x" });
     child
