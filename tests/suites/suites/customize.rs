@@ -35,7 +35,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// The customize hook says what the parent's `spec.related` does; the sync hook makes a child whose data are the names and
 /// values of what it was sent.
-fn obey(request: &Value, info: &CallInfo) -> Reply {
+pub(super) fn obey(request: &Value, info: &CallInfo) -> Reply {
     let spec = &request["parent"]["spec"];
     if info.path == "/customize" {
         let is_whole = request["controller"]["kind"] == "CompositeController" && request["children"].is_null();
@@ -64,7 +64,7 @@ async fn scene(ctx: Context, version: &str) -> anyhow::Result<Scene> {
     declared(Scene::new(ctx).await?, version).await
 }
 
-async fn declared(scene: Scene, version: &str) -> anyhow::Result<Scene> {
+pub(super) async fn declared(scene: Scene, version: &str) -> anyhow::Result<Scene> {
     scene.hook.set(obey);
     let mut spec = scene.spec("InPlace");
     spec["hooks"]["customize"] = json!({ "version": version, "webhook": { "url": scene.hook.url("/customize") } });
@@ -81,7 +81,7 @@ async fn parent(scene: &Scene, related: Value) -> anyhow::Result<Value> {
 }
 
 /// Something to be related to, with labels and a value.
-async fn thing(scene: &Scene, name: &str, labels: Value, value: &str) -> anyhow::Result<Value> {
+pub(super) async fn thing(scene: &Scene, name: &str, labels: Value, value: &str) -> anyhow::Result<Value> {
     let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "labels": labels }, "data": { "v": value } });
     scene.ctx.admin.create(&scene.maps, map).await
 }
@@ -96,7 +96,7 @@ async fn seen(scene: &Scene, wanted: Value) -> anyhow::Result<()> {
     scene.map("p-seen", "shows what was sent", check).await.map(drop)
 }
 
-fn rule(rest: Value) -> Value {
+pub(super) fn rule(rest: Value) -> Value {
     let mut rule = json!({ "apiVersion": "v1", "resource": "configmaps" });
     if let (Some(rule), Some(rest)) = (rule.as_object_mut(), rest.as_object()) {
         rule.extend(rest.clone());

@@ -271,6 +271,17 @@ fn part_of(kind: &Resource, name: &str) -> Value {
     json!({ "apiVersion": kind.api_version, "kind": kind.kind, "metadata": { "name": name }, "spec": { "size": 1 } })
 }
 
+/// A decorator that lacks a right.
+struct Lacking<'a> {
+    name: &'static str,
+    target: &'a Resource,
+    attachments: &'a [&'a Resource],
+    /// What the hook answers for the object that is made.
+    reply: Value,
+    /// What is told.
+    words: [&'static str; 3],
+}
+
 /// Five decorators, each of a kind of its own and each without another right.
 async fn rights(ctx: Context) -> anyhow::Result<()> {
     let scene = Scene::new(ctx).await?;
@@ -302,41 +313,53 @@ async fn rights(ctx: Context) -> anyhow::Result<()> {
     declare(&scene, "steady", spec(&scene, "InPlace")).await?;
     let labels = json!({ "labels": { "seen": "1" } });
     // Of what is tried and refused, the object is told.
-    let written: [(&str, &Resource, &[&Resource], Value, [&str; 3]); 3] = [
-        ("plain", &plain, &[], labels.clone(), ["plains/o-plain", "orbidden", "cannot patch"]),
-        (
-            "stated",
-            &stated,
-            &[],
-            json!({ "status": { "x": 1 } }),
-            ["stateds/o-stated/status", "orbidden", "cannot patch"],
-        ),
-        (
-            "maker",
-            &maker,
-            &[&sprockets],
-            json!({ "labels": { "seen": "1" }, "attachments": [part_of(&sprockets, "s")] }),
-            ["sprockets", "orbidden", "cannot create"],
-        ),
+    let written = [
+        Lacking {
+            name: "plain",
+            target: &plain,
+            attachments: &[],
+            reply: labels.clone(),
+            words: ["plains/o-plain", "orbidden", "cannot patch"],
+        },
+        Lacking {
+            name: "stated",
+            target: &stated,
+            attachments: &[],
+            reply: json!({ "status": { "x": 1 } }),
+            words: ["stateds/o-stated/status", "orbidden", "cannot patch"],
+        },
+        Lacking {
+            name: "maker",
+            target: &maker,
+            attachments: &[&sprockets],
+            reply: json!({ "labels": { "seen": "1" }, "attachments": [part_of(&sprockets, "s")] }),
+            words: ["sprockets", "orbidden", "cannot create"],
+        },
     ];
-    for (name, target, attachments, reply, words) in written {
+    for Lacking { name, target, attachments, reply, words } in written {
         declare(&scene, name, of(target, attachments)).await?;
         let made = make(&scene, target, &format!("o-{name}"), reply).await?;
         scene.event(&made, "SyncError", &words).await?;
         says(&scene, name, &words).await?;
     }
     // What can't be seen keeps its decorator from running.
-    let watched: [(&str, &Resource, &[&Resource], Value, [&str; 3]); 2] = [
-        (
-            "seer",
-            &seer,
-            &[&gears],
-            json!({ "attachments": [part_of(&gears, "g")] }),
-            ["spec.attachments[0]", "gears", "grant get, list and watch"],
-        ),
-        ("hidden", &hidden, &[], labels, ["spec.resources[0]", "hiddens", "grant get, list and watch"]),
+    let watched = [
+        Lacking {
+            name: "seer",
+            target: &seer,
+            attachments: &[&gears],
+            reply: json!({ "attachments": [part_of(&gears, "g")] }),
+            words: ["spec.attachments[0]", "gears", "grant get, list and watch"],
+        },
+        Lacking {
+            name: "hidden",
+            target: &hidden,
+            attachments: &[],
+            reply: labels,
+            words: ["spec.resources[0]", "hiddens", "grant get, list and watch"],
+        },
     ];
-    for (name, target, attachments, reply, words) in watched {
+    for Lacking { name, target, attachments, reply, words } in watched {
         make(&scene, target, &format!("o-{name}"), reply).await?;
         let declared = declare_only(&scene, name, of(target, attachments)).await?;
         says(&scene, name, &words).await?;

@@ -19,12 +19,17 @@ mod events;
 mod faults_api;
 mod faults_children;
 mod faults_clock;
+mod faults_decorators;
+mod faults_finalizers;
 mod faults_hook;
 mod faults_kinds;
+mod faults_lists;
+mod faults_related;
 mod faults_reply;
 mod faults_retry;
 mod faults_rights;
 mod faults_roles;
+mod faults_rollouts;
 mod faults_settings;
 mod finalize;
 mod kubectl;
@@ -116,12 +121,17 @@ pub(crate) fn all() -> Vec<Case> {
         faults_api::cases(),
         faults_children::cases(),
         faults_clock::cases(),
+        faults_decorators::cases(),
+        faults_finalizers::cases(),
         faults_hook::cases(),
         faults_kinds::cases(),
+        faults_lists::cases(),
+        faults_related::cases(),
         faults_reply::cases(),
         faults_retry::cases(),
         faults_rights::cases(),
         faults_roles::cases(),
+        faults_rollouts::cases(),
         faults_settings::cases(),
         customize::cases(),
         decorators::cases(),
