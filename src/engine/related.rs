@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::dispatch::Dispatch;
+use crate::host::UNREACHABLE;
 use crate::hosted::Hosted;
 use crate::route::running;
 use crate::streams::{Shared, State};
@@ -187,15 +188,7 @@ impl RelatedObjects {
                     return Err(Missing::NotServed(kind.api_version.clone(), text.clone()));
                 }
                 Some(State::Troubled(reason, text, false)) if !was_read || *reason == "Forbidden" => {
-                    let fix = if *reason == "Forbidden" {
-                        format!("; grant get, list and watch on {} to Ringmaster's account", kind.plural)
-                    } else {
-                        String::new()
-                    };
-                    return Err(Missing::Troubled(
-                        reason,
-                        format!("related {} can't be watched: {text}{fix}", kind.plural),
-                    ));
+                    return Err(Missing::Troubled(reason, unwatched(kind, reason, text)));
                 }
                 // Its sender goes with the watch: the rules have changed meanwhile.
                 None => return Err(Missing::NotYet),
@@ -224,6 +217,25 @@ impl RelatedObjects {
             .into_values()
             .map(|(resource, objects)| Observed { resource, objects: objects.into_values().collect() });
         Ok(observed.collect())
+    }
+
+    /// What is wrong with the watches of what was read before, and may be old by now: a word and a sentence for people.
+    pub(crate) fn trouble(&self) -> Option<(&'static str, String)> {
+        let known = self.known.lock();
+        let troubles = known.places.iter().filter_map(|((kind, _), watched)| {
+            let shared = watched.subscription.shared();
+            let state = shared.state();
+            let now = state.borrow();
+            let State::Troubled(reason, text, not_served) = &*now else { return None };
+            let word = match *reason {
+                _ if *not_served => "RelatedKindNotServed",
+                reason @ ("Forbidden" | UNREACHABLE) => reason,
+                _ => "WatchFailing",
+            };
+            shared.is_synced().then(|| (word, unwatched(kind, reason, text)))
+        });
+        // So that the message doesn't change by itself.
+        troubles.min()
     }
 
     /// Nothing is remembered of parents that don't stay.
@@ -343,6 +355,16 @@ fn names(related: &Related, object: &Object, namespaces: Option<&Shared>) -> boo
         }
         _ => related.matches(object, |_| None),
     }
+}
+
+/// Why objects of a kind can't be watched, and what to do about it.
+fn unwatched(kind: &Resource, reason: &str, text: &str) -> String {
+    let fix = if reason == "Forbidden" {
+        format!("; grant get, list and watch on {} to Ringmaster's account", kind.plural)
+    } else {
+        String::new()
+    };
+    format!("related {} can't be watched: {text}{fix}", kind.plural)
 }
 
 fn is_namespace(resource: &Resource) -> bool {

@@ -328,9 +328,11 @@ impl Board {
             longest: longest(&self.kind, &noted.failing),
             last: newest(&self.kind, &noted.failing),
         };
+        // Nobody waits for these watches: their parents go on with what was read.
+        let related = hosted.as_ref().and_then(|hosted| hosted.related.as_ref()?.trouble());
         let health = Health {
             rejected: noted.rejected.clone(),
-            blocked: noted.blocked.clone().map(|(reason, text)| (reason.into(), text)),
+            blocked: noted.blocked.clone().or(related).map(|(reason, text)| (reason.into(), text)),
             hook: overall([noted.hooks.shown()]),
             failing,
             endpoints,

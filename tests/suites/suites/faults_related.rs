@@ -198,6 +198,9 @@ async fn refused(ctx: Context) -> anyhow::Result<()> {
         Ok(())
     };
     ctx.wait("it is synced with what is known", LATER, ask).await?;
+    // It may be old, which no parent tells.
+    let message = scene.condition("c", ["Ready", "False", "Forbidden"]).await?;
+    ensure!(message.contains("related configmaps can't be watched"), "{message}");
     let mut touched = 0;
     let told = async || {
         // What is looked at before the watch is refused is well.
