@@ -302,6 +302,17 @@ impl Client {
         self.parse(&Method::PUT, &path, &body, resource)
     }
 
+    /// What would become of an object that is replaced; nothing does. The body's uid and resourceVersion are the
+    /// preconditions.
+    ///
+    /// # Errors
+    /// If the call fails.
+    pub async fn try_replace(&self, resource: &Resource, key: &ObjectKey, body: Vec<u8>) -> Result<Object, Error> {
+        let path = format!("{}&dryRun=All", managed(&object_path(resource, key)));
+        let body = self.write(Method::PUT, &path, "application/json", body).await?;
+        self.parse(&Method::PUT, &path, &body, resource)
+    }
+
     /// Replaces the status of an object; the body's uid and resourceVersion are the preconditions.
     ///
     /// # Errors

@@ -136,7 +136,7 @@ pub struct Delete {
     pub object: Arc<Object>,
     /// It differs, and is to be made anew once it is gone; otherwise nobody wants it.
     pub recreate: bool,
-    /// It stays if applying this, without effect, is refused or would change nothing.
+    /// It stays if writing this, without effect, is refused or would change nothing.
     pub trial: Option<Update>,
 }
 
@@ -229,8 +229,7 @@ pub(super) fn plan_children(input: &Input<'_>, plan: &mut Plan) -> Result<(), Er
         };
         let update = Update { how, kind: index, object: Arc::clone(object), body, desired: hash };
         if kind.strategy.recreates() {
-            let trial = Some(update).filter(|_| how != How::Replace);
-            plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: true, trial });
+            plan.deletes.push(Delete { kind: index, object: Arc::clone(object), recreate: true, trial: Some(update) });
         } else {
             plan.updates.push(update);
         }
@@ -505,7 +504,9 @@ fn update_body(
     if recorded && merge::same(&observed, &merged) {
         return Ok(None);
     }
-    annotate(&mut merged, annotation, text);
+    if !recorded {
+        annotate(&mut merged, annotation, text);
+    }
     Ok(Some((How::Replace, merged.to_string().into_bytes())))
 }
 

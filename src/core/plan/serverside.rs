@@ -1,4 +1,4 @@
-//! What server-side apply makes of a child: what is applied, when, and what an apply without effect told.
+//! What server-side apply makes of a child: what is applied, when, and what a write without effect told.
 //!
 //! A child is created as a whole, so that a name that is taken is told and never taken over; the API server then counts
 //! all fields of it as the creator's, defaults too. They are handed over to the manager who applies before the first
@@ -85,7 +85,7 @@ pub fn at_version(body: &[u8], version: Version) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-/// Whether an apply without effect was answered with the child as it was: but for its version, and for whose its fields
+/// Whether a write without effect was answered with the child as it was: but for its version, and for whose its fields
 /// are.
 #[must_use]
 pub fn changes_nothing(child: &Value, answer: &Value) -> bool {

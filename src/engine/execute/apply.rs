@@ -1,6 +1,7 @@
-//! Server-side apply of children: handing our fields over, applying, and trying without effect.
+//! Server-side apply of children: handing our fields over, and applying. And trying, without effect, what is applied or
+//! merged.
 //!
-//! Only what is known to be the parent's own is applied, by its uid: fields are taken from others by force.
+//! Only what is known to be the parent's own is written, by its uid: an apply takes fields from others by force.
 
 use ringmaster_cluster::{Client, Error, Preconditions};
 use ringmaster_core::key::Version;
@@ -26,7 +27,9 @@ impl Executor<'_> {
         let key = update.object.key();
         let handed_over = self.before(child, &update).await?;
         let version = handed_over.as_ref().map_or_else(|| update.object.version(), |(version, _)| *version);
-        match self.send_apply(child, &update, version, false).await {
+        let (manager, body) = self.applied(&update, version);
+        let write = async |client: Client| client.apply(&child.resource, key, manager, body, false).await;
+        match self.send((Some(update.kind), key), "applying a child", write).await {
             Ok(answer) => {
                 let is_changed = answer.version() != version;
                 child.shared.answer(answer, Some(update.desired), Some(self.key));
@@ -36,12 +39,12 @@ impl Executor<'_> {
         }
     }
 
-    /// Applies a child that is to be made anew without effect: as of which version it is to be deleted; `None` if it
+    /// Writes a child that is to be made anew without effect: as of which version it is to be deleted; `None` if it
     /// wouldn't change.
     pub(super) async fn tried(&self, child: &ChildKind, trial: &Update) -> Result<Option<Version>, Failure> {
         let handed_over = self.before(child, trial).await?;
         let (version, present) = handed_over.unwrap_or_else(|| (trial.object.version(), trial.object.value()));
-        match self.send_apply(child, trial, version, true).await {
+        match self.dry_run(child, trial, version).await {
             Ok(answer) if changes_nothing(&present, &answer.value()) => {
                 // Of another version it is asked once more.
                 trial.object.settle(trial.desired);
@@ -65,24 +68,24 @@ impl Executor<'_> {
         self.hand_over(child, update.kind, Preconditions::from(&*update.object), None).await
     }
 
-    async fn send_apply(
-        &self,
-        child: &ChildKind,
-        update: &Update,
-        version: Version,
-        without_effect: bool,
-    ) -> Result<Object, Error> {
-        let key = update.object.key();
+    /// What would become of a child.
+    async fn dry_run(&self, child: &ChildKind, trial: &Update, version: Version) -> Result<Object, Error> {
+        // Nothing that others would have to wait for.
+        self.permit.check_begin("trying a child")?;
+        let key = trial.object.key();
+        if trial.how == How::Replace {
+            return self.client.try_replace(&child.resource, key, trial.body.clone()).await;
+        }
+        let (manager, body) = self.applied(trial, version);
+        self.client.apply(&child.resource, key, manager, body, true).await
+    }
+
+    /// In whose name an update is applied to a version of its child, and what is sent.
+    fn applied(&self, update: &Update, version: Version) -> (&str, Vec<u8>) {
         let manager = self.hosted.model.apply.manager().map_or("", |manager| &**manager);
         let body =
             if version == update.object.version() { update.body.clone() } else { at_version(&update.body, version) };
-        if without_effect {
-            // Nothing that others would have to wait for.
-            self.permit.check_begin("trying a child")?;
-            return self.client.apply(&child.resource, key, manager, body, true).await;
-        }
-        let write = async |client: Client| client.apply(&child.resource, key, manager, body, false).await;
-        self.send((Some(update.kind), key), "applying a child", write).await
+        (manager, body)
     }
 
     /// Hands our fields of a child over to server-side apply, if it is the one that was seen: its version then, and

@@ -4,6 +4,7 @@
 
 mod apply;
 mod children;
+mod children_anew;
 mod children_claim;
 mod children_when;
 mod command;
@@ -113,6 +114,7 @@ pub(crate) fn all() -> Vec<Case> {
         rollouts::cases(),
         scale::cases(),
         children::cases(),
+        children_anew::cases(),
         children_claim::cases(),
         children_when::cases(),
         serverside::cases(),

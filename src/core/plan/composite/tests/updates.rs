@@ -1,6 +1,7 @@
 //! What counts as a difference, and what an update leaves alone.
 
 use super::*;
+use crate::plan::serverside::changes_nothing;
 
 #[test]
 fn what_the_server_added_is_no_difference() {
@@ -129,6 +130,37 @@ fn what_was_applied_is_compared_as_json() {
     world.controller.dialect = &RINGMASTER;
     world.edit(CONFIG_MAPS, "a", |_| {});
     world.check(&[child], "~shop/a");
+}
+
+#[test]
+fn what_differs_is_tried_before_it_is_made_anew() {
+    let wanted = with(config_map("a"), "stringData", json!({"p": "1"}));
+    let world = World::new(&METACONTROLLER).strategy(UpdateStrategy::Recreate);
+    let mut world = world.having(std::slice::from_ref(&wanted));
+    // As a server stores a Secret, and as Metacontroller may have spelled what it applied.
+    let annotation = METACONTROLLER.last_applied;
+    world.edit(CONFIG_MAPS, "a", |stored| {
+        let text = stored["metadata"]["annotations"][annotation].as_str().unwrap();
+        stored["metadata"]["annotations"][annotation] = format!("{text}\n").into();
+        stored.as_object_mut().unwrap().remove("stringData");
+    });
+    let plan = world.plan(std::slice::from_ref(&wanted));
+    assert_eq!(shape(&plan), "!shop/a");
+    let (trial, child) = (plan.deletes[0].trial.as_ref().unwrap(), world.child(CONFIG_MAPS, "a"));
+    let mut answer = tree(&trial.body);
+    assert_eq!((trial.how, &answer["stringData"]), (How::Replace, &wanted["stringData"]));
+    assert_eq!(answer["metadata"]["uid"], child.uid().to_string());
+    assert_eq!(answer["metadata"]["resourceVersion"], child.version().to_string());
+    answer.as_object_mut().unwrap().remove("stringData");
+    assert!(changes_nothing(&child.value(), &answer), "{answer}");
+    child.settle(trial.desired);
+    world.check(std::slice::from_ref(&wanted), "");
+    // What is recorded changes with what is wanted.
+    let plan = world.plan(&[with(wanted, "stringData.p", "2".into())]);
+    let body = tree(&plan.deletes[0].trial.as_ref().unwrap().body);
+    let text = body["metadata"]["annotations"][annotation].as_str().unwrap();
+    assert!(text.contains(r#""p":"2""#), "{text}");
+    assert!(world.plan(&[]).deletes[0].trial.is_none());
 }
 
 #[test]
