@@ -1,7 +1,7 @@
 //! Executes a plan: deletes, then creates and updates, then what is the parent's own; concurrently within a bound.
 //!
-//! Never retries and never plans. Every answer enters the cache; a write whose outcome isn't known is noted, so that the
-//! object is read before the next sync.
+//! Never plans, and never retries but a delete that others' writes overtook. Every answer enters the cache; a write whose
+//! outcome isn't known is noted, so that the object is read before the next sync.
 
 mod apply;
 
@@ -15,12 +15,12 @@ use ringmaster_cluster::{Client, Error, Preconditions};
 use ringmaster_core::controller::Apply;
 use ringmaster_core::dialect::{CREATOR, FIELD_MANAGER};
 use ringmaster_core::hook::Decoration;
-use ringmaster_core::key::{ObjectKey, SyncKey};
+use ringmaster_core::key::{ObjectKey, SyncKey, Version};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Create, Delete, NewStatus, Plan, Update};
 use ringmaster_core::plan::decorator::decoration_patch;
-use ringmaster_core::plan::is_attachment;
 use ringmaster_core::plan::serverside::How;
+use ringmaster_core::plan::{is_attachment, is_still_owned};
 use ringmaster_core::rollout::is_intact;
 use ringmaster_core::selector::Selector;
 
@@ -32,6 +32,8 @@ use crate::member::guard::Permit;
 pub(crate) const MAX_WRITES_AT_ONCE: usize = 8;
 /// Failures of one sync that are kept and told.
 const MAX_FAILURES: usize = 8;
+/// One sync deletes a child that nobody wants at most so often, while others write it faster than that.
+const MAX_DELETE_TRIES: usize = 5;
 
 /// What executes one plan.
 pub(crate) struct Executor<'a> {
@@ -238,8 +240,22 @@ impl Executor<'_> {
             let Some(version) = self.tried(child, trial).await? else { return Ok(None) };
             seen.version = version;
         }
-        let write = async |client: Client| client.delete(&child.resource, seen).await;
-        match self.send((Some(delete.kind), object.key()), "deleting a child", write).await {
+        let mut tries = 1;
+        let outcome = loop {
+            let write = async |client: Client| client.delete(&child.resource, seen).await;
+            let outcome = self.send((Some(delete.kind), object.key()), "deleting a child", write).await;
+            if !outcome.as_ref().is_err_and(Error::is_conflict) || !self.goes_as_it_is(&delete) {
+                break outcome;
+            }
+            if tries >= MAX_DELETE_TRIES {
+                self.client.limit_hit("delete_tries");
+                break outcome;
+            }
+            let Some(version) = self.still_owned(child, &delete).await? else { break outcome };
+            seen.version = version;
+            tries += 1;
+        };
+        match outcome {
             Ok(Some(left)) => child.shared.answer(left, None, Some(self.key)),
             Ok(None) => child.shared.gone(object.key(), object.uid(), Some(self.key)),
             Err(error) if error.is_object_not_found() => {
@@ -249,6 +265,25 @@ impl Executor<'_> {
             Err(error) => return Err(self.failed(delete.kind, object.key(), error)),
         }
         Ok(Some((change, delete.kind, object.key().clone())))
+    }
+
+    /// Whether it is to be deleted whatever others made of it: not what is compared first, nor a revision, which may have
+    /// got children.
+    fn goes_as_it_is(&self, delete: &Delete) -> bool {
+        !delete.recreate && delete.kind < self.hosted.declared().len()
+    }
+
+    /// Which version a child that is to be deleted has by now; `None` if it isn't the parent's any more, or is going.
+    async fn still_owned(&self, child: &ChildKind, delete: &Delete) -> Result<Option<Version>, Failure> {
+        let seen = &delete.object;
+        match self.client.get(&child.resource, seen.key()).await {
+            Ok(found) => {
+                let is_owned =
+                    |found: &Object| is_still_owned(&self.hosted.model, self.parent, self.selector, seen, found);
+                Ok(found.filter(is_owned).map(|found| found.version()))
+            }
+            Err(error) => Err(self.failed(delete.kind, seen.key(), error)),
+        }
     }
 
     async fn create(&self, create: Create) -> Written {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::decorator::attaches;
 use crate::controller::Controller;
 use crate::dialect::{Dialect, METACONTROLLER, RINGMASTER};
 use crate::key::Resource;
@@ -91,6 +92,20 @@ pub fn is_attachment(object: &Object) -> bool {
     annotated(&RINGMASTER) || annotated(&METACONTROLLER)
 }
 
+/// Whether what is found in a child's place is that very child, still the parent's, and not being deleted.
+#[must_use]
+pub fn is_still_owned(
+    controller: &Controller,
+    parent: &Object,
+    selector: &Selector,
+    seen: &Object,
+    found: &Object,
+) -> bool {
+    let is_its = if controller.is_decorator() { attaches(controller, found) } else { !is_attachment(found) };
+    let is_owned = found.controller() == Some(parent.uid()) && selector.matches(&found.labels());
+    found.uid() == seen.uid() && is_its && is_owned && !found.is_deleting()
+}
+
 /// The owner reference that makes `parent` an object's controller.
 pub(crate) fn controller_reference(parent: &Object, resource: &Resource) -> Value {
     json!({
@@ -154,7 +169,9 @@ fn owners_patch(object: &Object, references: Vec<Value>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::Role;
     use crate::object::tests::config_maps;
+    use crate::plan::composite::tests::controller;
 
     fn object(name: &str, label: &str, owner: Option<&str>, deleting: bool) -> Arc<Object> {
         let owners = owner.map_or_else(String::new, |uid| {
@@ -204,6 +221,39 @@ mod tests {
             let claims = claim(&object("p", "x", None, false), &selector, Some("n"), owned.iter(), [].iter());
             assert_eq!((claims.owned.len(), claims.release.len()), (0, released), "{annotation}");
         }
+    }
+
+    #[test]
+    fn a_child_is_still_owned_whatever_else_was_written_to_it() {
+        let (mut controller, selector) = (controller(&RINGMASTER), Selector::parse("app=x").unwrap());
+        let (parent, seen) = (object("p", "x", None, false), object("c", "x", Some("uid-p"), false));
+        let owned = |controller: &Controller, selector: &Selector, edit: &dyn Fn(&mut Value)| {
+            let mut found = seen.value();
+            found["metadata"]["resourceVersion"] = "8".into();
+            edit(&mut found);
+            is_still_owned(controller, &parent, selector, &seen, &Object::of(&found, &config_maps()).unwrap())
+        };
+        let attached = |name: &'static str| {
+            move |found: &mut Value| found["metadata"]["annotations"][RINGMASTER.decorator_annotation] = name.into()
+        };
+        assert!(owned(&controller, &selector, &|_| ()));
+        assert!(owned(&controller, &selector, &|found| found["status"] = json!({"beat": 1})));
+        let others: [&dyn Fn(&mut Value); 6] = [
+            &|found| found["metadata"]["uid"] = "another".into(),
+            &|found| found["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into(),
+            &|found| found["metadata"]["labels"]["app"] = "y".into(),
+            &|found| found["metadata"]["ownerReferences"][1]["uid"] = "another".into(),
+            &|found| found["metadata"]["ownerReferences"] = json!([]),
+            &attached("sites"),
+        ];
+        for (index, edit) in others.into_iter().enumerate() {
+            assert!(!owned(&controller, &selector, edit), "{index}");
+        }
+        // A decorator's is known by the annotation, and by it alone.
+        controller.role = Role::Decorator { target: 0 };
+        let all = Selector::everything();
+        assert!(owned(&controller, &all, &attached("sites")));
+        assert!(!owned(&controller, &all, &attached("others")) && !owned(&controller, &all, &|_| ()));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod serverside;
 pub use change::describe;
 pub(crate) use claim::controller_reference;
 pub use claim::{
-    CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, is_attachment, label_patch, parent_selector, release_patch,
+    CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, is_attachment, is_still_owned, label_patch, parent_selector,
+    release_patch,
 };
 pub use finalize::{Phase, finalizer_patch, has_finalizer, manages_children, phase};

@@ -2,16 +2,26 @@
 //!
 //! Never about who owns what (`children_claim`) or when a parent is synced (`children_when`).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use anyhow::ensure;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::scene::{LATER, NEVER, SOON, Scene, config_map, obey, spec};
 use crate::cluster::{Context, Scope};
 use crate::hook::Hook;
-use crate::objects::Resource;
+use crate::objects::{Resource, code};
 use crate::scrape::{Scrape, free_port};
 use crate::trial::Case;
 use crate::wait;
+
+/// How long the hook takes in the trial of a child that is written more often than that.
+const SLOW_REPLY: Duration = Duration::from_millis(200);
+/// Writes after which that child isn't wanted any more.
+const BEATS: usize = 50;
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
@@ -22,6 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("children", "recreate_makes_anew", recreate),
         Case::new("children", "on_delete_waits", on_delete),
         Case::new("children", "unwanted_goes_and_deleted_comes_back", unwanted_and_deleted),
+        Case::new("children", "unwanted_goes_while_it_is_written", unwanted_while_written),
         Case::new("children", "of_cluster_scoped_parents", of_cluster_scoped_parents),
         Case::new("children", "stay_while_the_parent_is_deleted", stay_while_the_parent_is_deleted),
         Case::new("children", "go_with_the_parent", go_with_the_parent),
@@ -159,6 +170,70 @@ async fn unwanted_and_deleted(ctx: Context) -> anyhow::Result<()> {
     // None at all is a wish like any other.
     scene.wants("p", json!({ "children": null, "status": { "none": true } })).await?;
     scene.no_map("a", LATER).await
+}
+
+/// Somebody who writes a ConfigMap as fast as can be, until it is gone or this is dropped.
+struct Heartbeat {
+    beats: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Heartbeat {
+    fn start(scene: &Scene, name: &'static str) -> Self {
+        let (admin, maps, beats) = (scene.ctx.admin.clone(), scene.maps.clone(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&beats);
+        let task = tokio::spawn(async move {
+            loop {
+                let beat = count.load(Ordering::Relaxed).to_string();
+                let patch = json!({ "metadata": { "annotations": { "beat": beat } } });
+                match admin.patch_merge(&maps, name, &patch).await {
+                    Ok(_) => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) if code(&error) == Some(404) => return,
+                    // One that fails is followed by the next.
+                    Err(_) => {}
+                }
+            }
+        });
+        Self { beats, task }
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn unwanted_while_written(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    // Whatever it saw of the child is old once it has answered.
+    scene.hook.set(|request, info| obey(request, info).delay(SLOW_REPLY));
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let both = json!([config_map("a", json!({ "x": "1" })), config_map("b", json!({ "x": "1" }))]);
+    scene.thing("p", json!({ "children": both })).await?;
+    let kept = scene.map("a", "is there", |_| Ok(())).await?;
+    scene.map("b", "is there", |_| Ok(())).await?;
+    let heart = Heartbeat::start(&scene, "b");
+    let ask = async || {
+        let beats = heart.beats.load(Ordering::Relaxed);
+        ensure!(beats >= BEATS, "{beats} beats");
+        Ok(())
+    };
+    scene.ctx.wait("b is written all the time", SOON, ask).await?;
+    scene.wants("p", json!({ "children": [both[0]] })).await?;
+    scene.no_map("b", LATER).await?;
+    scene.quiet().await?;
+    let left = scene.ctx.admin.get(&scene.maps, "a").await?;
+    ensure!(left["metadata"]["uid"] == kept["metadata"]["uid"], "{left}");
+    let requests = scene.ctx.all_requests()?.into_iter();
+    let deletes: Vec<_> =
+        requests.filter(|request| request.verb.starts_with("delete") && request.resource == "configmaps").collect();
+    ensure!(deletes.iter().all(|delete| delete.name == "b"), "{deletes:?}");
+    let count = |code: u16| deletes.iter().filter(|delete| delete.code == code).count();
+    ensure!(count(200) == 1 && count(409) > 0, "{deletes:?}");
+    Ok(())
 }
 
 async fn of_cluster_scoped_parents(ctx: Context) -> anyhow::Result<()> {
