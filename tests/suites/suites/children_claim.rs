@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("children", "adopts_an_orphan_that_comes_later", adopts_later),
         Case::new("children", "adopts_an_orphan_that_is_relabelled", adopts_relabelled),
         Case::new("children", "leaves_an_orphan_that_changed_unseen", changed_unseen),
+        Case::new("children", "adopts_for_no_parent_that_changed_unseen", parents_changed_unseen),
         Case::new("children", "releases_what_no_longer_matches", releases),
         Case::new("children", "missing_or_empty_selector_is_told", bad_selectors),
     ]
@@ -173,6 +174,53 @@ async fn changed_unseen(ctx: Context) -> anyhow::Result<()> {
         ensure!(written.is_empty(), "{written:?}");
     }
     scene.ctx.admin.patch_merge(&scene.maps, "b", &json!({ "metadata": { "finalizers": null } })).await.map(drop)
+}
+
+/// Parents that are as they were as far as Ringmaster knows: one is being deleted by now, one is another of its name.
+async fn parents_changed_unseen(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    let a = scene.orphan("a", "x").await?;
+    scene.orphan("b", "y").await?;
+    selecting(&scene).await?;
+    scene.condition("c", ["Ready", "True", "Running"]).await?;
+    let looks = |ask: &Ask, name: &str| ask.method == Method::GET && ask.path.ends_with(&format!("/things/{name}"));
+    let names = ["p", "q"];
+    gate.set(move |ask| if names.iter().any(|name| looks(ask, name)) { Act::Refuse(500, None) } else { Act::Pass });
+    let held = json!({ "name": "p", "finalizers": ["example.com/held"] });
+    let spec = json!({ "selector": { "matchLabels": { "app": "x" } } });
+    scene.ctx.admin.create(&scene.things, json!({ "metadata": held, "spec": spec })).await?;
+    let first = scene.selecting_thing("q", "y").await?;
+    let ask = async || {
+        for name in names {
+            ensure!(!gate.asked(|asked| looks(&asked.ask, name)).is_empty(), "it doesn't look at {name}");
+        }
+        Ok(())
+    };
+    scene.ctx.wait("it is about to adopt", SOON, ask).await?;
+    gate.silence_streams();
+    for name in names {
+        ensure!(scene.ctx.admin.delete(&scene.things, name).await?, "no {name}");
+    }
+    let second = scene.selecting_thing("q", "y").await?;
+    gate.open();
+    scene.owned_by("b", &second).await?;
+    let ask = async || {
+        let seen = gate.asked(|asked| looks(&asked.ask, "p") && asked.code == Some(200));
+        ensure!(!seen.is_empty(), "it doesn't look at p");
+        Ok(())
+    };
+    scene.ctx.wait("it has seen that p goes", SOON, ask).await?;
+    wait::stays("what p would have adopted is left alone", NEVER, async || {
+        let map = scene.ctx.admin.get(&scene.maps, "a").await?;
+        ensure!(map["metadata"]["resourceVersion"] == a["metadata"]["resourceVersion"], "{map}");
+        Ok(())
+    })
+    .await?;
+    let uid = first["metadata"]["uid"].as_str().unwrap_or_default();
+    let of_first = gate.asked(|asked| asked.ask.writes("b") && asked.ask.json().to_string().contains(uid));
+    let of_p = gate.asked(|asked| asked.ask.writes("a"));
+    ensure!(of_first.is_empty() && of_p.is_empty(), "{of_first:?} {of_p:?}");
+    scene.ctx.admin.patch_merge(&scene.things, "p", &json!({ "metadata": { "finalizers": null } })).await.map(drop)
 }
 
 async fn releases(ctx: Context) -> anyhow::Result<()> {

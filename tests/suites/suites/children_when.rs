@@ -2,9 +2,9 @@
 //!
 //! Never about what a sync does to children.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use super::scene::{LATER, NEVER, SOON, Scene, config_map, obey};
@@ -12,6 +12,9 @@ use crate::cluster::Context;
 use crate::hook::{Call, Hook};
 use crate::trial::Case;
 use crate::wait;
+
+/// A call that still runs while its controller is changed.
+const LONG_CALL: Duration = Duration::from_secs(2);
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
@@ -21,6 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("children", "resync_period_seconds", resync_period),
         Case::new("children", "paused", paused),
         Case::new("children", "changed_controller", changed_controller),
+        Case::new("children", "changed_controller_while_calls_run", changed_while_calls_run),
         Case::new("children", "deleted_controller", deleted_controller),
         Case::new("children", "ignore_status_changes", ignore_status_changes),
     ]
@@ -177,6 +181,42 @@ async fn changed_controller(ctx: Context) -> anyhow::Result<()> {
     ensure!(map["metadata"]["uid"] == made["metadata"]["uid"], "{map}");
     ensure!(scene.hook.count() == old, "the old hook is still called");
     scene.condition("c", ["Ready", "True", "Running"]).await.map(drop)
+}
+
+/// What runs ends first, with what it writes; then the new hook is called. No parent is ever served by both.
+async fn changed_while_calls_run(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(|request, info| obey(request, info).delay(LONG_CALL));
+    let parents = ["p", "q", "r"];
+    for name in parents {
+        scene.thing(name, json!({ "children": [config_map(name, json!({ "x": "1" }))] })).await?;
+    }
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let ask = async || {
+        let running = scene.hook.calls().iter().filter(|call| call.ended.is_none()).count();
+        ensure!(running == parents.len(), "{running} calls run");
+        Ok(())
+    };
+    scene.ctx.wait("a call runs for each parent", SOON, ask).await?;
+    let second = Hook::start(obey)?;
+    let patch = json!({ "spec": { "hooks": { "sync": { "webhook": { "url": second.url("/new") } } } } });
+    scene.ctx.admin.patch_merge(&Context::controllers(), &scene.ctx.controller_name("c"), &patch).await?;
+    let changed = Instant::now();
+    for name in parents {
+        let key = scene.key(name);
+        let ask = async || second.calls_for(&key).into_iter().next().context("not called");
+        let new = scene.ctx.wait(&format!("the new hook is called for {name}"), SOON, ask).await?;
+        let map = &new.request["children"]["ConfigMap.v1"][&key];
+        ensure!(map["data"]["x"] == "1", "what the old call asked for wasn't done before: {}", new.request);
+    }
+    let first = second.calls().into_iter().next().context("no call")?.started;
+    let old = scene.hook.calls();
+    for call in &old {
+        let ended = call.ended.with_context(|| format!("call {} for {} was cut off", call.number, call.key()))?;
+        ensure!(ended <= first, "call {} for {} ran beside one of the new hook", call.number, call.key());
+    }
+    ensure!(old.iter().any(|call| call.ended > Some(changed)), "no call ran while the controller was changed");
+    scene.no_call("the old hook is called no more").await
 }
 
 async fn deleted_controller(ctx: Context) -> anyhow::Result<()> {

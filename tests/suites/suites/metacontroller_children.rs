@@ -10,6 +10,7 @@ use super::children_claim::keep;
 use super::metacontroller_scene::{LAST_APPLIED, Strategy, composites, declare, each, scene};
 use super::scene::{LATER, NEVER, SOON, Scene, config_map};
 use crate::cluster::{Context, Scope};
+use crate::gate::{Act, Ask};
 use crate::objects::Resource;
 use crate::trial::Case;
 use crate::wait;
@@ -25,9 +26,12 @@ const ITEM_KEYS: [(&str, &str); 7] = [
     ("path", "/a"),
 ];
 
+/// Children whose dry run is refused, each with its code.
+const REFUSED: [(&str, u16); 2] = [("bad", 400), ("forbidden", 403)];
+
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
+    let mut cases = vec![Case::new("parity", "a_child_whose_dry_run_is_refused_is_kept", refused)];
     cases.extend(each("parity", ["fields_of_children_merged", "fields_of_children_applied"], fields));
     cases.extend(each("parity", ["lists_of_children_merged", "lists_of_children_applied"], lists));
     cases.extend(each("parity", ["update_methods_merged", "update_methods_applied"], methods));
@@ -226,6 +230,57 @@ async fn methods(ctx: Context, strategy: Strategy) -> anyhow::Result<()> {
     scene.ctx.admin.delete(&scene.maps, "default").await?;
     let anew = scene.map("default", "is made anew", is_changed).await?;
     ensure!(anew["metadata"]["uid"] != uids[2], "{anew}");
+    let kind = scene.ctx.namespaced("metacontroller.k8s.io/v1alpha1", "ControllerRevision", "controllerrevisions");
+    let revisions = scene.ctx.admin.list(&kind, "").await?;
+    ensure!(revisions.is_empty(), "none of these methods rolls: {revisions:?}");
+    Ok(())
+}
+
+/// Before a child is made anew it is applied without effect. What is refused then stays as it is, and is tried again.
+async fn refused(ctx: Context) -> anyhow::Result<()> {
+    let flag = Strategy::Applied.flag();
+    let (scene, gate) = Scene::behind_gate(ctx, &[flag.as_str()]).await?;
+    declare(&scene, &composites(), "c", scene.spec("Recreate")).await?;
+    let is_of = |ask: &Ask, name: &str| ask.path.ends_with(&format!("/configmaps/{name}"));
+    let is_trial = |ask: &Ask| ask.method == Method::PATCH && ask.query.contains("dryRun=All");
+    gate.set(move |ask| {
+        let refused = REFUSED.iter().find(|(name, _)| is_trial(ask) && is_of(ask, name));
+        refused.map_or(Act::Pass, |(_, code)| Act::Refuse(*code, None))
+    });
+    let wants = |x: &str| json!({ "children": REFUSED.map(|(name, _)| config_map(name, json!({ "x": x }))) });
+    let thing = scene.thing("p", wants("1")).await?;
+    let mut made = Vec::new();
+    for (name, _) in REFUSED {
+        made.push(scene.map(name, "is made", |map| written(map, Strategy::Applied)).await?);
+    }
+    scene.quiet().await?;
+    scene.wants("p", wants("2")).await?;
+    for (name, code) in REFUSED {
+        let ask = async || {
+            let tried = gate.asked(|asked| is_trial(&asked.ask) && is_of(&asked.ask, name)).len();
+            ensure!(tried >= 2, "{tried} times");
+            Ok(())
+        };
+        scene.ctx.wait(&format!("{name} is tried again"), SOON, ask).await?;
+        scene.event(&thing, "SyncError", &["refused by the trial", &code.to_string()]).await?;
+    }
+    for map in &made {
+        let name = map["metadata"]["name"].as_str().context("no name")?;
+        let now = scene.ctx.admin.get(&scene.maps, name).await?;
+        ensure!(now["metadata"]["resourceVersion"] == map["metadata"]["resourceVersion"], "{now}");
+    }
+    gate.open();
+    for ((name, _), before) in REFUSED.into_iter().zip(&made) {
+        let is_anew = |map: &Value| {
+            ensure!(map["data"]["x"] == "2" && map["metadata"]["uid"] != before["metadata"]["uid"], "{map}");
+            Ok(())
+        };
+        scene.map(name, "is made anew", is_anew).await?;
+        let is_step = |ask: &Ask| is_of(ask, name) && (is_trial(ask) || ask.method == Method::DELETE);
+        let steps = gate.asked(|asked| is_step(&asked.ask));
+        let delete = steps.iter().position(|asked| asked.ask.method == Method::DELETE).context("no delete")?;
+        ensure!(delete > 0 && steps[delete - 1].code == Some(200), "deleted without a dry run: {steps:?}");
+    }
     Ok(())
 }
 

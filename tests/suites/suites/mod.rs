@@ -64,6 +64,7 @@ mod readme;
 mod reply_extras;
 mod rival;
 mod rollouts;
+mod rollouts_revisions;
 mod scale;
 mod scene;
 mod serverside;
@@ -112,6 +113,7 @@ pub(crate) fn all() -> Vec<Case> {
         readme::cases(),
         reply_extras::cases(),
         rollouts::cases(),
+        rollouts_revisions::cases(),
         scale::cases(),
         children::cases(),
         children_anew::cases(),

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::{Context, Scope};
-use crate::hook::{CallInfo, Hook, Reply};
+use crate::hook::{Call, CallInfo, Hook, Reply};
 use crate::objects::Resource;
 use crate::process::Ringmaster;
 use crate::suites::scene::{LATER, NEVER, SOON, event};
@@ -43,12 +43,12 @@ pub(crate) fn cases() -> Vec<Case> {
 pub(super) struct Stage {
     ringmaster: Option<Ringmaster>,
     pub(super) hook: Hook,
-    sets: Resource,
+    pub(super) sets: Resource,
     pub(super) parts: Resource,
     pub(super) ctx: Arc<Context>,
 }
 
-/// As many parts as the set's spec says, each of the template's version and the set's colour.
+/// As many parts as the set's spec says, in its order if it says one, each of the template's version and the set's colour.
 fn reply(request: &Value, _: &CallInfo) -> Reply {
     let (parent, spec) = (&request["parent"], &request["parent"]["spec"]);
     let part = |number: u64| {
@@ -62,7 +62,11 @@ fn reply(request: &Value, _: &CallInfo) -> Reply {
             "spec": { "version": spec["template"]["version"], "colour": spec["colour"] },
         })
     };
-    let parts: Vec<Value> = (0..spec["size"].as_u64().unwrap_or_default()).map(part).collect();
+    let order: Vec<u64> = match spec["order"].as_array() {
+        Some(order) => order.iter().filter_map(Value::as_u64).collect(),
+        None => (0..spec["size"].as_u64().unwrap_or_default()).collect(),
+    };
+    let parts: Vec<Value> = order.into_iter().map(part).collect();
     Reply::json(&json!({ "status": { "version": spec["template"]["version"] }, "children": parts }))
 }
 
@@ -82,7 +86,7 @@ impl Stage {
     }
 
     /// With both, and a set `s` of version 1 whose parts are ready.
-    async fn new(ctx: Context, scope: Scope, method: &str) -> anyhow::Result<Self> {
+    pub(super) async fn new(ctx: Context, scope: Scope, method: &str) -> anyhow::Result<Self> {
         Self::set(ctx, scope).await?.start(method).await
     }
 
@@ -209,7 +213,7 @@ impl Stage {
     }
 
     /// The revisions of the set, wherever they live.
-    async fn revisions(&self, group: &str) -> anyhow::Result<Vec<Value>> {
+    pub(super) async fn revisions(&self, group: &str) -> anyhow::Result<Vec<Value>> {
         let kind = Resource::new(&format!("{group}/v1alpha1"), "ControllerRevision", "controllerrevisions", None);
         let set = self.ctx.admin.get(&self.sets, "s").await?;
         let mut revisions = self.ctx.admin.list(&kind, "").await?;
@@ -285,10 +289,22 @@ async fn whole(ctx: Context, scope: Scope) -> anyhow::Result<()> {
     let name = if scope == Scope::Cluster { format!("{}/s-0", stage.ctx.namespace) } else { "s-0".to_owned() };
     ensure!(revision["children"][0]["names"][0] == *name, "{revision}");
     ensure!(revision["metadata"]["labels"]["ringmaster.dev/resource"] == "sets", "{revision}");
-    // The hook never sees revisions, and each old state is asked for as it was.
-    for call in stage.hook.calls() {
+    // The hook never sees revisions.
+    let calls = stage.hook.calls();
+    for call in &calls {
         let kinds = call.request["children"].as_object().context("no children")?;
         ensure!(kinds.len() == 1, "{kinds:?}");
+    }
+    // Since the change it is asked for both states: what a revision keeps is as it was, all else as it is now.
+    let set = stage.ctx.admin.get(&stage.sets, "s").await?;
+    for version in [1, 2] {
+        let mut wanted = set["spec"].clone();
+        wanted["template"]["version"] = version.into();
+        let is_of = |call: &Call| {
+            let parent = &call.request["parent"];
+            parent["metadata"]["generation"] == set["metadata"]["generation"] && parent["spec"] == wanted
+        };
+        ensure!(calls.iter().any(is_of), "no call for version {version} of {}", set["metadata"]);
     }
     Ok(())
 }
