@@ -2,6 +2,7 @@
 //!
 //! Never as the administrator, and never with this process's own `RINGMASTER_*` settings.
 
+use std::collections::BTreeSet;
 use std::io::PipeWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -199,6 +200,14 @@ impl Ringmaster {
     /// The process has ended.
     pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
         usage::rss_kib(self.id())
+    }
+
+    /// The TCP ports at which it listens.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub(crate) fn ports(&self) -> anyhow::Result<BTreeSet<u16>> {
+        usage::ports(self.id())
     }
 
     /// CPU time used so far, user and system, in steps of 10 ms.

@@ -2,6 +2,7 @@
 //!
 //! Never averages and never waits: one look each.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,6 +33,35 @@ pub(crate) fn cpu(process: u32) -> anyhow::Result<Duration> {
         ticks += field.parse::<u64>()?;
     }
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// The TCP ports at which it listens.
+///
+/// # Errors
+/// The process has ended, or belongs to somebody else.
+pub(crate) fn ports(process: u32) -> anyhow::Result<BTreeSet<u16>> {
+    /// As the kernel writes `TCP_LISTEN`.
+    const LISTENS: &str = "0A";
+    let (folder, mut sockets) = (format!("/proc/{process}/fd"), BTreeSet::new());
+    for entry in std::fs::read_dir(&folder).with_context(|| folder.clone())? {
+        // One that was closed meanwhile is none of its own.
+        let Ok(link) = std::fs::read_link(entry?.path()) else { continue };
+        let link = link.to_string_lossy();
+        let inode = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
+        sockets.extend(inode.map(ToOwned::to_owned));
+    }
+    // There is no second file on a machine without IPv6.
+    let tables = proc(process, "net/tcp")? + &proc(process, "net/tcp6").unwrap_or_default();
+    let mut ports = BTreeSet::new();
+    for line in tables.lines() {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, state, _, _, _, _, _, inode, ..] = *fields else { continue };
+        if state == LISTENS && sockets.contains(inode) {
+            let (_, port) = local.rsplit_once(':').with_context(|| line.to_owned())?;
+            ports.insert(u16::from_str_radix(port, 16)?);
+        }
+    }
+    Ok(ports)
 }
 
 fn proc(process: u32, file: &str) -> anyhow::Result<String> {

@@ -80,7 +80,7 @@ async fn every_row(_: Scratch) -> anyhow::Result<()> {
     let mut files = Vec::new();
     sources("src", &mut files)?;
     let trials: BTreeSet<String> =
-        super::all().iter().map(|case| format!("{}::{}", case.suite(), case.name())).collect();
+        super::known().iter().map(|case| format!("{}::{}", case.suite(), case.name())).collect();
     let (mut wrong, mut named, mut rows) = (Vec::new(), BTreeSet::new(), vec![0; SECTIONS]);
     let mut section = None;
     let lines: Vec<&str> = text.lines().collect();

@@ -2,6 +2,7 @@
 //!
 //! Never about a hook that is away: see `faults_hook` and `faults_retry`.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -11,7 +12,7 @@ use super::faults_reply::nothing_written;
 use super::metacontroller_scene::{LAST_APPLIED, Strategy, composites, declare, each, scene};
 use super::scene::{SOON, Scene, config_map, obey};
 use crate::cluster::{Context, Scope};
-use crate::hook::{Call, CallInfo, Reply};
+use crate::hook::{Call, CallInfo, Hook, Reply};
 use crate::objects::Resource;
 use crate::trial::Case;
 
@@ -21,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("parity", "a_request_has_the_fields_of_the_contract", request),
         Case::new("parity", "related_objects_of_v1", |ctx| related(ctx, "v1")),
         Case::new("parity", "related_objects_of_v2", |ctx| related(ctx, "v2")),
+        Case::new("parity", "a_url_wins_over_a_service", by_url),
         Case::new("parity", "200_alone_is_success", codes),
         Case::new("parity", "429_is_taken_at_its_word", later),
         Case::new("parity", "a_status_is_replaced_whole", status),
@@ -46,6 +48,14 @@ fn by_text(request: &Value, _: &CallInfo) -> Reply {
 
 async fn says(scene: &Scene, text: &str) -> anyhow::Result<()> {
     scene.ctx.admin.patch_merge(&scene.things, "p", &json!({ "spec": { "text": text } })).await.map(drop)
+}
+
+/// An HTTP date more than two seconds from now, and at most three.
+fn soon() -> Option<String> {
+    let mut date = Command::new("date");
+    date.env("LC_ALL", "C").args(["-u", "-d", "+3 seconds", "+%a, %d %b %Y %H:%M:%S GMT"]);
+    let text = String::from_utf8(date.output().ok()?.stdout).ok()?;
+    Some(text.trim().to_owned())
 }
 
 /// Fails if a call came sooner than `least` after the one before it.
@@ -196,6 +206,36 @@ async fn cluster_scoped(ctx: Context, strategy: Strategy) -> anyhow::Result<()> 
     seen("v2", "2").await
 }
 
+/// The Service is there as far as the name goes: what would be called there is another hook.
+async fn by_url(ctx: Context) -> anyhow::Result<()> {
+    let other = Hook::start(obey)?;
+    let args = ["hook.shop", "hook.shop.svc"].map(|host| format!("--hook-resolve={host}:8080={}", other.address()));
+    let scene = Scene::with_args(ctx, &args).await?;
+    let service = json!({ "name": "hook", "namespace": "shop", "port": 8080 });
+    let mut spec = scene.spec("InPlace");
+    spec["hooks"]["sync"]["webhook"] = json!({ "url": scene.hook.url("/url"), "service": service, "path": "/path" });
+    let made = declare(&scene, &composites(), "c", spec).await?;
+    for field in ["service", "path"] {
+        let field = format!("spec.hooks.sync.webhook.{field}: has no effect beside webhook.url");
+        scene.event(&made, "Ignored", &[&field]).await?;
+    }
+    scene.thing("p", json!({ "children": [config_map("a", json!({}))] })).await?;
+    scene.map("a", "is made", |_| Ok(())).await?;
+    for call in scene.hook.calls() {
+        ensure!(call.path == "/url", "{}", call.path);
+    }
+    ensure!(other.count() == 0, "the Service was called {} times", other.count());
+    // It is the Service that is called once there is no URL.
+    let without = json!({ "spec": { "hooks": { "sync": { "webhook": { "url": null } } } } });
+    scene.ctx.admin.patch_merge(&composites(), &scene.ctx.controller_name("c"), &without).await?;
+    let ask = async || {
+        let call = other.calls().into_iter().next().context("not called")?;
+        ensure!(call.path == "/path", "{}", call.path);
+        Ok(())
+    };
+    scene.ctx.wait("the Service is called", SOON, ask).await
+}
+
 async fn codes(ctx: Context) -> anyhow::Result<()> {
     let scene = Scene::new(ctx).await?;
     scene.hook.set(|request, _| {
@@ -219,6 +259,10 @@ async fn later(ctx: Context) -> anyhow::Result<()> {
     let scene = Scene::new(ctx).await?;
     scene.hook.set(|request, info| match &request["parent"]["spec"]["retryAfter"] {
         Value::Null => obey(request, info),
+        Value::String(text) if text == "soon" => match soon() {
+            Some(date) => Reply::status(429).header("retry-after", &date),
+            None => Reply::status(500),
+        },
         Value::String(text) => Reply::status(429).header("retry-after", text),
         _ => Reply::status(429),
     });
@@ -227,22 +271,31 @@ async fn later(ctx: Context) -> anyhow::Result<()> {
     for (name, retry_after) in [
         ("seconds", json!("1")),
         ("date", json!("Fri, 31 Dec 2100 23:59:59 GMT")),
+        ("soon", json!("soon")),
         // No time at all: Metacontroller calls again at once, and again.
         ("none", json!(false)),
     ] {
         let spec = json!({ "retryAfter": retry_after, "reply": { "children": [config_map(name, json!({}))] } });
         made.push(scene.ctx.admin.create(&scene.things, json!({ "metadata": { "name": name }, "spec": spec })).await?);
     }
-    scene.called("seconds", 3).await?;
+    scene.called("seconds", 5).await?;
+    scene.called("soon", 2).await?;
     scene.called("none", 3).await?;
-    apart(&scene.hook.calls_for(&scene.key("seconds")), Duration::from_secs(1))?;
+    let seconds = scene.hook.calls_for(&scene.key("seconds"));
+    apart(&seconds, Duration::from_secs(1))?;
+    // Pauses that double would be at eight seconds.
+    let last = seconds[4].started - seconds[3].started;
+    ensure!(last < Duration::from_secs(4), "the fourth pause of a second took {last:?}");
+    apart(&scene.hook.calls_for(&scene.key("soon")), Duration::from_secs(2))?;
     apart(&scene.hook.calls_for(&scene.key("none")), Duration::from_millis(50))?;
     ensure!(scene.calls("date") == 1, "{} calls before that date", scene.calls("date"));
     for thing in &made {
         let events = scene.ctx.events_for(thing).await?;
         ensure!(events.iter().all(|event| event["reason"] != "SyncError"), "{events:?}");
+        // What is put off several times in a row is told as such.
+        ensure!(thing["metadata"]["name"] != "date" || events.is_empty(), "{events:?}");
     }
-    for name in ["seconds", "date", "none"] {
+    for name in ["seconds", "date", "soon", "none"] {
         scene.ctx.admin.patch_merge(&scene.things, name, &json!({ "spec": { "retryAfter": null } })).await?;
         scene.map(name, "is made", |_| Ok(())).await?;
     }
