@@ -2,6 +2,8 @@
 //!
 //! Never about which objects are selected: see `decorators`.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
@@ -14,7 +16,10 @@ use crate::trial::Case;
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = vec![Case::new("parity", "a_decorator_asks_what_is_related", related)];
+    let mut cases = vec![
+        Case::new("parity", "a_decorator_asks_what_is_related", related),
+        Case::new("parity", "a_decorator_has_credentials_and_periods", settings),
+    ];
     cases.extend(each("parity", ["an_object_is_decorated_merged", "an_object_is_decorated_applied"], decorated));
     let named = ["names_of_attachments_that_are_taken_merged", "names_of_attachments_that_are_taken_applied"];
     cases.extend(each("parity", named, taken));
@@ -132,4 +137,44 @@ async fn related(ctx: Context) -> anyhow::Result<()> {
     ensure!(customize.request.get("object").is_none(), "{}", customize.request);
     // Nothing changes: time alone leads to more.
     scene.called("p", scene.calls("p") + 3).await
+}
+
+/// `endpointConfigs`, `ignoreStatusChanges` and `resyncPeriodSeconds`.
+async fn settings(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(obey);
+    let verbs = json!(["get", "list", "watch"]);
+    let rule = json!({ "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["token"], "verbs": verbs });
+    scene.ctx.grant(&json!([rule])).await?;
+    let secrets = scene.ctx.namespaced("v1", "Secret", "secrets");
+    let secret = json!({ "metadata": { "name": "token" }, "stringData": { "token": "by-host" } });
+    scene.ctx.admin.create(&secrets, secret).await?;
+    let reference = json!({ "name": "token", "namespace": scene.ctx.namespace, "key": "token" });
+    let host = scene.hook.address().to_string();
+    let mut spec = spec(&scene);
+    spec["endpointConfigs"] = json!([{ "host": host, "authorization": { "secretRef": reference } }]);
+    spec["resources"][0]["ignoreStatusChanges"] = true.into();
+    declare(&scene, &decorators(), "d", spec).await?;
+    scene.thing("p", json!({ "labels": { "seen": "1" } })).await?;
+    let check = |thing: &Value| {
+        ensure!(thing["metadata"]["labels"]["seen"] == "1", "{thing}");
+        Ok(())
+    };
+    thing(&scene, "p", "is decorated", check).await?;
+    scene.quiet().await?;
+    for call in scene.hook.calls() {
+        ensure!(call.header("authorization") == "Bearer by-host", "{:?}", call.headers);
+    }
+    scene.ctx.admin.patch_status(&scene.things, "p", &json!({ "status": { "odd": 1 } })).await?;
+    scene.no_call("changes of the status are ignored").await?;
+    // Time passes all the same.
+    let name = scene.ctx.controller_name("d");
+    scene.ctx.admin.patch_merge(&decorators(), &name, &json!({ "spec": { "resyncPeriodSeconds": 1 } })).await?;
+    let before = scene.calls("p");
+    scene.called("p", before + 4).await?;
+    let calls = scene.hook.calls_for(&scene.key("p"));
+    // The first may be the start's. Half of two periods: a busy machine may show us a call late.
+    let took = calls[before + 3].started - calls[before + 1].started;
+    ensure!(took >= Duration::from_secs(1), "three calls within {took:?}");
+    Ok(())
 }

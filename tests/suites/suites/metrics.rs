@@ -188,6 +188,8 @@ async fn metacontroller_names(ctx: Context) -> anyhow::Result<()> {
     let runs = |scrape: &Scrape, hook: &str| scrape.sum(&format!("{PARITY}{hook}_in_flight_requests"), &[]);
     let done = |scrape: &Scrape| HOOKS.into_iter().all(|hook| calls(scrape, hook) >= 1.0 && runs(scrape, hook) == 0.0);
     let scrape = watched.until("all hooks were called", done).await?;
+    let queued = scrape.sum("workqueue_adds_total", &[("name", name.as_str()), ("controller", name.as_str())]);
+    ensure!(queued >= 1.0, "{}", scrape.text);
     for hook in HOOKS {
         let url = url(hook);
         let of =
