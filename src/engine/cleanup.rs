@@ -3,7 +3,7 @@
 //! so that the finalizer is taken off those of a kind that the controller doesn't declare any more.
 //!
 //! Never calls a hook: who deletes a controller, or takes a kind out of it, wants the parents let go. Two members that
-//! believe to lead do no harm here: whatever is taken off twice is gone after the first.
+//! believe to lead do no harm here: each asks for its right to work, and for the parent as it is, before each write.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -318,10 +318,10 @@ impl Cleaner {
     }
 
     async fn free(&self, parents: &Resource, found: Vec<(ObjectKey, Version)>, finalizer: &str) -> Result<(), String> {
-        let (client, count, is_over) = (&self.stage.client, found.len(), AtomicBool::new(false));
+        let (stage, count, is_over) = (&*self.stage, found.len(), AtomicBool::new(false));
         let mut left = found.into_iter();
         let next = std::iter::from_fn(|| if is_over.load(Ordering::Relaxed) { None } else { left.next() });
-        let each = stream::iter(next).map(|(key, _)| async move { take_off(client, parents, &key, finalizer).await });
+        let each = stream::iter(next).map(|(key, _)| async move { take_off(stage, parents, &key, finalizer).await });
         let mut each = std::pin::pin!(each.buffer_unordered(SWEPT_AT_ONCE));
         let (mut freed, mut refusals, mut first) = (0, 0, None);
         while let Some(done) = each.next().await {
@@ -329,7 +329,7 @@ impl Cleaner {
                 Ok(()) => freed += 1,
                 Err(error) => {
                     refusals += usize::from(is_refusal(&error));
-                    if error.is_forbidden() || refusals >= MAX_REFUSALS {
+                    if error.is_forbidden() || error.is_fenced() || refusals >= MAX_REFUSALS {
                         is_over.store(true, Ordering::Relaxed);
                     }
                     first.get_or_insert(error);

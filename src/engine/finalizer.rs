@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use ringmaster_cluster::{Client, Error, Subject};
+use ringmaster_cluster::{Client, Error, Found, Subject};
 use ringmaster_core::controller::{COMPOSITES, Controller, DECORATORS};
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource};
 use ringmaster_core::object::Object;
@@ -15,10 +15,12 @@ use ringmaster_core::plan::{finalizer_patch, has_finalizer};
 use tracing::{info, warn};
 
 use crate::children::Family;
-use crate::hosted::Hosted;
 use crate::kinds::{self, Declared, Names};
+use crate::stage::Stage;
 
-/// Parents that lose the finalizer of a deleted controller at once.
+/// Parents that lose the finalizer of a deleted controller.
+const MAX_RETIRED: usize = 10_000;
+/// So many of them at once.
 const RETIRED_AT_ONCE: usize = 8;
 /// How long that may take for all of them: the process may be about to end.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,34 +70,37 @@ pub(crate) async fn set_finalizer(
     }
 }
 
-/// Takes the finalizer of a controller that is gone, or doesn't declare this kind any more, off all parents that this member
-/// had: nobody would ever do it. There is no right to ask for any more; who declares the same anew puts its own finalizer
-/// on each parent first. One that only left the selection of controllers isn't gone.
-pub(crate) async fn retire(hosted: &Hosted, left: &Left, client: &Client, about: &Subject) {
-    let kind = kinds::name(&hosted.model.parent.api_version, &hosted.model.parent.resource);
+/// Takes the finalizer of a controller that is gone, or doesn't declare this kind any more, off all parents: nobody would
+/// ever do it. One that only left the selection of controllers isn't gone. They are looked for where they are: what was
+/// hosted, if it ever was, may not have known all.
+pub(crate) async fn retire(stage: &Stage, model: &Controller, left: &Left, about: &Subject) {
+    let kind = kinds::name(&model.parent.api_version, &model.parent.resource);
     if matches!(left, Left::Changed(names) if names.contains(&kind)) {
         return;
     }
-    let finalizer = hosted.model.finalizer();
-    let is_left = |parent: &&Arc<Object>| has_finalizer(parent, &finalizer) && hosted.holds(parent.key());
-    let parents: Vec<Arc<Object>> = hosted.parents.store().iter().filter(is_left).cloned().collect();
-    let count = parents.len();
-    if count == 0 {
-        return;
-    }
-    let Some(why) = ended(hosted, left, &kind, client, about).await else { return };
-    let (resource, finalizer) = (&*hosted.parent, finalizer.as_str());
-    let free = stream::iter(parents).map(|parent| async move {
-        let freed = take_off(client, resource, parent.key(), finalizer).await;
+    let (finalizer, controller) = (model.finalizer(), &model.name);
+    let parents = match guarded_by(stage, model, &finalizer).await {
+        Ok(Some((_, found))) if found.objects.is_empty() => return,
+        Ok(Some(found)) => found,
+        Ok(None) => return,
+        Err(error) => {
+            warn!(%controller, "its parents can't be looked for, which may keep its finalizer {finalizer}: {error}");
+            return;
+        }
+    };
+    let Some(why) = ended(stage, model, left, &kind, about).await else { return };
+    let (resource, found) = (&*parents.0, parents.1);
+    let (count, finalizer) = (found.objects.len(), finalizer.as_str());
+    let free = stream::iter(found.objects).map(|(parent, _)| async move {
+        let freed = take_off(stage, resource, &parent, finalizer).await;
         if let Err(error) = &freed {
-            warn!(parent = %parent.key(), "its finalizer {finalizer} can't be taken off: {error}");
+            warn!(%parent, "its finalizer {finalizer} can't be taken off: {error}");
         }
         freed.is_ok()
     });
     let all = free.buffer_unordered(RETIRED_AT_ONCE).filter(|freed| std::future::ready(*freed)).count();
     let freed = tokio::time::timeout(RETIRE_TIMEOUT, all).await.unwrap_or_default();
-    let controller = &hosted.model.name;
-    if freed == count {
+    if freed == count && !found.is_cut {
         info!(%controller, parents = count, finalizer, "{why}, and its finalizer with it");
     } else {
         warn!(
@@ -108,17 +113,34 @@ pub(crate) async fn retire(hosted: &Hosted, left: &Left, client: &Client, about:
     }
 }
 
+/// The parents' kind, and those of them that have the finalizer, if the kind is served.
+async fn guarded_by(
+    stage: &Stage,
+    model: &Controller,
+    finalizer: &str,
+) -> Result<Option<(Arc<Resource>, Found)>, Error> {
+    let rule = &model.parent;
+    let Some(parents) = stage.discovery.find(&rule.api_version, &rule.resource).await? else { return Ok(None) };
+    let is_left = |parent: &Object| has_finalizer(parent, finalizer);
+    match stage.client.find_metadata(&parents, ("", ""), MAX_RETIRED, is_left).await {
+        Ok(found) => Ok(Some((parents, found))),
+        // It was served a while ago.
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Why nobody works on the parents of a kind any more: the controller was deleted, is being deleted, or doesn't declare it.
-/// One that isn't seen but is there has only lost the labels that it was selected by; and nothing is taken away from one
-/// that can't be asked for.
-async fn ended(hosted: &Hosted, left: &Left, kind: &str, client: &Client, about: &Subject) -> Option<&'static str> {
+/// One that isn't seen but is there has only lost the labels that it was selected by; one of its name that was made since
+/// has the same finalizer, and goes on with it; and nothing is taken away from one that can't be asked for.
+async fn ended(stage: &Stage, model: &Controller, left: &Left, kind: &str, about: &Subject) -> Option<&'static str> {
     const GONE: Option<&str> = Some("the controller is gone");
-    let (controller, controllers) = (&hosted.model.name, controllers_of(&hosted.model, about));
+    let (controller, controllers) = (&model.name, controllers_of(model, about));
     let mut last = None;
     for _ in 0..TRIES {
-        match client.get(&controllers, &ObjectKey::new("", controller)).await {
-            Ok(Some(found)) if *found.uid() == hosted.model.uid && !found.is_deleting() => {
-                if let Left::Unseen = left {
+        match stage.client.get(&controllers, &ObjectKey::new("", controller)).await {
+            Ok(Some(found)) if !found.is_deleting() => {
+                if *found.uid() == model.uid && matches!(left, Left::Unseen) {
                     info!(%controller, "it isn't selected any more, and leaves its finalizer on its parents");
                     return None;
                 }
@@ -151,18 +173,20 @@ pub(crate) fn controllers_of(model: &Controller, about: &Subject) -> Resource {
 /// Takes a finalizer off an object, whatever others change meanwhile; one that is gone has none.
 ///
 /// # Errors
-/// A call failed, or others change it all the time.
+/// A call failed, others change it all the time, or this member's right to work ended: what it was about may be about
+/// something else by now.
 pub(crate) async fn take_off(
-    client: &Client,
+    stage: &Stage,
     resource: &Resource,
     key: &ObjectKey,
     finalizer: &str,
 ) -> Result<(), Error> {
     let mut last = None;
     for _ in 0..TRIES {
-        let found = client.get(resource, key).await?;
+        let found = stage.client.get(resource, key).await?;
         let Some(found) = found.filter(|found| has_finalizer(found, finalizer)) else { return Ok(()) };
         let patch = finalizer_patch(&found, finalizer, false).to_string().into_bytes();
+        let client = stage.guard.bounded(&stage.client, "a finalizer")?;
         match client.merge_patch(resource, key, patch).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_object_not_found() => return Ok(()),

@@ -93,21 +93,25 @@ async fn host(
 ) {
     let mut stand = post.stand();
     let round = Round { stage, model, board, subject, post, unit, cancel, left };
-    let mut wait = RETRY.0;
+    let (mut wait, mut was_ours) = (RETRY.0, false);
     loop {
+        was_ours |= *stand.borrow_and_update() != Stand::Nothing;
         let turned = stand.changed();
         match round.run(&mut wait).await {
-            Ended::Cancelled => return,
+            Ended::Cancelled => break,
             Ended::Turned => drop(turned),
             Ended::Again => {
                 tokio::select! {
-                    () = round.cancel.cancelled() => return,
+                    () = round.cancel.cancelled() => break,
                     _ = turned => {}
                     () = tokio::time::sleep(wait) => {}
                 }
                 wait = (wait * 2).min(RETRY.1);
             }
         }
+    }
+    if let Some(left) = round.left.get().filter(|_| was_ours && round.model.dialect.controller_finalizer.is_none()) {
+        retire(&round.stage, &round.model, left, &round.subject).await;
     }
 }
 
@@ -182,9 +186,6 @@ impl Round {
                 self.stage.hosted.write().remove(&hosted.id);
                 info!(controller = %self.model.name, "stopped");
                 self.step("Stopped", format!("no longer syncing {}", hosted.parent));
-            }
-            if let Some(left) = self.left.get().filter(|_| self.model.dialect.controller_finalizer.is_none()) {
-                retire(&hosted, left, &self.stage.client, &self.subject).await;
             }
             ended
         };

@@ -201,6 +201,15 @@ impl Guard {
         Ok(Permit { guard: Arc::clone(self), right, rows: (first, second) })
     }
 
+    /// What makes a write that is no sync's, bounded by the right to work.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if it may not be made.
+    pub(crate) fn bounded(&self, client: &Client, what: &str) -> Result<Client, Error> {
+        let left = self.left().ok_or_else(|| self.refused(what, "the member's Lease wasn't renewed in time"))?;
+        Ok(client.within(left + WRITE_GRACE))
+    }
+
     /// How often something was refused or cancelled because this member had no right to it.
     pub(crate) fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)

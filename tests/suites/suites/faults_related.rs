@@ -127,7 +127,7 @@ fn one(code: u16) -> String {
 }
 
 fn is_watch_of(ask: &Ask, code: u16) -> bool {
-    ask.query.contains(&format!("metadata.name%3D{}", one(code)))
+    ask.query.contains(&format!("metadata.name%3D{}", one(code).replace('-', "%2D")))
 }
 
 async fn refused(ctx: Context) -> anyhow::Result<()> {
