@@ -124,7 +124,8 @@ pub fn parent_of(
 }
 
 /// The children that an object names. Under a namespaced parent they are named bare, under a cluster-scoped one by
-/// namespace and name; both forms are read under both.
+/// namespace and name; both forms are read under both. An entry that isn't one, which only the other group's kind lets pass,
+/// says nothing of the rest.
 pub(super) fn children_of(object: &Object, home: &str) -> BTreeSet<ChildId> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -133,14 +134,15 @@ pub(super) fn children_of(object: &Object, home: &str) -> BTreeSet<ChildId> {
         api_group: Option<String>,
         kind: String,
         #[serde(default)]
-        names: Option<Vec<String>>,
+        names: Option<Vec<Value>>,
     }
-    let kinds: Option<Vec<Kind>> = object.section("children");
+    let kinds: Option<Vec<Value>> = object.section("children");
+    let kinds = kinds.unwrap_or_default().into_iter().filter_map(|kind| serde_json::from_value(kind).ok());
     let mut children = BTreeSet::new();
-    for Kind { api_group, kind, names } in kinds.unwrap_or_default() {
+    for Kind { api_group, kind, names } in kinds {
         let (group, kind): (Arc<str>, Arc<str>) = (api_group.unwrap_or_default().into(), kind.into());
-        for name in names.unwrap_or_default() {
-            let (namespace, name) = name.split_once('/').unwrap_or((home, name.as_str()));
+        for name in names.iter().flatten().filter_map(Value::as_str) {
+            let (namespace, name) = name.split_once('/').unwrap_or((home, name));
             let key = ObjectKey::new(namespace, name);
             children.insert(ChildId { group: Arc::clone(&group), kind: Arc::clone(&kind), key });
         }

@@ -467,6 +467,23 @@ fn names_in_either_form_are_read() {
 }
 
 #[test]
+fn entries_that_are_none_hide_no_other() {
+    let mut world = World::new(UpdateStrategy::RollingInPlace, 3);
+    world.settle();
+    world.roll(2);
+    world.sync(1);
+    for revision in world.revisions.values_mut() {
+        revision["children"][0]["names"].as_array_mut().unwrap().push(7.into());
+        let entries = revision["children"].as_array_mut().unwrap();
+        entries.extend([json!("odd"), json!({"names": ["x"]}), json!({"kind": "Odd", "names": "x"})]);
+    }
+    world.sync(ALL);
+    assert_eq!(world.versions().iter().filter(|version| **version == 2).count(), 1, "the others wait for their turn");
+    world.settle();
+    assert_eq!(world.versions(), vec![2, 2, 2]);
+}
+
+#[test]
 fn a_child_that_two_revisions_name_follows_the_one_written_last() {
     let mut world = World::new(UpdateStrategy::RollingInPlace, 3);
     world.settle();
