@@ -88,6 +88,7 @@ impl Context {
         let namespaces = Resource::new("v1", "Namespace", "namespaces", None);
         let body = json!({ "metadata": { "name": namespace, "labels": { "suite": id } } });
         admin.create(&namespaces, body).await?;
+        server.members_in(&admin, &namespace).await?;
         let (user, started) = (server.lease_user()?, server.mark()?);
         let grants = AtomicUsize::new(0);
         Ok(Self { server, admin, id, namespace, user, progress, started, grants })

@@ -206,7 +206,11 @@ impl Server {
             .find(|role| role["metadata"]["name"] == "ringmaster-engine")
             .with_context(|| format!("{}: no ClusterRole ringmaster-engine", role_file.display()))?;
         rbac::bind(&admin, "suites-engine", None, "ringmaster-engine", Subject::Group(GROUP)).await?;
-        rbac::effective(&admin, Subject::Group(GROUP), &role["rules"]).await?;
+        rbac::effective(&admin, Subject::Group(GROUP), None, &role["rules"]).await?;
+        // Where Leases are unless a trial has its own.
+        let home = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "ringmaster-system" } });
+        admin.apply(&home).await?;
+        self.members_in(&admin, "ringmaster-system").await?;
         // The embedded server has no queues for requests: it takes all as they come.
         if self.kind() == ServerKind::Real {
             for mut schema in read_yaml(&manifests.join("deploy/flowschema.yaml"))? {
@@ -216,6 +220,25 @@ impl Server {
             }
         }
         self.check()
+    }
+
+    /// Lets members keep their Leases in a namespace, by the shipped role.
+    ///
+    /// # Errors
+    /// The API server refuses, or it has no effect in time.
+    pub(crate) async fn members_in(&self, admin: &Objects, namespace: &str) -> anyhow::Result<()> {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/deploy/role.yaml");
+        let objects = read_yaml(&file)?;
+        for mut object in objects.iter().cloned() {
+            object["metadata"]["namespace"] = namespace.into();
+            if object["kind"] == "RoleBinding" {
+                object["subjects"] = json!([Subject::Group(GROUP).json()]);
+            }
+            admin.apply(&object).await?;
+        }
+        let role = objects.iter().find(|object| object["kind"] == "Role");
+        let role = role.with_context(|| format!("{}: no Role", file.display()))?;
+        rbac::effective(admin, Subject::Group(GROUP), Some(namespace), &role["rules"]).await
     }
 
     /// For figures alone: suites never ask.

@@ -30,6 +30,12 @@ impl Subject<'_> {
             Self::Group(name) => ("Group", name),
         }
     }
+
+    /// As it stands in a binding.
+    pub(crate) fn json(&self) -> Value {
+        let (kind, name) = self.parts();
+        json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name })
+    }
 }
 
 /// Creates a ClusterRole with `rules` (a list in RBAC's JSON), binds it, and waits until it has effect. Role and
@@ -50,7 +56,7 @@ pub(crate) async fn grant(
     });
     admin.apply(&role).await?;
     bind(admin, name, suite, name, subject).await?;
-    effective(admin, subject, rules).await
+    effective(admin, subject, None, rules).await
 }
 
 /// Binds a ClusterRole.
@@ -65,21 +71,25 @@ pub(crate) async fn bind(
     subject: Subject<'_>,
 ) -> anyhow::Result<()> {
     let api_group = "rbac.authorization.k8s.io";
-    let (kind, subject) = subject.parts();
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
         "metadata": { "name": name, "labels": labels(suite) },
         "roleRef": { "apiGroup": api_group, "kind": "ClusterRole", "name": role },
-        "subjects": [{ "apiGroup": api_group, "kind": kind, "name": subject }],
+        "subjects": [subject.json()],
     });
     admin.apply(&binding).await.map(drop)
 }
 
-/// Waits until the authorizer allows the first thing that each rule names.
+/// Waits until the authorizer allows the first thing that each rule names, in a namespace or everywhere.
 ///
 /// # Errors
 /// It doesn't in time; or a rule isn't one.
-pub(crate) async fn effective(admin: &Objects, subject: Subject<'_>, rules: &Value) -> anyhow::Result<()> {
+pub(crate) async fn effective(
+    admin: &Objects,
+    subject: Subject<'_>,
+    namespace: Option<&str>,
+    rules: &Value,
+) -> anyhow::Result<()> {
     let rules = rules.as_array().ok_or_else(|| anyhow!("rules are no list: {rules}"))?;
     for rule in rules {
         let first = |field: &str| rule[field][0].as_str().unwrap_or_default();
@@ -97,7 +107,7 @@ pub(crate) async fn effective(admin: &Objects, subject: Subject<'_>, rules: &Val
             let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
             spec["resourceAttributes"] = json!({
                 "group": first("apiGroups"), "resource": resource, "subresource": subresource, "verb": verb,
-                "name": first("resourceNames"),
+                "name": first("resourceNames"), "namespace": namespace.unwrap_or_default(),
             });
         }
         let kind = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec });

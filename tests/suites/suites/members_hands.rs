@@ -332,6 +332,7 @@ async fn second(ctx: Context) -> anyhow::Result<()> {
     let other = format!("{}-other", stage.ctx.namespace);
     let namespaces = Resource::new("v1", "Namespace", "namespaces", None);
     stage.ctx.admin.create(&namespaces, json!({ "metadata": { "name": other } })).await?;
+    stage.ctx.server.members_in(&stage.ctx.admin, &other).await?;
     let mark = stage.mark();
     let mine = stage.ctx.namespace.clone();
     let stranger = crate::process::Ringmaster::build(&stage.ctx)
