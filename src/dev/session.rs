@@ -2,6 +2,7 @@
 //!
 //! Never ends because a webhook does; ends when the engine does, or when it is told to.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +27,14 @@ use crate::{Stop, quoted};
 /// Most webhooks that one session runs.
 pub const MAX_HOOKS: usize = 32;
 /// The controllers whose webhooks are waited for.
-const CONTROLLERS: &str = "/apis/ringmaster.dev/v1alpha1/compositecontrollers";
+const CONTROLLERS: [&str; 4] = [
+    "/apis/ringmaster.dev/v1alpha1/compositecontrollers",
+    "/apis/ringmaster.dev/v1alpha1/decoratorcontrollers",
+    "/apis/metacontroller.k8s.io/v1alpha1/compositecontrollers",
+    "/apis/metacontroller.k8s.io/v1alpha1/decoratorcontrollers",
+];
+/// Their hooks that may have a webhook each.
+const HOOKS: [&str; 3] = ["sync", "finalize", "customize"];
 /// How long the webhooks may take until they listen where they should; then they are called anyway.
 const LISTENING: Duration = Duration::from_secs(30);
 /// How often that is tried.
@@ -257,16 +265,24 @@ impl Session {
     /// of them says so.
     async fn places(&self, resolves: &[HookResolve]) -> Vec<(SocketAddr, String)> {
         // Who can't be asked names none: it is a courtesy to those who wait.
-        let controllers = self.objects.list(CONTROLLERS).await.unwrap_or_default();
+        let mut controllers = Vec::new();
+        for path in CONTROLLERS {
+            controllers.extend(self.objects.list(path).await.unwrap_or_default());
+        }
         let urls = controllers.iter().flat_map(|controller| {
-            let (name, webhook) = (&controller["metadata"]["name"], &controller["spec"]["hooks"]["sync"]["webhook"]);
-            let urls = webhook["urls"].as_array().into_iter().flatten().chain([&webhook["url"]]);
+            let webhooks = HOOKS.iter().map(|hook| &controller["spec"]["hooks"][hook]["webhook"]);
+            let urls = webhooks.flat_map(|hook| hook["urls"].as_array().into_iter().flatten().chain([&hook["url"]]));
+            let name = &controller["metadata"]["name"];
             let address =
                 |url: &Value| Some((on_loopback(url.as_str()?)?, format!("the webhook of controller {name}")));
             urls.filter_map(address).collect::<Vec<_>>()
         });
         let resolves = resolves.iter().map(|resolve| (resolve.address, "--hook-resolve".to_owned()));
-        resolves.chain(urls).collect()
+        let mut places: Vec<(SocketAddr, String)> = resolves.chain(urls).collect();
+        // Several hooks may be one webhook's; whoever named it first stands for all.
+        let mut seen = HashSet::new();
+        places.retain(|(address, _)| seen.insert(*address));
+        places
     }
 
     fn row(&self, name: &str, text: &str) {

@@ -221,6 +221,18 @@ async fn refuses_what_it_cannot_do(scratch: Scratch) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let (hook, resolve) = (format!("sleep 60 # --listen {address}"), format!("a.b.svc:80={address}"));
     let taken = format!("something else already listens at {address}; end it");
+    let controller = json!({
+        "apiVersion": "metacontroller.k8s.io/v1alpha1", "kind": "DecoratorController", "metadata": { "name": "d" },
+        "spec": {
+            "resources": [{ "apiVersion": "v1", "resource": "configmaps" }],
+            "hooks": {
+                "sync": { "webhook": { "url": "http://127.0.0.1:1/sync" } },
+                "finalize": { "webhook": { "url": format!("http://{address}/finalize") } },
+            },
+        },
+    });
+    std::fs::write(dir.join("decorator.yaml"), controller.to_string())?;
+    let of_controller = "choose another port, here and in the webhook of controller \"d\"".to_owned();
     for (number, (code, names, arguments)) in [
         (2, "--kubeconfig", &["--kubeconfig", "x"][..]),
         (2, "--apply none.yaml", &["--apply", "none.yaml"]),
@@ -233,6 +245,7 @@ async fn refuses_what_it_cannot_do(scratch: Scratch) -> anyhow::Result<()> {
         (1, "--state none/state", &["--state", "none/state"]),
         (1, "--write-kubeconfig", &["--write-kubeconfig", "config"]),
         (1, &taken, &["--hook", &hook, "--hook-resolve", &resolve]),
+        (1, &of_controller, &["--hook", &hook, "--apply", "decorator.yaml"]),
     ]
     .into_iter()
     .enumerate()
