@@ -216,8 +216,7 @@ async fn not_watched(ctx: Context) -> anyhow::Result<()> {
     let words = ["Rolling update method", "controllerrevisions", "grant get, list and watch"];
     let message = scene.condition("c", ["Ready", "False", "Forbidden"]).await?;
     ensure!(words.iter().all(|word| message.contains(word)), "{message}");
-    // Right after it went, an API server may still list it: then the event tells of the watch.
-    scene.event(&controller, "CreateError", &["Rolling update method", "controllerrevisions"]).await?;
+    scene.event(&controller, "CreateError", &words).await?;
     goes_on(&scene, &others, "o-1").await?;
     ensure!(scene.calls("p") == 0, "a controller that can't see its revisions called its hook");
     let asked = gate.asked(|asked| asked.act != Act::Pass).len();
@@ -353,7 +352,8 @@ async fn kind_goes(ctx: Context) -> anyhow::Result<()> {
     let words = ["Rolling update method", "controllerrevisions in ringmaster.dev/v1alpha1", "install its CRD"];
     let message = scene.condition("c", ["Ready", "False", "ChildKindNotServed"]).await?;
     ensure!(words.iter().all(|word| message.contains(word)), "{message}");
-    scene.event(&controller, "CreateError", &words).await?;
+    // Right after it went, an API server may still list it: then the event tells of the watch.
+    scene.event(&controller, "CreateError", &["Rolling update method", "controllerrevisions"]).await?;
     goes_on(&scene, &others, "o-1").await?;
     ensure!(scene.calls("p") == 0, "a controller that can't keep states called its hook");
     restore().await?;
