@@ -103,6 +103,9 @@ pub struct Part {
     /// Whether a hook call was answered; `None` before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook: Option<bool>,
+    /// If it wasn't: whether that was the finalize hook's alone.
+    #[serde(skip_serializing_if = "is_false")]
+    pub finalize_only: bool,
     /// Why the last hook call failed, or why the controller doesn't run: reason and message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<(String, String)>,
@@ -125,19 +128,27 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 impl Part {
     /// What a member's health is, for others.
     #[must_use]
     pub fn new(health: &Health, unlabelled: usize) -> Self {
         let cut = |text: &str| text.chars().take(MAX_PART_CHARS).collect::<String>();
         let trouble = match (&health.blocked, &health.hook) {
-            (Some((reason, text)), _) | (None, HookHealth::Failing(reason, text)) => Some((cut(reason), cut(text))),
+            (Some((reason, text)), _)
+            | (None, HookHealth::Failing(reason, text) | HookHealth::FinalizeFailing(reason, text)) => {
+                Some((cut(reason), cut(text)))
+            }
             (None, HookHealth::Unknown | HookHealth::Reachable) => None,
         };
         let hook = match &health.hook {
             HookHealth::Unknown => None,
             HookHealth::Reachable => Some(true),
-            HookHealth::Failing(..) => Some(false),
+            HookHealth::Failing(..) | HookHealth::FinalizeFailing(..) => Some(false),
         };
         let Failing { count, parents, longest, last } = &health.failing;
         let endpoints = health.endpoints.iter();
@@ -149,6 +160,7 @@ impl Part {
             longest: cut(longest),
             last: cut(last),
             hook,
+            finalize_only: matches!(health.hook, HookHealth::FinalizeFailing(..)),
             trouble,
             unlabelled,
             left_out: left_out.collect(),
@@ -179,13 +191,19 @@ impl Health {
                     }
                 }
             }
-            match (part.hook, &part.trouble) {
-                (Some(false), Some((reason, text))) if !matches!(self.hook, HookHealth::Failing(..)) => {
-                    self.hook = HookHealth::Failing(reason.clone().into(), format!("at {member}: {text}"));
+            let of_part = match (part.hook, &part.trouble) {
+                (Some(false), Some((reason, text))) => {
+                    let (reason, text) = (reason.clone().into(), format!("at {member}: {text}"));
+                    if part.finalize_only {
+                        HookHealth::FinalizeFailing(reason, text)
+                    } else {
+                        HookHealth::Failing(reason, text)
+                    }
                 }
-                (Some(true), _) if self.hook == HookHealth::Unknown => self.hook = HookHealth::Reachable,
-                _ => {}
-            }
+                (Some(true), _) => HookHealth::Reachable,
+                _ => HookHealth::Unknown,
+            };
+            self.hook = std::mem::take(&mut self.hook).or_worse(of_part);
             if let (Some(true) | None, Some((reason, text)), None) = (part.hook, &part.trouble, &self.blocked) {
                 self.blocked = Some((reason.clone().into(), format!("at {member}: {text}")));
             }
@@ -203,6 +221,22 @@ pub enum HookHealth {
     Reachable,
     /// The last call failed: reason and message.
     Failing(Cow<'static, str>, String),
+    /// Only that of the finalize hook did: parents that stay are synced all the same.
+    FinalizeFailing(Cow<'static, str>, String),
+}
+
+impl HookHealth {
+    /// The worse of two: of what parents need all the time, then of what they need in the end.
+    #[must_use]
+    pub fn or_worse(self, other: Self) -> Self {
+        let rank = |health: &Self| match health {
+            Self::Unknown => 0,
+            Self::Reachable => 1,
+            Self::FinalizeFailing(..) => 2,
+            Self::Failing(..) => 3,
+        };
+        if rank(&other) > rank(&self) { other } else { self }
+    }
 }
 
 /// The conditions that `health` amounts to. Those whose status is what `present` says keep their transition time;
@@ -216,7 +250,9 @@ pub fn conditions(health: &Health, generation: i64, present: &[Condition], now: 
     let hook = match &health.hook {
         HookHealth::Unknown => ("HookReachable", "Unknown", "NotCalled", "no hook call was answered yet".to_owned()),
         HookHealth::Reachable => ("HookReachable", "True", "Answered", "the last hook call was answered".to_owned()),
-        HookHealth::Failing(reason, message) => ("HookReachable", "False", &**reason, message.clone()),
+        HookHealth::Failing(reason, message) | HookHealth::FinalizeFailing(reason, message) => {
+            ("HookReachable", "False", &**reason, message.clone())
+        }
     };
     let ready = match (&health.rejected, &health.blocked, &health.hook) {
         (Some(_), _, _) => ("Ready", "False", "Invalid", "the declaration can't be used; see Accepted".to_owned()),
@@ -319,6 +355,8 @@ mod tests {
         expect(&fine, [("True", "Valid"), ("True", "Answered"), ("True", "Running")]);
         let down = Health { hook: HookHealth::Failing("ConnectionRefused".into(), "x".into()), ..fine.clone() };
         expect(&down, [("True", "Valid"), ("False", "ConnectionRefused"), ("False", "HookFailing")]);
+        let ending = Health { hook: HookHealth::FinalizeFailing("BadCode".into(), "x".into()), ..fine.clone() };
+        expect(&ending, [("True", "Valid"), ("False", "BadCode"), ("True", "Running")]);
         let failing = |count| Health {
             failing: Failing { count, parents: 2, longest: "n/b since t".into(), last: "n/a: x".into() },
             ..fine.clone()
@@ -383,6 +421,13 @@ mod tests {
         assert_eq!(all.failing.longest, "n/a since t");
         all.add(&[("m3".into(), part(0, Some(false), Some(("Timeout", "slow"))))]);
         assert_eq!(all.hook, HookHealth::Failing("Timeout".into(), "at m3: slow".into()));
+        let ending = Part { finalize_only: true, ..part(0, Some(false), Some(("BadCode", "no"))) };
+        all.add(&[("m7".into(), ending.clone())]);
+        assert_eq!(all.hook, HookHealth::Failing("Timeout".into(), "at m3: slow".into()), "the worse");
+        all.hook = HookHealth::Reachable;
+        all.add(&[("m7".into(), ending)]);
+        assert_eq!(all.hook, HookHealth::FinalizeFailing("BadCode".into(), "at m7: no".into()));
+        assert!(Part::new(&all, 0).finalize_only);
         all.add(&[("m4".into(), part(0, None, Some(("Forbidden", "no"))))]);
         assert_eq!(all.blocked, Some(("Forbidden".into(), "at m4: no".into())));
         all.endpoints = Some(Standing { ejected: vec!["a:1".into()], ..Standing::unknown() });

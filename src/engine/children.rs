@@ -207,12 +207,19 @@ impl Syncer {
                 {
                     return Ok(found);
                 }
+                if let Some(pause) = hosted.contested(parent.key(), found.key()) {
+                    return Err(Problem::Contested(contested(child, &found), pause));
+                }
                 self.check_parent(family, &parent).await?;
                 let patch = adopt_patch(&parent, &hosted.parent, &found, Some(shard)).to_string().into_bytes();
                 let write = async |client: ringmaster_cluster::Client| {
                     client.merge_patch(&child.resource, found.key(), patch).await
                 };
-                family.permit.write(&self.client, "adopting a child", write).await
+                let adopted = family.permit.write(&self.client, "adopting a child", write).await;
+                if adopted.is_ok() {
+                    hosted.note_claim(parent.key(), found.key());
+                }
+                adopted
             }
         };
         match written {
@@ -237,6 +244,11 @@ impl Syncer {
         for child in declared {
             let mut claims = claims(hosted, child, parent, selector);
             if !claims.adopt.is_empty() || !claims.release.is_empty() {
+                for object in claims.adopt.iter().chain(&claims.release) {
+                    if let Some(pause) = hosted.contested(parent.key(), object.key()) {
+                        return Err(Problem::Contested(contested(child, object), pause));
+                    }
+                }
                 if !checked {
                     self.check_parent(family, parent).await?;
                     checked = true;
@@ -288,6 +300,7 @@ impl Syncer {
         match written {
             Ok(answer) => {
                 child.shared.answer(answer, None, Some(key));
+                hosted.note_claim(&key.parent, object.key());
                 Ok(())
             }
             Err(error) => {
@@ -304,6 +317,17 @@ impl Syncer {
             }
         }
     }
+}
+
+/// What is told of a child that goes to and fro.
+fn contested(child: &ChildKind, object: &Object) -> String {
+    format!(
+        "{} {} is adopted and released again and again: another controller with the same parents selects its children \
+         otherwise. Let their selectors agree, or only one of them have these parents; until then it is looked at more and \
+         more seldom",
+        child.resource.kind,
+        object.key()
+    )
 }
 
 /// Whether an object has the label of this shard.

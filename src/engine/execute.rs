@@ -20,7 +20,7 @@ use ringmaster_core::object::Object;
 use ringmaster_core::plan::composite::{Create, Delete, NewStatus, Plan, Update};
 use ringmaster_core::plan::decorator::decoration_patch;
 use ringmaster_core::plan::serverside::How;
-use ringmaster_core::plan::{is_attachment, is_still_owned};
+use ringmaster_core::plan::{dropped, is_attachment, is_still_owned};
 use ringmaster_core::rollout::is_intact;
 use ringmaster_core::selector::Selector;
 
@@ -163,6 +163,17 @@ impl fmt::Display for Failures {
     }
 }
 
+/// What became of the parent's status.
+#[derive(Debug)]
+pub(crate) enum Status {
+    /// It was right, or couldn't be written.
+    Same,
+    /// It is another.
+    Changed,
+    /// It is as it was, although another was written: the kind doesn't keep this field, if it isn't the generation alone.
+    Dropped(Option<String>),
+}
+
 enum Write {
     Delete(Delete),
     Create(Create),
@@ -179,9 +190,9 @@ enum Failure {
 }
 
 impl Executor<'_> {
-    /// Does everything that the plan says; tells what became of the children, and whether the status changed by it. What
-    /// fails doesn't keep the rest from being done.
-    pub(crate) async fn execute(&self, plan: Plan) -> (Failures, Changes, bool) {
+    /// Does everything that the plan says; tells what became of the children, and of the status. What fails doesn't keep
+    /// the rest from being done.
+    pub(crate) async fn execute(&self, plan: Plan) -> (Failures, Changes, Status) {
         let (mut failures, mut changes) = (Failures::default(), Changes::default());
         let deletes = plan.deletes.into_iter().map(Write::Delete).collect();
         let rest = plan.creates.into_iter().map(Write::Create).chain(plan.updates.into_iter().map(Write::Update));
@@ -198,16 +209,16 @@ impl Executor<'_> {
                 failures.add(outcome.map(|change| changes.extend(change)));
             }
         }
-        let (mut written, mut is_new) = (None, false);
+        let (mut written, mut became) = (None, Status::Same);
         if let Some(status) = plan.status {
-            failures.add(self.status(status).await.map(|answer| (written, is_new) = answer));
+            failures.add(self.status(status).await.map(|answer| (written, became) = answer));
         }
         if let Some(decoration) = plan.decoration {
             // The version that the status was written to is the one that was seen.
             let seen = written.as_deref().unwrap_or(self.parent);
             failures.add(self.decorate(seen, &decoration).await);
         }
-        (failures, changes, is_new)
+        (failures, changes, became)
     }
 
     async fn write(&self, write: Write) -> Written {
@@ -355,9 +366,10 @@ impl Executor<'_> {
         }
     }
 
-    /// Gives back the parent as it is from then on, if it is still there, and whether it is another than before.
-    async fn status(&self, status: NewStatus) -> Result<(Option<Arc<Object>>, bool), Failure> {
-        let (resource, key, NewStatus { patch, desired }) = (&self.hosted.parent, self.parent.key(), status);
+    /// Gives back the parent as it is from then on, if it is still there, and what became of its status.
+    async fn status(&self, status: NewStatus) -> Result<(Option<Arc<Object>>, Status), Failure> {
+        let (resource, key) = (&self.hosted.parent, self.parent.key());
+        let (patch, desired) = (status.patch.clone(), status.desired);
         let write = async |client: Client| {
             if resource.status {
                 client.patch_status(resource, key, patch).await
@@ -372,7 +384,8 @@ impl Executor<'_> {
                 self.hosted.parents.answer(answer, (!is_new).then_some(desired), Some(self.key));
                 // Somebody's later change was not seen by the hook.
                 let present = self.hosted.parents.store().get(self.parent.key()).cloned();
-                Ok((present.filter(|present| present.version() == version), is_new))
+                let became = if is_new { Status::Changed } else { Status::Dropped(dropped(&status, self.parent)) };
+                Ok((present.filter(|present| present.version() == version), became))
             }
             // Made anew: its events lead to what follows.
             Err(error) if error.is_conflict() => Err(Failure::Stale(error.to_string())),

@@ -58,7 +58,7 @@ impl HookNotes {
                 note.last_success = Some(now);
                 note.failed.remove(parent);
             }
-            HookHealth::Failing(..) => {
+            HookHealth::Failing(..) | HookHealth::FinalizeFailing(..) => {
                 note.failed.insert(parent.clone());
                 let recent = note.last_success.is_some_and(|at| now.saturating_sub(at) < FAILING_AFTER);
                 if recent && is_of_one_call {
@@ -116,14 +116,14 @@ mod tests {
         let (a, b) = (key("a"), key("b"));
         let mut notes = HookNotes::default();
         notes.note(("sync", &a), HookHealth::Reachable, false, at(1));
-        assert!(notes.note(("finalize", &a), failing(), true, at(2)));
-        assert!(!notes.note(("finalize", &b), failing(), true, at(3)), "it did before");
+        assert!(notes.note(("customize", &a), failing(), true, at(2)));
+        assert!(!notes.note(("customize", &b), failing(), true, at(3)), "it did before");
         assert_eq!(overall([notes.shown()]), failing(), "the other hook's answer doesn't hide it");
         notes.forget(&a);
         assert_eq!(overall([notes.shown()]), failing(), "b's still failed");
         notes.forget(&b);
         assert_eq!(overall([notes.shown()]), HookHealth::Reachable);
-        assert!(notes.note(("finalize", &b), failing(), true, at(4)), "it is news again");
+        assert!(notes.note(("customize", &b), failing(), true, at(4)), "it is news again");
         notes.retain(|parent| *parent == a);
         assert_eq!(overall([notes.shown()]), HookHealth::Reachable);
     }

@@ -386,6 +386,7 @@ impl Round {
         let hosted = Arc::new(Hosted {
             id: ControllerId(self.stage.next_id.fetch_add(1, Ordering::Relaxed)),
             model: self.model.clone(),
+            about: self.subject.clone(),
             routes,
             parent,
             parents: Arc::clone(subscriptions[0].shared()),

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::FixedState;
 use parking_lot::{Mutex, RwLock};
+use ringmaster_cluster::Subject;
 use ringmaster_core::cache::SelectorIndex;
 use ringmaster_core::controller::{Controller, UpdateStrategy};
 use ringmaster_core::endpoints::{Source, Standing};
 use ringmaster_core::hash::shard;
 use ringmaster_core::key::{ControllerId, ObjectKey, Resource, SyncKey, Uid, Version};
 use ringmaster_core::object::Object;
+use ringmaster_core::plan::contest::Contest;
 use ringmaster_core::plan::decorator::attaches;
 use ringmaster_core::plan::{Phase, phase};
 use ringmaster_core::rollout::is_of;
@@ -22,6 +24,7 @@ use ringmaster_core::shards::Shards;
 use ringmaster_hooks::Route;
 use tokio::sync::Notify;
 
+use crate::clock::boot_time;
 use crate::metrics::ControllerMetrics;
 use crate::related::RelatedObjects;
 use crate::strays::StraySubscription;
@@ -34,6 +37,8 @@ pub(crate) struct Hosted {
     pub(crate) id: ControllerId,
     /// What was declared.
     pub(crate) model: Controller,
+    /// As which events tell of it.
+    pub(crate) about: Subject,
     /// The ways to its hooks.
     pub(crate) routes: Routes,
     /// The parents' kind.
@@ -192,12 +197,14 @@ pub(crate) struct Note {
     restless: Option<(Arc<Object>, u32)>,
     /// By which the events are known again that the hook wanted last, if it wanted any.
     said: Option<u64>,
+    /// The children that it adopted or released lately.
+    contest: Contest,
 }
 
 impl Note {
     fn is_empty(&self) -> bool {
         let is_well = self.unknown.is_empty() && self.terminal.is_none() && self.postponed == 0;
-        is_well && self.restless.is_none() && self.said.is_none()
+        is_well && self.restless.is_none() && self.said.is_none() && self.contest.is_empty()
     }
 }
 
@@ -402,6 +409,16 @@ impl Hosted {
     /// Where orphans of a parent may lie: its namespace, or anywhere for a cluster-scoped parent.
     pub(crate) fn orphan_namespace<'a>(&self, parent: &'a ObjectKey) -> Option<&'a str> {
         self.parent.namespaced.then(|| parent.namespace())
+    }
+
+    /// How long a child is to be left alone that goes to and fro between controllers of this parent; `None` if it needn't.
+    pub(crate) fn contested(&self, parent: &ObjectKey, child: &ObjectKey) -> Option<Duration> {
+        self.notes.lock().get(parent)?.contest.pause(child, boot_time())
+    }
+
+    /// Notes that a child was adopted or released.
+    pub(crate) fn note_claim(&self, parent: &ObjectKey, child: &ObjectKey) {
+        self.notes.lock().entry(parent.clone()).or_default().contest.claimed(child, boot_time());
     }
 
     /// Notes that an object must be read before the next sync.

@@ -3,7 +3,7 @@
 //! Level-triggered: the wanted status is compared with the one in the cache at each tick, so nothing is written twice
 //! and nothing is missed. Never writes the status of a dialect that has none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ use crate::metrics::Metrics;
 use crate::streams::Shared;
 use crate::units::{Unit, overall, sum};
 
+/// Fields that a kind doesn't keep are told up to so many.
+const MAX_DROPPED: usize = 16;
 /// A controller's status is looked at this often, and so written at most this often.
 const TICK: Duration = Duration::from_secs(1);
 /// The number of parents is written at most every so many ticks when nothing else changed.
@@ -65,6 +67,8 @@ struct Noted {
     endpoints: Damper,
     /// What was told of the hooks' credentials, nothing if they are well.
     credentials: String,
+    /// The fields of parents' statuses of which it was told that their kind doesn't keep them.
+    dropped: BTreeSet<String>,
     /// Neither running nor known to be blocked yet.
     starting: bool,
     teller: Teller,
@@ -219,6 +223,12 @@ impl Board {
             noted.last_line = Some(now);
         }
         changed && due
+    }
+
+    /// Whether it wasn't told yet that parents' statuses don't keep a field.
+    pub(crate) fn is_first_dropped(&self, field: &str) -> bool {
+        let told = &mut self.noted.lock().dropped;
+        told.len() < MAX_DROPPED && told.insert(field.to_owned())
     }
 
     /// What is wrong with the hooks' credentials, nothing if they are well; tells whether that is news.

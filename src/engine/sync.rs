@@ -23,7 +23,7 @@ use ringmaster_hooks::{Call, Caller, ConnectStep, Reply, Route};
 use crate::children::Family;
 use crate::clock::wall_time;
 use crate::dispatch::Pass;
-use crate::execute::{Executor, Failures};
+use crate::execute::{Executor, Failures, Status};
 use crate::fault::Fault;
 use crate::finalizer::set_finalizer;
 use crate::hosted::{Hosted, url};
@@ -31,6 +31,7 @@ use crate::member::guard::{Guard, Permit, Refused};
 use crate::metrics::SyncResult;
 use crate::rollout::{NEXT_STEP, decide};
 use crate::tell::{Problem, Tell};
+use crate::units::FINALIZE;
 
 /// While the Lease isn't renewed, a parent that was due is looked at again after this long.
 const LAPSED_RETRY: Duration = Duration::from_secs(1);
@@ -202,8 +203,11 @@ impl Syncer {
         }
         let executor = Executor { client: &self.client, hosted, key, permit, parent: &parent, selector: &selector };
         executor.keep(writes).await?;
-        let (failures, changes, status_changed) = executor.execute(plan).await;
+        let (failures, changes, status) = executor.execute(plan).await;
         self.tell.children(hosted, &parent, changes);
+        if let Status::Dropped(Some(field)) = &status {
+            self.tell.dropped(hosted, &parent, field);
+        }
         failures.into_result().map_err(Problem::Write)?;
         if finalized {
             let parent = hosted.parents.store().get(&key.parent).cloned().ok_or(Problem::Gone)?;
@@ -215,7 +219,7 @@ impl Syncer {
             // No repeat of the same: each step of a rollout is another.
             return Ok(Done { resync_after: Some(resync_after.unwrap_or(NEXT_STEP).min(NEXT_STEP)), again: false });
         }
-        let own_status = status_changed && !hosted.model.parent.ignore_status_changes;
+        let own_status = matches!(status, Status::Changed) && !hosted.model.parent.ignore_status_changes;
         Ok(Done { resync_after, again: wrote_children || own_status || decorates })
     }
 
@@ -352,7 +356,7 @@ impl Syncer {
 
 /// The hook that is asked about a parent, as metrics and remembered replies name it.
 fn hook_name(finalizing: bool) -> &'static str {
-    if finalizing { "finalize" } else { "sync" }
+    if finalizing { FINALIZE } else { "sync" }
 }
 
 /// The call of a sync's hook.

@@ -59,6 +59,8 @@ pub(crate) enum Problem {
     Stale(String),
     /// Writes failed.
     Write(Failures),
+    /// A child goes to and fro between two controllers, and is left alone for so long.
+    Contested(String, Duration),
 }
 
 impl Problem {
@@ -68,7 +70,11 @@ impl Problem {
             Self::Later(_) => "the hook asks to be called later".to_owned(),
             Self::Busy(_) => "its hook has more calls than it takes".to_owned(),
             Self::Crowded(url) => format!("POST {url}: more calls wait there than it takes"),
-            Self::Parent(text) | Self::Stale(text) | Self::Related(_, text) | Self::Reply(text) => text.clone(),
+            Self::Parent(text)
+            | Self::Stale(text)
+            | Self::Related(_, text)
+            | Self::Reply(text)
+            | Self::Contested(text, _) => text.clone(),
             Self::Hook(failure) => failure.to_string(),
             Self::OldState(failure, name) => {
                 format!("{failure} (asked for {})", old_state(name))
@@ -103,6 +109,7 @@ impl Problem {
         match self {
             Self::Read(error) => error.retry_after(),
             Self::Write(failures) => failures.retry_after(),
+            Self::Contested(_, pause) => Some(*pause),
             _ => None,
         }
     }
@@ -136,6 +143,7 @@ impl Problem {
             Self::Related(reason, _) => reason,
             Self::Read(error) => error.reason(),
             Self::Write(failures) => failures.reason(),
+            Self::Contested(..) => "ContestedChild",
         }
     }
 }
@@ -237,6 +245,21 @@ impl Tell {
         );
         warn!(%controller, parent = %parent.key(), "the hook never comes to rest: {text}");
         self.event(subject(&hosted.parent, parent), true, "AnswersDiffer", format!("{controller}: {text}"));
+    }
+
+    /// The parents' kind doesn't keep a field of the status that is wanted; once for each field, on the controller.
+    pub(crate) fn dropped(&self, hosted: &Hosted, parent: &Object, field: &str) {
+        if !hosted.board.is_first_dropped(field) {
+            return;
+        }
+        let (controller, kind) = (&hosted.model.name, &hosted.parent.kind);
+        let text = format!(
+            "status.{field} of {kind} {} isn't kept: the kind's schema has no such field, or another type; add it to its CRD, \
+             or leave it out of the hook's answer",
+            parent.key()
+        );
+        warn!(%controller, "{text}");
+        self.event(hosted.about.clone(), true, "StatusDropped", text);
     }
 
     /// What a sync did to the parent's children: an event for each kind of change.

@@ -43,6 +43,9 @@ pub(crate) fn sum(units: Vec<Unit>, hook: HookHealth) -> Health {
     all
 }
 
+/// The hook that parents need only in the end.
+pub(crate) const FINALIZE: &str = "finalize";
+
 /// What calls of hooks showed last, by the hooks' names, and when.
 pub(crate) type Shown = BTreeMap<&'static str, (Duration, HookHealth)>;
 
@@ -55,15 +58,11 @@ pub(crate) fn overall(units: impl IntoIterator<Item = Shown>) -> HookHealth {
             hooks.insert(name, (at, health));
         }
     }
-    hooks.into_values().fold(HookHealth::Unknown, |all, (_, health)| worse(all, health))
-}
-
-fn worse(one: HookHealth, other: HookHealth) -> HookHealth {
-    match (one, other) {
-        (failing @ HookHealth::Failing(..), _) | (_, failing @ HookHealth::Failing(..)) => failing,
-        (HookHealth::Reachable, _) | (_, HookHealth::Reachable) => HookHealth::Reachable,
-        (HookHealth::Unknown, HookHealth::Unknown) => HookHealth::Unknown,
-    }
+    let each = hooks.into_iter().map(|(name, (_, health))| match health {
+        HookHealth::Failing(reason, text) if name == FINALIZE => HookHealth::FinalizeFailing(reason, text),
+        health => health,
+    });
+    each.fold(HookHealth::Unknown, HookHealth::or_worse)
 }
 
 #[cfg(test)]
@@ -104,6 +103,8 @@ mod tests {
         let calls = [of("sync", at(5, &failing)), of("sync", at(9, &HookHealth::Reachable))];
         assert_eq!(overall(calls), HookHealth::Reachable);
         let calls = [of("sync", at(9, &HookHealth::Reachable)), of("finalize", at(5, &failing))];
+        assert_eq!(overall(calls), HookHealth::FinalizeFailing("Timeout".into(), "x".to_owned()));
+        let calls = [of("customize", at(5, &failing)), of("finalize", at(9, &failing))];
         assert_eq!(overall(calls), failing);
         assert_eq!(overall([of("sync", at(9, &HookHealth::Unknown))]), HookHealth::Unknown);
         assert_eq!(overall([]), HookHealth::Unknown);

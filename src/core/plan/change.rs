@@ -8,6 +8,7 @@ use super::composite::{Input, NewStatus, Plan};
 use super::merge;
 use super::serverside::How;
 use crate::hook::excerpt;
+use crate::object::Object;
 
 /// How much of a field's path is told, in characters.
 const MAX_PATH_CHARS: usize = 120;
@@ -44,12 +45,9 @@ pub fn describe(plan: &Plan, input: &Input<'_>) -> String {
         let annotations = decoration.annotations.keys().map(|key| ("annotations", key));
         let first = labels.chain(annotations).next();
         first.map(|(field, key)| excerpt(&format!("{field}: {key}"), MAX_PATH_CHARS)).unwrap_or_default()
-    } else if let Some(NewStatus { patch, .. }) = &plan.status {
-        let patch: Value = serde_json::from_slice(patch).unwrap_or_default();
+    } else if let Some(status) = &plan.status {
         let present: Value = input.parent.section("status").unwrap_or_default();
-        // What comes before are tests.
-        let wanted = patch.as_array().and_then(|steps| steps.last()).map_or(&Value::Null, |step| &step["value"]);
-        format!("status: {}", difference(&present, wanted).unwrap_or_default())
+        format!("status: {}", difference(&present, &status.wanted()).unwrap_or_default())
     } else {
         return String::new();
     };
@@ -65,6 +63,21 @@ fn said(observed: &Value, wanted: &Value) -> Value {
     let (Value::Object(observed), Value::Object(wanted)) = (observed, wanted) else { return observed.clone() };
     let both = wanted.iter().filter_map(|(name, wanted)| Some((name.clone(), said(observed.get(name)?, wanted))));
     Value::Object(both.collect())
+}
+
+/// The path of the first field of the status that a kind doesn't keep, if writing this changed nothing of the parent; `None`
+/// if that is only the generation, which few miss.
+#[must_use]
+pub fn dropped(status: &NewStatus, parent: &Object) -> Option<String> {
+    let present: Value = parent.section("status").unwrap_or_default();
+    let mut wanted = status.wanted();
+    if let Some(fields) = wanted.as_object_mut() {
+        match present.get("observedGeneration") {
+            Some(generation) => fields.insert("observedGeneration".to_owned(), generation.clone()),
+            None => fields.remove("observedGeneration"),
+        };
+    }
+    difference(&present, &wanted)
 }
 
 /// The path of the first field that differs, with dots, items of lists by number; `None` if none does.

@@ -127,6 +127,15 @@ pub struct NewStatus {
     pub desired: u64,
 }
 
+impl NewStatus {
+    /// The whole status that the patch writes.
+    pub(super) fn wanted(&self) -> Value {
+        let patch: Value = serde_json::from_slice(&self.patch).unwrap_or_default();
+        // What comes before are tests.
+        patch.as_array().and_then(|steps| steps.last()).map_or(Value::Null, |step| step["value"].clone())
+    }
+}
+
 /// A child to delete.
 #[derive(Debug)]
 pub struct Delete {

@@ -6,13 +6,14 @@ mod change;
 mod claim;
 pub mod composite;
 mod conditions;
+pub mod contest;
 pub mod decorator;
 mod finalize;
 pub mod merge;
 pub mod owned;
 pub mod serverside;
 
-pub use change::describe;
+pub use change::{describe, dropped};
 pub(crate) use claim::controller_reference;
 pub use claim::{
     CONTROLLER_UID_LABEL, Claims, adopt_patch, claim, is_attachment, is_still_owned, label_patch, parent_selector,

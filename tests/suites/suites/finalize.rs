@@ -269,7 +269,8 @@ async fn forgotten(ctx: Context) -> anyhow::Result<()> {
     scene.ctx.admin.patch_merge(&scene.things, "p", &tier(Value::Null)).await?;
     let message = scene.condition("c", ["HookReachable", "False", "BadCode"]).await?;
     ensure!(message.contains("/finalize"), "{message}");
-    scene.condition("c", ["Ready", "False", "HookFailing"]).await?;
+    // As it does for the only parent that there is.
+    scene.condition("c", ["Ready", "False", "SyncsFailing"]).await?;
     // It is synced again, without that hook.
     scene.ctx.admin.patch_merge(&scene.things, "p", &tier("gold".into())).await?;
     scene.condition("c", ["HookReachable", "True", "Answered"]).await?;
