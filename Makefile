@@ -65,7 +65,7 @@ apiserver: ## A real kube-apiserver with the CRDs, on loopback, until Ctrl-C
 	@mkdir -p target/apiserver
 	@echo "when the path of the kubeconfig appears, in another terminal:"
 	@echo "  export KUBECONFIG=$(CURDIR)/target/apiserver/kubeconfig"
-	@echo "  export PATH=\$$PATH:$$(tests/components/build)"
+	@echo "  export PATH=$$(tests/components/build):\$$PATH"
 	cargo test --test suites -- --serve target/apiserver
 
 demo: ## The Website example with 200 objects, 3 members and 2 to 8 webhooks, live, without a cluster; HOOK=go, ARGS=--once to play the story once
