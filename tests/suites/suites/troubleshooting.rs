@@ -33,6 +33,7 @@ const SYNCED: &str = "Is this object's last change synced?";
 const NOTHING: &str = "Why does a controller do nothing?";
 const GOES: &str = "Why doesn't a controller go?";
 const WEBHOOK: &str = "Does the webhook answer, and what?";
+const AGAIN: &str = "Which parents did the hook refuse, and how are they called again?";
 const SLOW: &str = "Is it slow in the queue, in the hook or at the API server?";
 const STUCK: &str = "Is a controller stuck?";
 const WORKERS: &str = "Are there too few workers?";
@@ -44,9 +45,9 @@ const LOG: &str = "How do I turn the log up?";
 const REPORT: &str = "What belongs into a bug report?";
 
 /// All of them, in the order of the file.
-const QUESTIONS: [&str; 18] = [
-    WRONG, WHICH, WHY, SINCE, CHILDREN, SYNCED, NOTHING, GOES, WEBHOOK, SLOW, STUCK, WORKERS, REFUSED, LIMIT, MEMORY,
-    READY, LOG, REPORT,
+const QUESTIONS: [&str; 19] = [
+    WRONG, WHICH, WHY, SINCE, CHILDREN, SYNCED, NOTHING, GOES, WEBHOOK, AGAIN, SLOW, STUCK, WORKERS, REFUSED, LIMIT,
+    MEMORY, READY, LOG, REPORT,
 ];
 
 /// How long the API server is silent.
@@ -62,6 +63,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case("a_failing_object", |ctx| Box::pin(failing_object(ctx))),
         case("a_controller_that_does_nothing", |ctx| Box::pin(idle_controller(ctx))),
+        case("parents_that_the_hook_refused", |ctx| Box::pin(refused_parents(ctx))),
         case("a_slow_hook_and_a_full_queue", |ctx| Box::pin(slow_hook(ctx))),
         case("a_slow_api_server", |ctx| Box::pin(slow_api_server(ctx))).own_server(),
         case("an_api_server_that_refuses", |ctx| Box::pin(refusals(ctx))),
@@ -261,6 +263,31 @@ async fn idle_controller(ctx: Context) -> anyhow::Result<()> {
     stranger.reads(ctx, GOES, &["deleted 20", "kept by", "example.com/held"]).await?;
     stranger.reads(ctx, GOES, &["Deleting since 20", "is being deleted"]).await?;
     ctx.admin.patch_merge(&kind, &name, &held(Value::Null)).await?;
+    Ok(())
+}
+
+async fn refused_parents(ctx: Context) -> anyhow::Result<()> {
+    const PARENTS: [&str; 2] = ["one", "other"];
+    let (scene, stranger) = scene(ctx, "one", &[]).await?;
+    scene.hook.set(|_, _| Reply::status(422));
+    scene.ctx.controller("c", scene.spec("InPlace")).await?;
+    let controller = scene.ctx.controller_name("c");
+    for parent in PARENTS {
+        let thing = scene.thing(parent, json!({})).await?;
+        scene.event(&thing, "SyncError", &["422", "not called again"]).await?;
+    }
+    scene.hook.set(obey);
+    scene.no_call("nobody can know that the hook is mended").await?;
+    // Once: each time it calls all of them again.
+    let answer = stranger.ask(AGAIN)?;
+    let says = |words: &[&str]| answer.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    for parent in PARENTS {
+        ensure!(says(&[&format!("thing/{parent} "), controller.as_str(), "not called again"]), "{parent}: {answer}");
+    }
+    ensure!(says(&["ringmaster_parents_refused{", controller.as_str(), "} 2"]), "{answer}");
+    for parent in PARENTS {
+        scene.synced(parent).await?;
+    }
     Ok(())
 }
 
