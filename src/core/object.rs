@@ -66,6 +66,8 @@ pub struct Object {
     /// Where the text of the resource version begins in `json`; 0 where there is none.
     version_at: u32,
     settled: AtomicU64,
+    /// The same of its status.
+    settled_status: AtomicU64,
 }
 
 /// What [`Object::skim`] leaves of `metadata`, and what it only takes note of.
@@ -184,6 +186,7 @@ impl Object {
             managed: meta.managed,
             version_at: meta.version_at,
             settled: AtomicU64::new(0),
+            settled_status: AtomicU64::new(0),
         })
     }
 
@@ -332,6 +335,18 @@ impl Object {
     /// Takes the note over from an earlier version that differs from this one in status only.
     pub(crate) fn settle_as(&self, earlier: &Self) {
         self.settle(earlier.settled.load(Ordering::Relaxed));
+    }
+
+    /// Notes that writing the status that is hashed to `desired` changed nothing of this version of the object, so that it
+    /// isn't written again. A new version starts without the note.
+    pub fn settle_status(&self, desired: u64) {
+        self.settled_status.store(desired, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::settle_status`] was told of the same status for this version.
+    #[must_use]
+    pub fn is_status_settled(&self, desired: u64) -> bool {
+        desired != 0 && self.settled_status.load(Ordering::Relaxed) == desired
     }
 
     /// Whether [`Self::settle`] was told of the same desired state for this version.

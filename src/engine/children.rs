@@ -134,6 +134,12 @@ impl Syncer {
             }
         }
         hosted.searched(parent_key);
+        // One that selects otherwise since had nothing to take back before.
+        let parent = hosted.parents.store().get(parent_key).cloned();
+        let now = parent.and_then(|parent| parent_selector(&hosted.model, &parent).ok());
+        if now.as_ref() != Some(&selector) {
+            hosted.search_again(parent_key);
+        }
         Ok(())
     }
 

@@ -381,9 +381,12 @@ impl Executor<'_> {
             Ok(answer) => {
                 let (version, is_new) = (answer.version(), answer.version() != self.parent.version());
                 // What its kind has no field for isn't kept: to write it again would change nothing again.
-                self.hosted.parents.answer(answer, (!is_new).then_some(desired), Some(self.key));
+                self.hosted.parents.answer(answer, None, Some(self.key));
                 // Somebody's later change was not seen by the hook.
                 let present = self.hosted.parents.store().get(self.parent.key()).cloned();
+                if let Some(same) = present.as_ref().filter(|present| !is_new && present.version() == version) {
+                    same.settle_status(desired);
+                }
                 let became = if is_new { Status::Changed } else { Status::Dropped(dropped(&status, self.parent)) };
                 Ok((present.filter(|present| present.version() == version), became))
             }

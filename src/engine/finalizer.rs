@@ -3,10 +3,12 @@
 //!
 //! Never decides when: `core::plan` does.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 use ringmaster_cluster::{Client, Error, Found, Subject};
 use ringmaster_core::controller::{COMPOSITES, Controller, DECORATORS};
 use ringmaster_core::key::{ApiVersion, ObjectKey, Resource};
@@ -15,7 +17,7 @@ use ringmaster_core::plan::{finalizer_patch, has_finalizer};
 use tracing::{info, warn};
 
 use crate::children::Family;
-use crate::kinds::{self, Declared, Names};
+use crate::kinds::{self, Declared};
 use crate::stage::Stage;
 
 /// Parents that lose the finalizer of a deleted controller.
@@ -30,11 +32,33 @@ const TRIES: usize = 5;
 const RETIRE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What became of the declaration of a controller that isn't hosted any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
     /// It isn't seen any more, or is being deleted.
     Unseen,
-    /// It has changed, and names these kinds of parents now.
-    Changed(Names),
+    /// It has changed, and doesn't name a kind of parents any more.
+    Changed,
+}
+
+/// What this member had of a controller: one for each kind of its parents, of whichever generation. They may have its
+/// finalizer.
+#[derive(Default)]
+pub(crate) struct Had(Mutex<HashMap<String, Controller>>);
+
+impl Had {
+    /// Work on this begins.
+    pub(crate) fn note(&self, model: &Controller) {
+        self.0.lock().insert(kind_of(model), model.clone());
+    }
+
+    /// Those of these kinds, which aren't had any more.
+    pub(crate) fn take(&self, is_gone: impl Fn(&String) -> bool) -> Vec<Controller> {
+        self.0.lock().extract_if(|kind, _| is_gone(kind)).map(|(_, model)| model).collect()
+    }
+}
+
+fn kind_of(model: &Controller) -> String {
+    kinds::name(&model.parent.api_version, &model.parent.resource)
 }
 
 /// Puts the finalizer on a parent, or takes it off; the answer is in the cache. `None` if the parent is gone.
@@ -72,14 +96,10 @@ pub(crate) async fn set_finalizer(
 
 /// Takes the finalizer of a controller that is gone, or doesn't declare this kind any more, off all parents: nobody would
 /// ever do it. One that only left the selection of controllers isn't gone. They are looked for where they are: what was
-/// hosted, if it ever was, may not have known all.
-pub(crate) async fn retire(stage: &Stage, model: &Controller, left: &Left, about: &Subject) {
-    let kind = kinds::name(&model.parent.api_version, &model.parent.resource);
-    if matches!(left, Left::Changed(names) if names.contains(&kind)) {
-        return;
-    }
+/// hosted, if it ever was, may not have known all. Ends at once when the same is declared again.
+pub(crate) async fn retire(stage: &Stage, model: &Controller, left: Left, about: &Subject) {
     let (finalizer, controller) = (model.finalizer(), &model.name);
-    let parents = match guarded_by(stage, model, &finalizer).await {
+    let (parents, found) = match guarded_by(stage, model, &finalizer).await {
         Ok(Some((_, found))) if found.objects.is_empty() => return,
         Ok(Some(found)) => found,
         Ok(None) => return,
@@ -88,9 +108,8 @@ pub(crate) async fn retire(stage: &Stage, model: &Controller, left: &Left, about
             return;
         }
     };
-    let Some(why) = ended(stage, model, left, &kind, about).await else { return };
-    let (resource, found) = (&*parents.0, parents.1);
-    let (count, finalizer) = (found.objects.len(), finalizer.as_str());
+    let Some(why) = ended(stage, model, left, about).await else { return };
+    let (resource, count, finalizer) = (&*parents, found.objects.len(), finalizer.as_str());
     let free = stream::iter(found.objects).map(|(parent, _)| async move {
         let freed = take_off(stage, resource, &parent, finalizer).await;
         if let Err(error) = &freed {
@@ -99,7 +118,18 @@ pub(crate) async fn retire(stage: &Stage, model: &Controller, left: &Left, about
         freed.is_ok()
     });
     let all = free.buffer_unordered(RETIRED_AT_ONCE).filter(|freed| std::future::ready(*freed)).count();
-    let freed = tokio::time::timeout(RETIRE_TIMEOUT, all).await.unwrap_or_default();
+    let is_declared_again = async {
+        loop {
+            tokio::time::sleep(RETIRE_PAUSE).await;
+            if ended(stage, model, left, about).await.is_none() {
+                return;
+            }
+        }
+    };
+    let freed = tokio::select! {
+        freed = tokio::time::timeout(RETIRE_TIMEOUT, all) => freed.unwrap_or_default(),
+        () = is_declared_again => return,
+    };
     if freed == count && !found.is_cut {
         info!(%controller, parents = count, finalizer, "{why}, and its finalizer with it");
     } else {
@@ -119,32 +149,48 @@ async fn guarded_by(
     model: &Controller,
     finalizer: &str,
 ) -> Result<Option<(Arc<Resource>, Found)>, Error> {
-    let rule = &model.parent;
-    let Some(parents) = stage.discovery.find(&rule.api_version, &rule.resource).await? else { return Ok(None) };
+    let (rule, mut last) = (&model.parent, None);
     let is_left = |parent: &Object| has_finalizer(parent, finalizer);
-    match stage.client.find_metadata(&parents, ("", ""), MAX_RETIRED, is_left).await {
-        Ok(found) => Ok(Some((parents, found))),
-        // It was served a while ago.
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
+    for _ in 0..TRIES {
+        let found = match stage.discovery.find(&rule.api_version, &rule.resource).await {
+            Ok(Some(parents)) => {
+                let found = stage.client.find_metadata(&parents, ("", ""), MAX_RETIRED, is_left).await;
+                found.map(|found| (parents, found))
+            }
+            Ok(None) => return Ok(None),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) => {
+                if error.is_not_found() {
+                    // It was served a while ago.
+                    stage.discovery.forget(&rule.api_version);
+                }
+                last = Some(error);
+            }
+        }
+        tokio::time::sleep(RETIRE_PAUSE).await;
     }
+    last.map_or(Ok(None), Err)
 }
 
 /// Why nobody works on the parents of a kind any more: the controller was deleted, is being deleted, or doesn't declare it.
 /// One that isn't seen but is there has only lost the labels that it was selected by; one of its name that was made since
 /// has the same finalizer, and goes on with it; and nothing is taken away from one that can't be asked for.
-async fn ended(stage: &Stage, model: &Controller, left: &Left, kind: &str, about: &Subject) -> Option<&'static str> {
+async fn ended(stage: &Stage, model: &Controller, left: Left, about: &Subject) -> Option<&'static str> {
     const GONE: Option<&str> = Some("the controller is gone");
     let (controller, controllers) = (&model.name, controllers_of(model, about));
     let mut last = None;
     for _ in 0..TRIES {
         match stage.client.get(&controllers, &ObjectKey::new("", controller)).await {
             Ok(Some(found)) if !found.is_deleting() => {
-                if *found.uid() == model.uid && matches!(left, Left::Unseen) {
+                if *found.uid() == model.uid && left == Left::Unseen {
                     info!(%controller, "it isn't selected any more, and leaves its finalizer on its parents");
                     return None;
                 }
-                let is_former = Declared::of(&found).is_some_and(|declared| !declared.names().contains(kind));
+                let is_former =
+                    Declared::of(&found).is_some_and(|declared| !declared.names().contains(&kind_of(model)));
                 return is_former.then_some("the kind isn't declared any more");
             }
             Ok(_) => return GONE,
@@ -183,7 +229,14 @@ pub(crate) async fn take_off(
 ) -> Result<(), Error> {
     let mut last = None;
     for _ in 0..TRIES {
-        let found = stage.client.get(resource, key).await?;
+        let found = match stage.client.get(resource, key).await {
+            Ok(found) => found,
+            Err(error) if error.is_forbidden() => return Err(error),
+            Err(error) => {
+                last = Some(error);
+                continue;
+            }
+        };
         let Some(found) = found.filter(|found| has_finalizer(found, finalizer)) else { return Ok(()) };
         let patch = finalizer_patch(&found, finalizer, false).to_string().into_bytes();
         let client = stage.guard.bounded(&stage.client, "a finalizer")?;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backend::{Backend, Watcher};
-use crate::finalizer::{Left, retire};
+use crate::finalizer::Had;
 use crate::hosted::{ChildKind, Hosted, Revisions, Routes, Sharded};
 use crate::member::posts::{Post, Stand};
 use crate::related::RelatedObjects;
@@ -68,50 +68,45 @@ pub(crate) async fn host_all(
     models: Vec<Controller>,
     board: Arc<Board>,
     subject: Subject,
-    (cancel, left): (CancellationToken, Arc<OnceLock<Left>>),
+    (cancel, had): (CancellationToken, Arc<Had>),
 ) {
     let Some(first) = models.first() else { return };
     let post = stage.posts.post(&first.uid);
     post.divide(models.len());
     let boards = board.divide(&models);
     let units = models.into_iter().zip(boards).enumerate().map(|(unit, (model, board))| {
-        let ends = (cancel.clone(), Arc::clone(&left));
+        let ends = (cancel.clone(), Arc::clone(&had));
         host(Arc::clone(&stage), model, board, subject.clone(), (Arc::clone(&post), unit), ends)
     });
     join_all(units).await;
 }
 
-/// Hosts a controller until cancelled: as much of it as the table gives this member. If it is also told what it left, and
-/// nobody else does it, what would stay on its parents for ever is taken off.
+/// Hosts a controller until cancelled: as much of it as the table gives this member.
 async fn host(
     stage: Arc<Stage>,
     model: Controller,
     board: Arc<Board>,
     subject: Subject,
     (post, unit): (Arc<Post>, usize),
-    (cancel, left): (CancellationToken, Arc<OnceLock<Left>>),
+    (cancel, had): (CancellationToken, Arc<Had>),
 ) {
     let mut stand = post.stand();
-    let round = Round { stage, model, board, subject, post, unit, cancel, left };
-    let (mut wait, mut was_ours) = (RETRY.0, false);
+    let round = Round { stage, model, board, subject, post, unit, cancel, had };
+    let mut wait = RETRY.0;
     loop {
-        was_ours |= *stand.borrow_and_update() != Stand::Nothing;
         let turned = stand.changed();
         match round.run(&mut wait).await {
-            Ended::Cancelled => break,
+            Ended::Cancelled => return,
             Ended::Turned => drop(turned),
             Ended::Again => {
                 tokio::select! {
-                    () = round.cancel.cancelled() => break,
+                    () = round.cancel.cancelled() => return,
                     _ = turned => {}
                     () = tokio::time::sleep(wait) => {}
                 }
                 wait = (wait * 2).min(RETRY.1);
             }
         }
-    }
-    if let Some(left) = round.left.get().filter(|_| was_ours && round.model.dialect.controller_finalizer.is_none()) {
-        retire(&round.stage, &round.model, left, &round.subject).await;
     }
 }
 
@@ -125,8 +120,8 @@ pub(crate) struct Round {
     /// Which of the declaration's kinds of parents these are.
     pub(crate) unit: usize,
     pub(crate) cancel: CancellationToken,
-    /// Set before that is cancelled, unless the process ends.
-    left: Arc<OnceLock<Left>>,
+    /// What this member had of the controller.
+    had: Arc<Had>,
 }
 
 impl Round {
@@ -147,6 +142,7 @@ impl Round {
                 () = settled => Ended::Turned,
             };
         }
+        self.had.note(&self.model);
         match begun {
             Stand::Nothing | Stand::Warm(_) => {}
             Stand::Whole { .. } => self.board.here(true),

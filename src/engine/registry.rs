@@ -3,8 +3,8 @@
 //! Never hosts two generations of one controller at once: the old one's last sync ends before the new one begins.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::cleanup::Cleaner;
 use crate::clock::Clock;
-use crate::finalizer::Left;
+use crate::finalizer::{Had, Left, retire};
 use crate::host::host_all;
 use crate::kinds::Declared;
 use crate::member::placement::Placements;
@@ -118,7 +118,12 @@ struct Running {
     /// What was known of Metacontroller, where that matters.
     rival: Presence,
     cancel: CancellationToken,
-    left: Arc<OnceLock<Left>>,
+    /// As which events tell of it.
+    about: Subject,
+    /// What this member had of it, of whichever generation.
+    had: Arc<Had>,
+    /// Once it has ended.
+    ended: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -277,18 +282,23 @@ impl Registry {
         {
             return None;
         }
+        let mut had = Arc::<Had>::default();
         let before = running.remove(name).map(|known| {
             // One of the same name that was made since is another, with parents of its own.
             let same = object.filter(|object| !object.is_deleting() && *object.uid() == known.uid);
-            let left = match same {
-                Some(object) => Declared::of(object).map(|declared| Left::Changed(declared.names())),
-                None => Some(Left::Unseen),
+            let (left, gone) = match same {
+                Some(object) => {
+                    had = Arc::clone(&known.had);
+                    let declared = Declared::of(object).map(|declared| declared.names());
+                    (Left::Changed, declared.map_or_else(Vec::new, |names| had.take(|kind| !names.contains(kind))))
+                }
+                None => (Left::Unseen, known.had.take(|_| true)),
             };
-            if let Some(left) = left {
-                // Nobody else sets it.
-                let _ = known.left.set(left);
-            }
             known.cancel.cancel();
+            // Others hold its deletion back until that is done.
+            if kind.dialect.controller_finalizer.is_none() {
+                self.retire(gone, left, known.about, known.ended);
+            }
             known.task
         });
         // At most one of them: a controller that ends isn't among the running.
@@ -316,20 +326,37 @@ impl Registry {
             models.clear();
             self.hold_back(&board, &about);
         }
-        let left = Arc::new(OnceLock::new());
-        let (stage, ends) = (Arc::clone(&self.stage), (cancel.clone(), Arc::clone(&left)));
+        let (stage, ends, ended) =
+            (Arc::clone(&self.stage), (cancel.clone(), Arc::clone(&had)), CancellationToken::new());
+        let (told, end) = (about.clone(), ended.clone().drop_guard());
         let task = self.tasks.spawn(async move {
+            let _end = end;
             if let Some(task) = before {
                 let _ = task.await;
             }
             match held {
                 Some(uid) => hold(stage, uid, ends.0).await,
-                None => host_all(stage, models, board, about, ends).await,
+                None => host_all(stage, models, board, told, ends).await,
             }
         });
         let (uid, generation) = (object.uid().clone(), object.generation());
-        running.insert(name.clone(), Running { uid, generation, rival, cancel, left, task });
+        running.insert(name.clone(), Running { uid, generation, rival, cancel, about, had, ended, task });
         None
+    }
+
+    /// Takes the finalizers of what this member had of a controller off its parents, once it has ended. Whatever comes after
+    /// it doesn't wait for that.
+    fn retire(&self, gone: Vec<Controller>, left: Left, about: Subject, ended: CancellationToken) {
+        if gone.is_empty() {
+            return;
+        }
+        let stage = Arc::clone(&self.stage);
+        self.tasks.spawn(async move {
+            ended.cancelled().await;
+            for model in &gone {
+                retire(&stage, model, left, &about).await;
+            }
+        });
     }
 
     /// What is known of Metacontroller, as far as a controller has to wait for it.

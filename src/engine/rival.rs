@@ -3,7 +3,6 @@
 //!
 //! Never takes that Lease and never writes anything: `core::lease` judges, and the registry holds controllers back.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use ringmaster_cluster::{Client, Error, Lease};
 use ringmaster_core::key::{ObjectKey, Resource, Uid};
 use ringmaster_core::lease;
 use ringmaster_core::lease::{Presence, SILENT_DURATIONS, Seen};
+use ringmaster_core::object::Object;
 use ringmaster_core::table::RowId;
 use ringmaster_core::table::duty::Done;
 use tokio::sync::watch;
@@ -161,18 +161,20 @@ impl Rival {
     }
 
     /// Where there may be one: where it is said to be, or else where one is found, or was.
-    async fn places(&self, kind: &Resource, observer: &lease::Rival) -> Result<BTreeSet<ObjectKey>, Error> {
+    async fn places(&self, kind: &Resource, observer: &lease::Rival) -> Result<Vec<ObjectKey>, Error> {
         if !self.lease.namespace().is_empty() {
-            return Ok(BTreeSet::from([self.lease.clone()]));
+            return Ok(vec![self.lease.clone()]);
         }
-        let mut places: BTreeSet<ObjectKey> = observer.held().cloned().collect();
+        // Those that are known to be held come first: no number of others hides them.
+        let mut places: Vec<ObjectKey> = observer.held().cloned().collect();
         // From the watch cache, however many Leases a cluster has: each that is found is read itself. The name needs no
         // escapes.
         let query = format!("fieldSelector=metadata.name%3D{}&resourceVersion=0", self.lease.name());
         match self.client.list(kind, "", &query).await {
             Ok((found, _)) => {
                 self.is_narrow.store(false, Ordering::Relaxed);
-                places.extend(found.iter().map(|lease| lease.key().clone()));
+                let others = found.iter().map(Object::key).filter(|key| !observer.is_held(key));
+                places.extend(others.cloned());
             }
             Err(error) if error.is_forbidden() => {
                 if !self.is_narrow.swap(true, Ordering::Relaxed) {
@@ -182,14 +184,17 @@ impl Rival {
                          --leader-election-namespace, or grant list on leases to Ringmaster's account: {error}"
                     );
                 }
-                places.insert(self.home.clone());
+                if !observer.is_held(&self.home) {
+                    places.push(self.home.clone());
+                }
             }
             Err(error) => return Err(error),
         }
         if places.len() > MAX_LEASES {
             self.client.limit_hit("metacontroller_leases");
         }
-        Ok(places.into_iter().take(MAX_LEASES).collect())
+        places.truncate(MAX_LEASES);
+        Ok(places)
     }
 
     fn tell_refused(&self, presence: Presence, error: &Error) {

@@ -106,8 +106,9 @@ pub(crate) fn index_parent(hosted: &Hosted, change: &Change) -> Option<Arc<Objec
         }
     } else {
         let selector = selected.and_then(|parent| parent_selector(&hosted.model, parent).ok());
-        if index.selectors.set(change.key(), selector) {
-            // What it may adopt now is nothing that comes by of itself.
+        let is_unreadable = selected.is_some() && selector.is_none();
+        if index.selectors.set(change.key(), selector) || is_unreadable {
+            // What it may adopt now, or once its selector can be read, is nothing that comes by of itself.
             hosted.search_again(change.key());
         }
     }

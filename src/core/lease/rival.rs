@@ -97,6 +97,12 @@ impl Rival {
         self.held.keys()
     }
 
+    /// Whether it was held when it was read last.
+    #[must_use]
+    pub fn is_held(&self, lease: &ObjectKey) -> bool {
+        self.held.contains_key(lease)
+    }
+
     /// The Lease by which the presence is what it is, the first of several; `None` if none is held.
     #[must_use]
     pub fn cause(&self) -> Option<(&ObjectKey, &Seen)> {

@@ -123,7 +123,7 @@ impl Plan {
 pub struct NewStatus {
     /// A JSON patch that replaces the status.
     pub patch: Vec<u8>,
-    /// What to [`Object::settle`] the parent with if this changed nothing: its kind doesn't keep what more is wanted.
+    /// What to [`Object::settle_status`] the parent with if this changed nothing: its kind doesn't keep what more is wanted.
     pub desired: u64,
 }
 
@@ -548,7 +548,7 @@ fn status(input: &Input<'_>) -> Option<NewStatus> {
     let present: Value = input.parent.section("status").unwrap_or_default();
     conditions::put(&mut wanted, &input.reply.conditions, &present, input.parent.generation(), input.now);
     let desired = settled_status(input, &present);
-    if merge::same(&present, &wanted) || input.parent.is_settled(desired) {
+    if merge::same(&present, &wanted) || input.parent.is_status_settled(desired) {
         return None;
     }
     let patch = json!([
@@ -558,12 +558,16 @@ fn status(input: &Input<'_>) -> Option<NewStatus> {
     Some(NewStatus { patch: patch.to_string().into_bytes(), desired })
 }
 
-/// What the webhook says of the status, of which generation, and what there is of it: not the time, which may be part of
-/// what is written.
+/// Of a time as RFC 3339 has it, what tells the hour.
+const HOUR_CHARS: usize = "2025-01-01T00".len();
+
+/// What the webhook says of the status, of which generation, and what there is of it. Of the time, which may be part of what
+/// is written, the hour: a kind may have got the fields since that it didn't keep.
 pub(super) fn settled_status(input: &Input<'_>, present: &Value) -> u64 {
     let raw = input.reply.status.as_ref().map_or("", |raw| raw.get());
     let (conditions, generation) = (&input.reply.conditions, input.parent.generation());
-    xxh(format!("{raw} {conditions:?} {generation} {present}").as_bytes()).max(1)
+    let hour = input.now.get(..HOUR_CHARS).unwrap_or_default();
+    xxh(format!("{raw} {conditions:?} {generation} {present} {hour}").as_bytes()).max(1)
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ fn status(input: &Input<'_>) -> Result<Option<NewStatus>, Error> {
     };
     conditions::put(&mut wanted, named, &present, input.parent.generation(), input.now);
     let desired = settled_status(input, &present);
-    if merge::same(&present, &wanted) || input.parent.is_settled(desired) {
+    if merge::same(&present, &wanted) || input.parent.is_status_settled(desired) {
         return Ok(None);
     }
     // In Metacontroller's group such a status is written with the object (its own users rely on it).

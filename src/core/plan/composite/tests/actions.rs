@@ -188,11 +188,13 @@ fn what_the_kind_does_not_keep_of_a_status_is_written_once() {
     world.edit_parent(|parent| parent["status"] = json!({"n": 1}));
     let plan = world.sync(&reply(1)).unwrap();
     let desired = plan.status.unwrap().desired;
-    world.parent.settle(desired);
+    world.parent.settle_status(desired);
     assert!(world.sync(&reply(1)).unwrap().status.is_none(), "the write changed nothing");
+    world.parent.settle(7);
+    assert!(world.sync(&reply(1)).unwrap().status.is_none(), "that is about it as a child");
     assert!(world.sync(&reply(2)).unwrap().status.is_some(), "the webhook wants another");
     world.edit_parent(|parent| parent["status"] = json!({"n": 3}));
-    world.parent.settle(desired);
+    world.parent.settle_status(desired);
     assert!(world.sync(&reply(1)).unwrap().status.is_some(), "somebody wrote another");
 }
 
