@@ -63,6 +63,8 @@ pub(crate) struct Failures {
 pub(crate) enum WriteError {
     /// The call failed.
     Call(Error),
+    /// The call failed for want of a right: what to grant.
+    Needs(Error, String),
     /// The parent is there, but the API server knows no status of it.
     NoStatus(Error),
     /// The name is taken by an object that isn't the parent's.
@@ -78,6 +80,7 @@ impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Call(error) => write!(f, "{error}"),
+            Self::Needs(error, what) => write!(f, "{error}; grant {what} to Ringmaster's account"),
             Self::NoStatus(error) => write!(f, "{error}, but the object is there: has its kind a status subresource?"),
             Self::Taken { what, whose } => write!(f, "{what} exists, {whose}, and is left alone"),
         }
@@ -88,6 +91,11 @@ impl Failures {
     /// A single failed call.
     pub(crate) fn one(error: Error) -> Self {
         Self { stale: 0, first_stale: String::new(), errors: vec![WriteError::Call(error)], count: 1 }
+    }
+
+    /// A single call that failed for want of this right.
+    pub(crate) fn needing(error: Error, what: String) -> Self {
+        Self { stale: 0, first_stale: String::new(), errors: vec![WriteError::Needs(error, what)], count: 1 }
     }
 
     /// Whether there were any.
@@ -109,7 +117,7 @@ impl Failures {
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let each = self.errors.iter().filter_map(|error| match error {
             WriteError::Call(error) => error.retry_after(),
-            WriteError::NoStatus(_) | WriteError::Taken { .. } => None,
+            WriteError::Needs(..) | WriteError::NoStatus(_) | WriteError::Taken { .. } => None,
         });
         each.max()
     }
@@ -117,7 +125,7 @@ impl Failures {
     /// A word for the class of the first error.
     pub(crate) fn reason(&self) -> &'static str {
         match self.errors.first() {
-            Some(WriteError::Call(error) | WriteError::NoStatus(error)) => error.reason(),
+            Some(WriteError::Call(error) | WriteError::Needs(error, _) | WriteError::NoStatus(error)) => error.reason(),
             Some(WriteError::Taken { .. }) => "NameTaken",
             None => "Stale",
         }

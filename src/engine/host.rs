@@ -252,8 +252,10 @@ impl Round {
         let parent = self.find(&field, "ParentKindNotServed", &rule.api_version, &rule.resource).await?;
         if !parent.status && !self.model.is_decorator() {
             self.stage.discovery.forget(&rule.api_version);
-            let text =
-                format!("{field}: {parent} has no status subresource; add `subresources: {{status: {{}}}}` to its CRD");
+            let text = format!(
+                "{field}: {parent} has no status subresource; add `subresources: {{status: {{}}}}` to its CRD, or take a \
+                 DecoratorController if the kind is built in"
+            );
             self.block("ParentHasNoStatus", text);
             return None;
         }

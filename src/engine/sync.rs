@@ -211,7 +211,7 @@ impl Syncer {
         failures.into_result().map_err(Problem::Write)?;
         if finalized {
             let parent = hosted.parents.store().get(&key.parent).cloned().ok_or(Problem::Gone)?;
-            set_finalizer(&family, &self.client, &parent, false).await.map_err(unset)?;
+            set_finalizer(&family, &self.client, &parent, false).await.map_err(|error| unset(hosted, error))?;
             // Nothing is left to be done for it.
             return Err(Problem::Gone);
         }
@@ -232,7 +232,8 @@ impl Syncer {
             Phase::Guard => true,
             Phase::Unguard => false,
         };
-        let written = set_finalizer(family, &self.client, &parent, present).await.map_err(unset)?;
+        let written =
+            set_finalizer(family, &self.client, &parent, present).await.map_err(|error| unset(family.hosted, error))?;
         let is_there = |parent: &Arc<Object>| phase(&family.hosted.model, parent) == Phase::Sync;
         // One that was being deleted is gone by that, and one that isn't selected is none of ours.
         let goes = !present && parent.is_deleting();
@@ -390,8 +391,15 @@ impl Caller for SyncCall<'_> {
 }
 
 /// A finalizer couldn't be written.
-fn unset(error: ringmaster_cluster::Error) -> Problem {
-    if error.is_conflict() { Problem::Stale(error.to_string()) } else { Problem::Write(Failures::one(error)) }
+fn unset(hosted: &Hosted, error: ringmaster_cluster::Error) -> Problem {
+    if error.is_conflict() {
+        return Problem::Stale(error.to_string());
+    }
+    if error.is_forbidden() {
+        let what = format!("patch on {}, for the finalizer {},", hosted.parent.plural, hosted.model.finalizer());
+        return Problem::Write(Failures::needing(error, what));
+    }
+    Problem::Write(Failures::one(error))
 }
 
 /// How a sync ends whose member may not go on with it.

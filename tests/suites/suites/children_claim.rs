@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("children", "leaves_an_orphan_that_changed_unseen", changed_unseen),
         Case::new("children", "adopts_for_no_parent_that_changed_unseen", parents_changed_unseen),
         Case::new("children", "releases_what_no_longer_matches", releases),
+        Case::new("children", "of_two_controllers_with_different_selectors", contested),
         Case::new("children", "missing_or_empty_selector_is_told", bad_selectors),
     ]
 }
@@ -268,4 +269,30 @@ async fn bad_selectors(ctx: Context) -> anyhow::Result<()> {
     let fixed = json!({ "spec": { "selector": { "matchLabels": { "app": "x" } } } });
     scene.ctx.admin.patch_merge(&scene.things, "missing", &fixed).await?;
     scene.synced("missing").await.map(drop)
+}
+
+/// Two controllers of one parent: what matches the one's selector and not the other's goes to and fro, and ever more slowly.
+async fn contested(ctx: Context) -> anyhow::Result<()> {
+    const MANY: usize = 24;
+    let scene = scene(ctx).await?;
+    let mut other = scene.spec("InPlace");
+    other["generateSelector"] = true.into();
+    scene.ctx.controller("other", other).await?;
+    let thing = scene.selecting_thing("p", "x").await?;
+    let mark = scene.ctx.mark()?;
+    scene.orphan("a", "x").await?;
+    scene.event(&thing, "SyncError", &["/a is adopted and released again and again", "selectors agree"]).await?;
+    let calm = async || {
+        let requests = scene.ctx.requests(mark)?;
+        let patches = requests.iter().filter(|entry| entry.verb == "patch" && entry.name == "a").count();
+        ensure!(patches <= MANY, "{patches} patches");
+        ensure!(scene.hook.count() <= 2 * MANY, "{} calls", scene.hook.count());
+        Ok(())
+    };
+    wait::stays("it is left alone most of the time", NEVER, calm).await?;
+    // Once they agree, all is well.
+    scene.ctx.admin.delete(&Context::controllers(), &scene.ctx.controller_name("other")).await?;
+    scene.owned_by("a", &thing).await?;
+    scene.event(&thing, "SyncRecovered", &[]).await?;
+    scene.ringmaster.check()
 }

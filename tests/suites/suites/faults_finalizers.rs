@@ -138,7 +138,8 @@ async fn not_written(ctx: Context) -> anyhow::Result<()> {
             continue;
         };
         let own = format!("things/{}", case.name);
-        scene.event(thing, "SyncError", &[&own, "refused by the trial", &code.to_string()]).await?;
+        let fix = if code == 403 { "grant patch on things, for the finalizer ringmaster.dev/" } else { "" };
+        scene.event(thing, "SyncError", &[&own, "refused by the trial", &code.to_string(), fix]).await?;
         let asked = tries(&scene, &gate, TRIES, LATER, |ask| case.is_it(ask)).await?;
         let asked = settled(&asked, LEAST);
         back_off(&asked[..asked.len().min(TRIES)], LEAST)?;

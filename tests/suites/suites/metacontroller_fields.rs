@@ -106,7 +106,7 @@ async fn unkept(ctx: Context) -> anyhow::Result<()> {
     let bare = scene.ctx.crd("Bare", "bares", Scope::Namespaced, Some(schema)).await?;
     scene.ctx.grant(&Context::rules_for(&[&bare])).await?;
     let scene = Scene { things: bare, ..scene };
-    declare(&scene, &composites(), "c", scene.spec("InPlace")).await?;
+    let controller = declare(&scene, &composites(), "c", scene.spec("InPlace")).await?;
     let reply = |phase: &str| json!({ "status": { "phase": phase, "more": { "is": "dropped" } } });
     let written = async |phase: &str| {
         let ask = async || {
@@ -122,6 +122,7 @@ async fn unkept(ctx: Context) -> anyhow::Result<()> {
     written("One").await?;
     let calls = scene.calls("p");
     ensure!(calls <= 3, "{calls} calls");
+    scene.event(&controller, "StatusDropped", &["status.more", "Bare", "isn't kept"]).await?;
     // What others write is put right, and then it rests again.
     scene.ctx.admin.patch_status(&scene.things, "p", &json!({ "status": { "phase": "Odd" } })).await?;
     written("One").await?;

@@ -2,6 +2,8 @@
 //!
 //! Never about hooks that fail: see `finalize`.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
@@ -14,7 +16,11 @@ use crate::wait;
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = vec![Case::new("parity", "finalizers_go_with_their_hooks", hooks_go)];
+    let mut cases = vec![
+        Case::new("parity", "finalizers_go_with_their_hooks", hooks_go),
+        Case::new("metacontroller", "a_controller_that_is_made_again_finalizes", made_again),
+        Case::new("metacontroller", "one_that_is_edited_and_deleted_leaves_no_finalizer", edited_and_deleted),
+    ];
     let named = ["a_parent_that_is_selected_no_longer_merged", "a_parent_that_is_selected_no_longer_applied"];
     cases.extend(each("parity", named, unselected));
     let named = ["a_parent_that_goes_without_a_hook_merged", "a_parent_that_goes_without_a_hook_applied"];
@@ -156,4 +162,90 @@ async fn without_hook(ctx: Context, strategy: Strategy) -> anyhow::Result<()> {
     let free = json!({ "metadata": { "finalizers": null } });
     scene.ctx.admin.patch_merge(&scene.things, "p", &free).await?;
     scene.no_map("a", LATER).await
+}
+
+/// A composite with a finalize hook, and what it was declared as.
+async fn finalizing(scene: &Scene) -> anyhow::Result<Value> {
+    let mut spec = scene.spec("InPlace");
+    spec["hooks"]["finalize"] = json!({ "webhook": { "url": scene.hook.url("/finalize") } });
+    declare(scene, &composites(), "c", spec.clone()).await?;
+    Ok(spec)
+}
+
+async fn guarded(scene: &Scene, name: &str) -> anyhow::Result<()> {
+    let ask = async || {
+        let thing = scene.ctx.admin.get(&scene.things, name).await?;
+        ensure!(thing["metadata"]["finalizers"].is_array(), "{thing}");
+        Ok(())
+    };
+    scene.ctx.wait(&format!("{name} has the finalizer"), SOON, ask).await
+}
+
+/// Its successor has the same finalizer, so a parent that waits for its hook goes on waiting.
+async fn made_again(ctx: Context) -> anyhow::Result<()> {
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(|request, info| {
+        let done = &request["parent"]["spec"]["done"];
+        let is_last = info.path == "/finalize";
+        if is_last { Reply::json(&json!({ "finalized": done == true })) } else { Reply::json(&json!({})) }
+    });
+    let spec = finalizing(&scene).await?;
+    scene.thing("p", json!({})).await?;
+    guarded(&scene, "p").await?;
+    scene.quiet().await?;
+    scene.ctx.admin.delete(&scene.things, "p").await?;
+    let last = |calls: &[crate::hook::Call]| calls.iter().filter(|call| call.path == "/finalize").count();
+    let ask = async || {
+        ensure!(last(&scene.hook.calls()) > 0, "no call");
+        Ok(())
+    };
+    scene.ctx.wait("its end is asked for", SOON, ask).await?;
+    scene.ctx.admin.delete(&composites(), &scene.ctx.controller_name("c")).await?;
+    let again = declare(&scene, &composites(), "c", spec).await?;
+    scene.event(&again, "Started", &[]).await?;
+    let kept = async || scene.ctx.admin.get(&scene.things, "p").await.map(drop);
+    wait::stays("the parent waits for its hook", NEVER, kept).await?;
+    scene.ctx.admin.patch_merge(&scene.things, "p", &json!({ "spec": { "done": true } })).await?;
+    let ask = async || {
+        ensure!(scene.ctx.admin.find(&scene.things, "p").await?.is_none(), "it is there");
+        Ok(())
+    };
+    scene.ctx.wait("the parent goes", LATER, ask).await
+}
+
+/// While a call holds its end up, it is changed, and then deleted.
+async fn edited_and_deleted(ctx: Context) -> anyhow::Result<()> {
+    const LONG: Duration = Duration::from_secs(4);
+    let scene = Scene::new(ctx).await?;
+    scene.hook.set(|request, _| {
+        let reply = Reply::json(&json!({}));
+        if request["parent"]["spec"]["slow"] == true { reply.delay(LONG) } else { reply }
+    });
+    finalizing(&scene).await?;
+    for name in ["p", "q"] {
+        scene.thing(name, json!({})).await?;
+        guarded(&scene, name).await?;
+    }
+    scene.quiet().await?;
+    let before = scene.hook.count();
+    scene.ctx.admin.patch_merge(&scene.things, "p", &json!({ "spec": { "slow": true } })).await?;
+    let ask = async || {
+        ensure!(scene.hook.count() > before, "no call");
+        Ok(())
+    };
+    scene.ctx.wait("a long call runs", SOON, ask).await?;
+    let name = scene.ctx.controller_name("c");
+    let edit = json!({ "spec": { "resyncPeriodSeconds": 3600 } });
+    scene.ctx.admin.patch_merge(&composites(), &name, &edit).await?;
+    scene.ctx.admin.delete(&composites(), &name).await?;
+    for name in ["p", "q"] {
+        let ask = async || {
+            let thing = scene.ctx.admin.get(&scene.things, name).await?;
+            ensure!(thing["metadata"]["finalizers"].is_null(), "{thing}");
+            Ok(())
+        };
+        scene.ctx.wait(&format!("{name} has no finalizer any more"), LATER, ask).await?;
+    }
+    ensure!(scene.hook.calls().iter().all(|call| call.path == "/sync"), "the finalize hook was called");
+    Ok(())
 }
