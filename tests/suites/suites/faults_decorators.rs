@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 
 use super::decorators::{declare, decorators, obey, ready, spec};
 use super::faults_api::{creations, no_deletions, settled, tries};
-use super::faults_kinds::{SLOW, crd_name, crds, remove};
+use super::faults_kinds::{SLOW, crd_name, crds, in_v2, remove, versions};
 use super::scene::{LATER, Scene, config_map};
 use crate::cluster::{Context, Scope};
 use crate::gate::{Act, Ask, back_off};
 use crate::objects::Resource;
+use crate::server;
 use crate::trial::Case;
 
 /// Writes under a fault whose distances are looked at.
@@ -35,6 +36,8 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("faults_decorators", "rights_are_missing", rights).timeout(SLOW),
         Case::new("faults_decorators", "a_kind_of_attachments_comes_goes_and_comes_back", attachments).timeout(SLOW),
         Case::new("faults_decorators", "a_decorated_kind_loses_its_status_goes_and_comes_back", targets).timeout(SLOW),
+        Case::new("faults_decorators", "the_version_of_a_decorated_kind_goes_and_comes_back", version_goes)
+            .timeout(SLOW),
     ]
 }
 
@@ -510,6 +513,36 @@ async fn targets(ctx: Context) -> anyhow::Result<()> {
     decorated(&scene, &scene.things, "q").await?;
     ready(&scene, "d", ["Ready", "True"]).await?;
     untouched(&scene, &kept).await?;
+    no_deletions(&scene)?;
+    scene.ringmaster.check()
+}
+
+async fn version_goes(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    scene.hook.set(obey);
+    let (ctx, name) = (&scene.ctx, crd_name(&scene.things));
+    ctx.admin.patch_merge(&crds(), &name, &versions(true)).await?;
+    server::served(&ctx.admin, &ctx.admin.get(&crds(), &name).await?).await?;
+    declare(&scene, "d", spec(&scene, "InPlace")).await?;
+    make(&scene, &scene.things, "p", reply("p")).await?;
+    let kept = decorated(&scene, &scene.things, "p").await?;
+    scene.quiet().await?;
+    ctx.admin.patch_merge(&crds(), &name, &versions(false)).await?;
+    gate.cut_streams();
+    says(&scene, "d", &["spec.resources[0]", &scene.things.api_version]).await?;
+    // Changed where it can still be seen.
+    let wanted = json!({ "labels": { "seen": "2" } });
+    ctx.admin.patch_merge(&in_v2(&scene.things), "p", &json!({ "spec": { "reply": wanted } })).await?;
+    scene.no_call("nothing is synced").await?;
+    untouched(&scene, &kept).await?;
+    ctx.admin.patch_merge(&crds(), &name, &versions(true)).await?;
+    let ask = async || {
+        let thing = ctx.admin.get(&scene.things, "p").await?;
+        ensure!(thing["metadata"]["labels"]["seen"] == "2", "{thing}");
+        Ok(())
+    };
+    ctx.wait("it is decorated anew", LATER, ask).await?;
+    ready(&scene, "d", ["Ready", "True"]).await?;
     no_deletions(&scene)?;
     scene.ringmaster.check()
 }

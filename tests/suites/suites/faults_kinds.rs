@@ -150,6 +150,11 @@ pub(super) fn versions(served: bool) -> Value {
     json!({ "spec": { "versions": [version("v1", served, false), version("v2", true, true)] } })
 }
 
+/// The same kind in the version that is always served.
+pub(super) fn in_v2(kind: &Resource) -> Resource {
+    Resource { api_version: kind.api_version.replace("/v1", "/v2"), ..kind.clone() }
+}
+
 async fn parent_version_goes(ctx: Context) -> anyhow::Result<()> {
     let scene = Scene::new(ctx).await?;
     let name = crd_name(&scene.things);
@@ -166,7 +171,7 @@ async fn parent_version_goes(ctx: Context) -> anyhow::Result<()> {
     scene.event(&controller, "CreateError", &["spec.parentResource", &scene.things.api_version]).await?;
     other_goes_on(&scene, &other, "meanwhile").await?;
     // Changed where it can still be seen.
-    let v2 = Resource { api_version: scene.things.api_version.replace("/v1", "/v2"), ..scene.things.clone() };
+    let v2 = in_v2(&scene.things);
     let reply = json!({ "children": [config_map("a", json!({ "x": "2" }))] });
     scene.ctx.admin.patch_merge(&v2, "p", &json!({ "spec": { "reply": reply } })).await?;
     scene.no_call("nothing is synced").await?;

@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::faults_hook::{conditions_say, well};
-use super::faults_kinds::{NOTICED, SLOW, condition_within, crds, remove};
+use super::faults_kinds::{NOTICED, SLOW, condition_within, crd_name, crds, in_v2, remove, versions};
 use super::scene::{LATER, NEVER, Scene, config_map, obey, spec};
 use crate::cluster::{Context, Scope};
 use crate::gate::{Act, Ask, Gate};
@@ -33,6 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("faults_rollouts", "revisions_cannot_be_watched", not_watched),
         Case::new("faults_rollouts", "revisions_that_are_not_what_they_seem", odd),
         Case::new("faults_rollouts", "a_hook_that_fails_for_an_old_state", old_state),
+        Case::new("faults_rollouts", "the_version_of_the_parents_goes_and_comes_back", version_goes).timeout(SLOW),
         Case::new("faults_rollouts", "the_kind_of_revisions_is_missing_and_goes", kind_goes).own_server().timeout(SLOW),
     ]
 }
@@ -373,6 +374,31 @@ async fn kind_goes(ctx: Context) -> anyhow::Result<()> {
     few_calls(&scene, "p", before)?;
     goes_on(&scene, &others, "o-2").await?;
     restore().await?;
+    is_same(&first, &rolled(&scene, "p", "2").await?)?;
+    settled(&scene, "p").await?;
+    well(&scene.ctx, "c").await?;
+    no_child_deleted(&scene)?;
+    scene.ringmaster.check()
+}
+
+async fn version_goes(ctx: Context) -> anyhow::Result<()> {
+    let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
+    let (admin, name) = (&scene.ctx.admin, crd_name(&scene.things));
+    admin.patch_merge(&crds(), &name, &versions(true)).await?;
+    server::served(admin, &admin.get(&crds(), &name).await?).await?;
+    scene.ctx.controller("c", scene.spec("RollingInPlace")).await?;
+    make(&scene, "p").await?;
+    let first = rolled(&scene, "p", "1").await?;
+    settled(&scene, "p").await?;
+    scene.quiet().await?;
+    admin.patch_merge(&crds(), &name, &versions(false)).await?;
+    gate.cut_streams();
+    let message = condition_within(&scene.ctx, "c", "ParentKindNotServed", NOTICED).await?;
+    ensure!(message.contains(&scene.things.api_version), "{message}");
+    admin.patch_merge(&in_v2(&scene.things), "p", &json!({ "spec": { "reply": wants("p", "2") } })).await?;
+    stands(&scene, "p", ["1", "1"]).await?;
+    // What it followed is known by its revision, and so the rollout begins where it was.
+    admin.patch_merge(&crds(), &name, &versions(true)).await?;
     is_same(&first, &rolled(&scene, "p", "2").await?)?;
     settled(&scene, "p").await?;
     well(&scene.ctx, "c").await?;
