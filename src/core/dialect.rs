@@ -2,6 +2,8 @@
 //!
 //! Never holds behaviour: what differs between groups is a field here, what they share is code elsewhere.
 
+use std::time::Duration;
+
 use crate::controller::HookVersion;
 
 /// Who writes, as `managedFields` shows it, but for what another manager applies.
@@ -108,3 +110,82 @@ pub static METACONTROLLER: Dialect = Dialect {
     parity_metrics: true,
     repeated_children: true,
 };
+
+/// One API group's names and times for external rings: what the shards of a ring rely on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RingDialect {
+    /// The API group of its `ControllerRing` objects.
+    pub group: &'static str,
+    /// What precedes a ring's name in the key of the label that names an object's shard.
+    pub shard_label: &'static str,
+    /// What precedes a ring's name in the key of the label that asks an object's shard to let it go.
+    pub drain_label: &'static str,
+    /// The label of a shard's Lease that names its ring.
+    pub lease_ring: &'static str,
+    /// The label of a shard's Lease that shows its state. Only shown: never read for a decision.
+    pub lease_state: &'static str,
+    /// Who holds a Lease that was taken from a silent shard.
+    pub taker: &'static str,
+    /// What precedes a ring's name in the name of its admission webhook's configuration.
+    pub webhook_configuration: &'static str,
+    /// Whether the key of a child of a cluster-scoped owner has the child's namespace, so that the two are hashed apart.
+    pub child_namespace_always: bool,
+    /// When a silent shard's Lease is taken, and when a dead one's is deleted.
+    pub lease_times: LeaseTimes,
+}
+
+/// The times of shards' Leases. D is what a Lease says of its own duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTimes {
+    /// For how many D a Lease is silent before it is taken: at least 1.
+    pub lost_after: u32,
+    /// What a taken Lease says of its duration, in D: for so long the shard that returns waits.
+    pub taken_for: u32,
+    /// For how long a dead shard's Lease is kept beyond its expiry.
+    pub kept_for: Duration,
+}
+
+/// Our rings. Their object labels have a prefix of their own: under `shard.ringmaster.dev/` are the numbers of the
+/// installation's own shards, which hooks' replies and an admission policy keep from everybody but members. A shard of a
+/// ring is somebody else's process, takes its labels off itself, and an object may well have both.
+pub static RINGMASTER_RING: RingDialect = RingDialect {
+    group: "ringmaster.dev",
+    shard_label: "ring.ringmaster.dev/",
+    drain_label: "drain.ring.ringmaster.dev/",
+    lease_ring: "ringmaster.dev/ring",
+    lease_state: "ringmaster.dev/ring-state",
+    taker: "ringmaster-sharder",
+    webhook_configuration: "ringmaster-ring-",
+    child_namespace_always: false,
+    lease_times: LeaseTimes { lost_after: 1, taken_for: 2, kept_for: Duration::from_secs(60) },
+};
+
+/// controller-sharding's rings, as their shards rely on them (contract, 1.3 and 1.5).
+pub static CONTROLLER_SHARDING_RING: RingDialect = RingDialect {
+    group: "sharding.timebertt.dev",
+    shard_label: "shard.alpha.sharding.timebertt.dev/",
+    drain_label: "drain.alpha.sharding.timebertt.dev/",
+    lease_ring: "alpha.sharding.timebertt.dev/controllerring",
+    lease_state: "alpha.sharding.timebertt.dev/state",
+    taker: "shardlease-controller",
+    webhook_configuration: "controllerring-",
+    child_namespace_always: true,
+    lease_times: LeaseTimes { lost_after: 2, taken_for: 2, kept_for: Duration::from_secs(60) },
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shards::LABEL_PREFIX;
+
+    #[test]
+    fn no_ring_has_labels_of_our_own_shards_or_of_another_ring() {
+        let rings = [&RINGMASTER_RING, &CONTROLLER_SHARDING_RING];
+        let prefixes: Vec<&str> = rings.iter().flat_map(|ring| [ring.shard_label, ring.drain_label]).collect();
+        for (at, prefix) in prefixes.iter().enumerate() {
+            assert!(!prefix.starts_with(LABEL_PREFIX) && prefix.ends_with('/'), "{prefix}");
+            assert!(prefixes.iter().skip(at + 1).all(|other| other != prefix), "{prefix}");
+        }
+        assert!(rings.iter().all(|ring| ring.lease_times.lost_after > 0 && ring.lease_times.taken_for > 0));
+    }
+}
