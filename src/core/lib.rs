@@ -11,6 +11,7 @@
 //!   rollout              which state of its parent a child follows, and which child is next
 //!   shards, table        who owns which part of the work, and how it changes hands
 //!   lease                who lives, and how long one may work oneself
+//!   ring                 which external shard has an object, and how it gets to another
 //!   endpoints            which of a webhook's replicas is called, and how much at once
 //!   watch                what to ask the API server next to stay informed of one kind
 //!   condition            what a controller's status says
@@ -35,6 +36,7 @@ pub mod object;
 pub mod plan;
 pub mod queue;
 pub mod related;
+pub mod ring;
 pub mod rollout;
 pub mod selector;
 pub mod shards;

@@ -1,0 +1,10 @@
+//! External rings: objects sharded among processes that aren't ours, by Leases, labels and drains.
+//!
+//! ```text
+//!   key    what is hashed of an object
+//! ```
+//!
+//! "contract" is controller-sharding's, by section. Names and times of each API group are
+//! [`RingDialect`](crate::dialect::RingDialect)s. Never reads or writes an object, never asks a clock.
+
+pub mod key;
