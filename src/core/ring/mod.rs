@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   key    what is hashed of an object
+//!   hash   key -> shard, by tokens as controller-sharding does
 //! ```
 //!
 //! "contract" is controller-sharding's, by section. Names and times of each API group are
 //! [`RingDialect`](crate::dialect::RingDialect)s. Never reads or writes an object, never asks a clock.
 
+pub mod hash;
 pub mod key;
