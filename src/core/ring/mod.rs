@@ -3,6 +3,7 @@
 //! ```text
 //!   key    what is hashed of an object
 //!   hash   key -> shard, by tokens as controller-sharding does
+//!   slots  key -> shard, by bounded loads
 //! ```
 //!
 //! "contract" is controller-sharding's, by section. Names and times of each API group are
@@ -10,3 +11,4 @@
 
 pub mod hash;
 pub mod key;
+pub mod slots;
