@@ -4,6 +4,7 @@
 //!   key    what is hashed of an object
 //!   hash   key -> shard, by tokens as controller-sharding does
 //!   slots  key -> shard, by bounded loads
+//!   state  shards' Leases: who lives, who is taken, whose objects may be moved by force
 //! ```
 //!
 //! "contract" is controller-sharding's, by section. Names and times of each API group are
@@ -12,3 +13,4 @@
 pub mod hash;
 pub mod key;
 pub mod slots;
+pub mod state;
