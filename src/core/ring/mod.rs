@@ -5,6 +5,7 @@
 //!   hash   key -> shard, by tokens as controller-sharding does
 //!   slots  key -> shard, by bounded loads
 //!   state  shards' Leases: who lives, who is taken, whose objects may be moved by force
+//!   plan   what to do with one object now, and the patch that does it
 //! ```
 //!
 //! "contract" is controller-sharding's, by section. Names and times of each API group are
@@ -12,5 +13,6 @@
 
 pub mod hash;
 pub mod key;
+pub mod plan;
 pub mod slots;
 pub mod state;
