@@ -173,7 +173,7 @@ impl Spread {
         }
         let holds = |slot: &u16| self.owners[usize::from(*slot)] == Some(shard) && tally.objects(*slot) > 0;
         let mut slots: Vec<u16> = (0..SLOTS).filter(holds).collect();
-        slots.sort_unstable_by_key(|slot| (tally.held(*slot, name) > 0, weight(name, *slot), *slot));
+        slots.sort_by_cached_key(|slot| (tally.held(*slot, name) > 0, weight(name, *slot), *slot));
         for slot in slots {
             if self.loads[shard] <= self.room {
                 break;
