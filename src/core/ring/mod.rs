@@ -6,6 +6,7 @@
 //!   slots  key -> shard, by bounded loads
 //!   state  shards' Leases: who lives, who is taken, whose objects may be moved by force
 //!   plan   what to do with one object now, and the patch that does it
+//!   pace   which moves are next, and when membership was still for long enough
 //! ```
 //!
 //! "contract" is controller-sharding's, by section. Names and times of each API group are
@@ -13,6 +14,7 @@
 
 pub mod hash;
 pub mod key;
+pub mod pace;
 pub mod plan;
 pub mod slots;
 pub mod state;

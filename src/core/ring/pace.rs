@@ -1,0 +1,201 @@
+//! Which objects are moved next, and who gets those of a shard that left.
+//!
+//! Objects that nobody has go at once; drains, for balance alone, wait until the shards were still for a while. A rolling
+//! update makes a new shard and ends an old one, over and over: while it lasts, the newcomers alone get what the leavers
+//! had, as far as there are as many of them, so that an object seldom goes to a shard that leaves next. Nothing here is
+//! needed for safety: a new sharder starts with none of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How fast a ring moves its objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Objects of each [`Lane`] on their way at a time: at least 1 (contract, 1.8: `concurrentMoves`).
+    pub limit: usize,
+    /// For how long the shards must have been still before objects are drained.
+    pub settle: Duration,
+    /// After so long they are, even though the shards weren't still.
+    pub settle_at_most: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { limit: 100, settle: Duration::from_secs(10), settle_at_most: Duration::from_secs(60) }
+    }
+}
+
+/// Why an object is to be moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Nobody has it, or it follows its owner, or it left the ring: at once.
+    Waiting,
+    /// It has a living shard, and shall have another: once the shards were still. It is on its way until it was assigned.
+    Balance,
+}
+
+/// The objects of one ring that are to be moved, by a key of the caller's.
+///
+/// At most one place is kept per object: the caller adds what [`super::plan::decide`] wants, and its own limit is that of
+/// the objects that it knows.
+#[derive(Clone, Debug)]
+pub struct Pace<K> {
+    settings: Settings,
+    /// By lane, in the order in which they are served.
+    pending: BTreeMap<Lane, BTreeSet<(Duration, u64, K)>>,
+    /// Where each of them stands.
+    places: BTreeMap<K, (Lane, Duration, u64)>,
+    moving: BTreeMap<K, Lane>,
+    /// Numbers those that came in the same moment.
+    count: u64,
+}
+
+impl<K: Clone + Ord> Pace<K> {
+    /// Nothing to move.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, pending: BTreeMap::new(), places: BTreeMap::new(), moving: BTreeMap::new(), count: 0 }
+    }
+
+    /// An object is to be moved. One that waits already keeps its age, also in another lane; one that is on its way
+    /// stays so.
+    pub fn add(&mut self, now: Duration, key: K, lane: Lane) {
+        if self.moving.contains_key(&key) {
+            return;
+        }
+        let (since, number) = match self.places.remove(&key) {
+            Some((was, since, number)) => {
+                self.leave(was, &(since, number, key.clone()));
+                (since, number)
+            }
+            None => {
+                self.count += 1;
+                (now, self.count)
+            }
+        };
+        self.places.insert(key.clone(), (lane, since, number));
+        self.pending.entry(lane).or_default().insert((since, number, key));
+    }
+
+    /// An object was moved, needn't be any more, or is gone. Also one whose shard doesn't acknowledge in time: it would keep
+    /// the others from moving.
+    pub fn done(&mut self, key: &K) {
+        self.moving.remove(key);
+        if let Some((lane, since, number)) = self.places.remove(key) {
+            self.leave(lane, &(since, number, key.clone()));
+        }
+    }
+
+    /// The next object to move at `now`: the oldest, of those that nobody has first. It is on its way until
+    /// [`Self::done`]. `None`: there is none, or the limit is reached, or the shards aren't still; see
+    /// [`Self::next_at`].
+    pub fn next(&mut self, now: Duration, calm: &Calm) -> Option<K> {
+        let lane = [Lane::Waiting, Lane::Balance].into_iter().find(|lane| self.may_go(now, *lane, calm))?;
+        let (_, _, key) = self.pending.get_mut(&lane)?.pop_first()?;
+        self.places.remove(&key);
+        self.moving.insert(key.clone(), lane);
+        Some(key)
+    }
+
+    /// When drains may go on that wait for nothing but time.
+    #[must_use]
+    pub fn next_at(&self, now: Duration, calm: &Calm) -> Option<Duration> {
+        let at = calm.still_at(&self.settings);
+        (at > now && self.waits(Lane::Balance)).then_some(at)
+    }
+
+    /// How many objects wait and how many are on their way.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.places.len(), self.moving.len())
+    }
+
+    /// Since when the oldest that waits has waited.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Duration> {
+        self.places.values().map(|(_, since, _)| *since).min()
+    }
+
+    fn may_go(&self, now: Duration, lane: Lane, calm: &Calm) -> bool {
+        let moving = self.moving.values().filter(|of| **of == lane).count();
+        let is_time = lane == Lane::Waiting || now >= calm.still_at(&self.settings);
+        is_time && self.waits(lane) && moving < self.settings.limit.max(1)
+    }
+
+    fn waits(&self, lane: Lane) -> bool {
+        self.pending.get(&lane).is_some_and(|pending| !pending.is_empty())
+    }
+
+    fn leave(&mut self, lane: Lane, place: &(Duration, u64, K)) {
+        if let Some(pending) = self.pending.get_mut(&lane) {
+            pending.remove(place);
+        }
+    }
+}
+
+/// When the available shards changed, and how, since all was balanced last.
+#[derive(Clone, Debug, Default)]
+pub struct Calm {
+    /// Who is available.
+    shards: BTreeSet<Arc<str>>,
+    /// The first and the last of the changes.
+    changes: Option<(Duration, Duration)>,
+    /// Shards that came, or came back, and are still there.
+    came: BTreeSet<Arc<str>>,
+    /// Shards that left, and aren't back.
+    left: BTreeSet<Arc<str>>,
+    is_known: bool,
+}
+
+impl Calm {
+    /// Who is available at `now`. The same shards again change nothing; the first ones that are ever seen are no change.
+    pub fn observe(&mut self, now: Duration, available: &BTreeSet<Arc<str>>) {
+        if *available == self.shards && self.is_known {
+            return;
+        }
+        if self.is_known {
+            let (first, _) = self.changes.unwrap_or((now, now));
+            self.changes = Some((first, now));
+            self.came.extend(available.difference(&self.shards).cloned());
+            self.left.extend(self.shards.difference(available).cloned());
+            self.came.retain(|shard| available.contains(shard));
+            self.left.retain(|shard| !available.contains(shard));
+        }
+        self.shards.clone_from(available);
+        self.is_known = true;
+    }
+
+    /// From when on objects are drained: it was settled for [`Settings::settle`] by then, or it took
+    /// [`Settings::settle_at_most`].
+    #[must_use]
+    pub fn still_at(&self, settings: &Settings) -> Duration {
+        self.changes.map_or(Duration::ZERO, |(first, last)| {
+            let (settled, at_most) = (settings.settle, settings.settle_at_most);
+            last.saturating_add(settled).min(first.saturating_add(at_most))
+        })
+    }
+
+    /// The shards were still for long enough, and no object is to be drained.
+    pub fn balanced(&mut self) {
+        (self.changes, self.came, self.left) = (None, BTreeSet::new(), BTreeSet::new());
+    }
+
+    /// The shards that keys are hashed to where nobody has the object: those that came, if something left and no more did
+    /// than came, until drains begin; otherwise all. With a shard that came for each that left, that is what they are for.
+    #[must_use]
+    pub fn receivers(&self, now: Duration, settings: &Settings) -> &BTreeSet<Arc<str>> {
+        let replaced = !self.left.is_empty() && self.left.len() <= self.came.len();
+        if replaced && now < self.still_at(settings) { &self.came } else { &self.shards }
+    }
+
+    /// All available shards: those that keys are hashed to otherwise.
+    #[must_use]
+    pub fn shards(&self) -> &BTreeSet<Arc<str>> {
+        &self.shards
+    }
+}
+
+#[cfg(test)]
+#[path = "pace_tests.rs"]
+mod tests;
