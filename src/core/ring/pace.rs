@@ -41,7 +41,7 @@ pub enum Lane {
 /// the objects that it knows.
 #[derive(Clone, Debug)]
 pub struct Pace<K> {
-    settings: Settings,
+    limit: usize,
     /// By lane, in the order in which they are served.
     pending: BTreeMap<Lane, BTreeSet<(Duration, u64, K)>>,
     /// Where each of them stands.
@@ -54,8 +54,9 @@ pub struct Pace<K> {
 impl<K: Clone + Ord> Pace<K> {
     /// Nothing to move.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, pending: BTreeMap::new(), places: BTreeMap::new(), moving: BTreeMap::new(), count: 0 }
+    pub fn new(settings: &Settings) -> Self {
+        let limit = settings.limit.max(1);
+        Self { limit, pending: BTreeMap::new(), places: BTreeMap::new(), moving: BTreeMap::new(), count: 0 }
     }
 
     /// An object is to be moved. One that waits already keeps its age, also in another lane; one that is on its way
@@ -79,7 +80,7 @@ impl<K: Clone + Ord> Pace<K> {
     }
 
     /// An object was moved, needn't be any more, or is gone. Also one whose shard doesn't acknowledge in time: it would keep
-    /// the others from moving.
+    /// the others from moving. Until then the caller goes on with it whenever it sees it change.
     pub fn done(&mut self, key: &K) {
         self.moving.remove(key);
         if let Some((lane, since, number)) = self.places.remove(key) {
@@ -101,7 +102,7 @@ impl<K: Clone + Ord> Pace<K> {
     /// When drains may go on that wait for nothing but time.
     #[must_use]
     pub fn next_at(&self, now: Duration, calm: &Calm) -> Option<Duration> {
-        let at = calm.still_at(&self.settings);
+        let at = calm.still_at();
         (at > now && self.waits(Lane::Balance)).then_some(at)
     }
 
@@ -119,8 +120,8 @@ impl<K: Clone + Ord> Pace<K> {
 
     fn may_go(&self, now: Duration, lane: Lane, calm: &Calm) -> bool {
         let moving = self.moving.values().filter(|of| **of == lane).count();
-        let is_time = lane == Lane::Waiting || now >= calm.still_at(&self.settings);
-        is_time && self.waits(lane) && moving < self.settings.limit.max(1)
+        let is_time = lane == Lane::Waiting || now >= calm.still_at();
+        is_time && self.waits(lane) && moving < self.limit
     }
 
     fn waits(&self, lane: Lane) -> bool {
@@ -134,29 +135,41 @@ impl<K: Clone + Ord> Pace<K> {
     }
 }
 
-/// When the available shards changed, and how, since all was balanced last.
-#[derive(Clone, Debug, Default)]
+/// When the available shards changed, and how, since they were still last.
+#[derive(Clone, Debug)]
 pub struct Calm {
+    settings: Settings,
     /// Who is available.
     shards: BTreeSet<Arc<str>>,
     /// The first and the last of the changes.
     changes: Option<(Duration, Duration)>,
-    /// Shards that came, or came back, and are still there.
+    /// Shards that came since, or came back, and are there.
     came: BTreeSet<Arc<str>>,
-    /// Shards that left, and aren't back.
+    /// Shards that left since, and aren't back.
     left: BTreeSet<Arc<str>>,
     is_known: bool,
 }
 
 impl Calm {
+    /// Nothing was seen yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let (shards, came, left) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { settings, shards, changes: None, came, left, is_known: false }
+    }
+
     /// Who is available at `now`. The same shards again change nothing; the first ones that are ever seen are no change.
     pub fn observe(&mut self, now: Duration, available: &BTreeSet<Arc<str>>) {
         if *available == self.shards && self.is_known {
             return;
         }
         if self.is_known {
-            let (first, _) = self.changes.unwrap_or((now, now));
-            self.changes = Some((first, now));
+            let unrest = self.changes.filter(|(_, last)| now < last.saturating_add(self.settings.settle));
+            if unrest.is_none() {
+                self.came.clear();
+                self.left.clear();
+            }
+            self.changes = Some((unrest.map_or(now, |(first, _)| first), now));
             self.came.extend(available.difference(&self.shards).cloned());
             self.left.extend(self.shards.difference(available).cloned());
             self.came.retain(|shard| available.contains(shard));
@@ -166,27 +179,22 @@ impl Calm {
         self.is_known = true;
     }
 
-    /// From when on objects are drained: it was settled for [`Settings::settle`] by then, or it took
+    /// From when on objects are drained: the shards will have been still for [`Settings::settle`] by then, or not for
     /// [`Settings::settle_at_most`].
     #[must_use]
-    pub fn still_at(&self, settings: &Settings) -> Duration {
+    pub fn still_at(&self) -> Duration {
         self.changes.map_or(Duration::ZERO, |(first, last)| {
-            let (settled, at_most) = (settings.settle, settings.settle_at_most);
-            last.saturating_add(settled).min(first.saturating_add(at_most))
+            let (settle, at_most) = (self.settings.settle, self.settings.settle_at_most);
+            last.saturating_add(settle).min(first.saturating_add(at_most))
         })
-    }
-
-    /// The shards were still for long enough, and no object is to be drained.
-    pub fn balanced(&mut self) {
-        (self.changes, self.came, self.left) = (None, BTreeSet::new(), BTreeSet::new());
     }
 
     /// The shards that keys are hashed to where nobody has the object: those that came, if something left and no more did
     /// than came, until drains begin; otherwise all. With a shard that came for each that left, that is what they are for.
     #[must_use]
-    pub fn receivers(&self, now: Duration, settings: &Settings) -> &BTreeSet<Arc<str>> {
+    pub fn receivers(&self, now: Duration) -> &BTreeSet<Arc<str>> {
         let replaced = !self.left.is_empty() && self.left.len() <= self.came.len();
-        if replaced && now < self.still_at(settings) { &self.came } else { &self.shards }
+        if replaced && now < self.still_at() { &self.came } else { &self.shards }
     }
 
     /// All available shards: those that keys are hashed to otherwise.

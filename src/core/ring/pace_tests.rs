@@ -13,7 +13,7 @@ fn set(names: &[&str]) -> BTreeSet<Arc<str>> {
 }
 
 fn pace(objects: &[(u64, &'static str, Lane)]) -> Pace<&'static str> {
-    let mut pace = Pace::new(SETTINGS);
+    let mut pace = Pace::new(&SETTINGS);
     objects.iter().for_each(|(at, key, lane)| pace.add(secs(*at), *key, *lane));
     pace
 }
@@ -25,7 +25,7 @@ fn all(pace: &mut Pace<&'static str>, now: u64, calm: &Calm) -> Vec<&'static str
 #[test]
 fn the_oldest_goes_first_within_the_limit_of_each_lane() {
     use Lane::{Balance, Waiting};
-    let still = Calm::default();
+    let still = Calm::new(SETTINGS);
     let mut pace = pace(&[
         (1, "d1", Balance),
         (2, "d2", Balance),
@@ -54,19 +54,18 @@ fn one_keeps_its_age_in_another_lane_and_leaves_no_trace() {
     pace.done(&"b");
     pace.done(&"never");
     assert_eq!(pace.counts(), (2, 0));
-    assert_eq!(all(&mut pace, 9, &Calm::default()), ["a", "c"]);
-    let none = Settings { limit: 0, ..SETTINGS };
-    let mut one = Pace::new(none);
+    assert_eq!(all(&mut pace, 9, &Calm::new(SETTINGS)), ["a", "c"]);
+    let mut one = Pace::new(&Settings { limit: 0, ..SETTINGS });
     one.add(secs(1), "a", Waiting);
-    assert_eq!(one.next(secs(1), &Calm::default()), Some("a"), "a limit of 0 would move nothing ever");
+    assert_eq!(one.next(secs(1), &Calm::new(SETTINGS)), Some("a"), "a limit of 0 would move nothing ever");
 }
 
 #[test]
 fn drains_wait_until_the_shards_were_still() {
     use Lane::{Balance, Waiting};
-    let mut calm = Calm::default();
+    let mut calm = Calm::new(SETTINGS);
     calm.observe(secs(0), &set(&["a", "b"]));
-    assert_eq!(calm.still_at(&SETTINGS), secs(0), "a new sharder doesn't know better");
+    assert_eq!(calm.still_at(), secs(0), "a new sharder doesn't know better");
     calm.observe(secs(100), &set(&["a", "b", "c"]));
     calm.observe(secs(105), &set(&["a", "b", "c"]));
     let mut pace = pace(&[(100, "d", Balance), (101, "w", Waiting)]);
@@ -78,18 +77,18 @@ fn drains_wait_until_the_shards_were_still() {
         let shards: &[&str] = if second % 10 == 0 { &["a"] } else { &["a", "b"] };
         calm.observe(secs(second), &set(shards));
     }
-    assert_eq!(calm.still_at(&SETTINGS), secs(160));
-    calm.balanced();
-    assert_eq!(calm.still_at(&SETTINGS), secs(0));
+    assert_eq!(calm.still_at(), secs(170));
+    calm.observe(secs(169), &set(&["a"]));
+    assert_eq!(calm.still_at(), secs(170), "since 110");
     calm.observe(secs(200), &set(&["a", "z"]));
-    assert_eq!(calm.still_at(&SETTINGS), secs(210));
+    assert_eq!(calm.still_at(), secs(210), "it was still in between");
 }
 
 #[test]
 fn newcomers_get_what_as_many_leavers_had() {
-    let mut calm = Calm::default();
+    let mut calm = Calm::new(SETTINGS);
     calm.observe(secs(0), &set(&["a", "b", "c"]));
-    let receivers = |calm: &Calm, now: u64| calm.receivers(secs(now), &SETTINGS).clone();
+    let receivers = |calm: &Calm, now: u64| calm.receivers(secs(now)).clone();
     calm.observe(secs(10), &set(&["a", "b", "c", "x"]));
     assert_eq!(receivers(&calm, 10), set(&["a", "b", "c", "x"]), "nothing left");
     calm.observe(secs(12), &set(&["b", "c", "x"]));
@@ -102,18 +101,19 @@ fn newcomers_get_what_as_many_leavers_had() {
     assert_eq!(receivers(&calm, 15), set(&["b", "x"]), "it is back");
     calm.observe(secs(16), &set(&["b", "c"]));
     assert_eq!(receivers(&calm, 16), set(&["b", "c"]), "the newcomer left too");
-    calm.balanced();
-    assert_eq!(receivers(&calm, 17), set(&["b", "c"]));
+    calm.observe(secs(30), &set(&["b", "c", "y"]));
+    calm.observe(secs(31), &set(&["c", "y"]));
+    assert_eq!(receivers(&calm, 31), set(&["y"]), "what was before it was still is forgotten");
 }
 
 /// A rolling update of a Deployment: one comes, one goes, 3 s each. How often 600 objects were moved, on average, in
 /// hundredths.
-fn moves_of_a_rolling_update(count: usize, settings: &Settings, with_receivers: bool) -> usize {
+fn moves_of_a_rolling_update(count: usize, settings: Settings, with_receivers: bool) -> usize {
     const OBJECTS: usize = 600;
     let keys: Vec<String> = (0..OBJECTS).map(|number| format!("example.com/Website/shop/site-{number}")).collect();
     let ring = |names: &BTreeSet<Arc<str>>| TokenRing::of(names.iter().map(|name| &**name));
     let mut shards: BTreeSet<Arc<str>> = (0..count).map(|number| format!("old-{number}").into()).collect();
-    let (mut calm, mut moves) = (Calm::default(), 0);
+    let (mut calm, mut moves) = (Calm::new(settings), 0);
     calm.observe(secs(0), &shards);
     let first = ring(&shards);
     let mut labels: Vec<Arc<str>> = keys.iter().filter_map(|key| first.shard(key).cloned()).collect();
@@ -121,9 +121,9 @@ fn moves_of_a_rolling_update(count: usize, settings: &Settings, with_receivers: 
     let mut look = |now: u64, shards: &BTreeSet<Arc<str>>| {
         let now = secs(now);
         calm.observe(now, shards);
-        let receivers = if with_receivers { calm.receivers(now, settings) } else { shards };
+        let receivers = if with_receivers { calm.receivers(now) } else { shards };
         let (among, all) = (ring(receivers), ring(shards));
-        let drains = now >= calm.still_at(settings);
+        let drains = now >= calm.still_at();
         for (key, label) in keys.iter().zip(&mut labels) {
             let has_none = !shards.contains(label);
             let desired = if has_none && !drains { among.shard(key) } else { all.shard(key) };
@@ -147,8 +147,8 @@ fn moves_of_a_rolling_update(count: usize, settings: &Settings, with_receivers: 
 fn a_rolling_update_moves_objects_less_often_than_the_contract() {
     let at_once = Settings { settle: Duration::ZERO, settle_at_most: Duration::ZERO, ..SETTINGS };
     for (count, contract_least, most) in [(3, 150, 140), (5, 160, 147)] {
-        let contract = moves_of_a_rolling_update(count, &at_once, false);
-        let ours = moves_of_a_rolling_update(count, &SETTINGS, true);
+        let contract = moves_of_a_rolling_update(count, at_once, false);
+        let ours = moves_of_a_rolling_update(count, SETTINGS, true);
         println!("{count} shards: {ours} moves of 100 objects, {contract} where each change is followed at once");
         assert!(contract >= contract_least && ours <= most, "{ours} and {contract}");
     }
