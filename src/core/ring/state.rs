@@ -124,8 +124,12 @@ impl ShardLease {
     /// D, at most [`MAX_DURATION`].
     #[must_use]
     pub fn duration(&self) -> Duration {
+        self.said_duration().min(MAX_DURATION)
+    }
+
+    fn said_duration(&self) -> Duration {
         let said = self.duration_secs.and_then(|secs| u64::try_from(secs).ok()).filter(|secs| *secs > 0);
-        said.map_or(DEFAULT_DURATION, |secs| Duration::from_secs(secs).min(MAX_DURATION))
+        said.map_or(DEFAULT_DURATION, Duration::from_secs)
     }
 
     /// The state after so long without a change, a row of the contract's table (1.5) each.
@@ -311,7 +315,7 @@ impl Leases {
         let named = self.shards.entry(lease.key.name().into()).or_default();
         let Some(known) = named.get_mut(lease.key.namespace()) else {
             // Taken while another process was the sharder; it says how long that takes.
-            let wait = lease.duration() / times.taken_for.max(1);
+            let wait = (lease.said_duration() / times.taken_for.max(1)).min(MAX_DURATION);
             let working_until = is_taken_alive.then(|| now.saturating_add(wait));
             let namespace = lease.key.namespace().into();
             named.insert(namespace, Observed { lease, since: now, working_until });
