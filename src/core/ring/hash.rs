@@ -163,7 +163,7 @@ mod tests {
                     prop_assert_eq!(after, new.as_str());
                 }
             }
-            prop_assert!(moved * (count + 1) <= 500 * 2, "{} of 500", moved);
+            prop_assert!(moved * (count + 1) <= 500 * 2, "{moved} of 500");
         }
     }
 }

@@ -41,7 +41,8 @@ pub struct Subject<'a> {
 pub enum Part<'a> {
     /// A main object.
     Main {
-        /// Whether all its children in the ring are known to be with the desired shard already, or there are none.
+        /// Whether all its children in the ring are known to be with the desired shard already, or there are none. Those
+        /// that are hashed apart ([`Owner::Apart`]) don't count.
         children_follow: bool,
     },
     /// A controlled object.

@@ -293,7 +293,7 @@ proptest! {
             world.acknowledge();
         }
         prop_assert_eq!(world.labels, [world.desired(); 3]);
-        prop_assert!(!world.is_draining && writes <= 6, "{}", writes);
+        prop_assert!(!world.is_draining && writes <= 6, "{writes}");
         prop_assert!((0..3).all(|at| world.step(at) == Step::Nothing));
     }
 }

@@ -136,9 +136,9 @@ proptest! {
             let moved = world.settle(&shards);
             other.settle(&back);
             prop_assert_eq!(&world.labels, &other.labels, "the order of the names doesn't matter");
-            prop_assert!(moved <= must + slack, "{} of {}", moved, must);
+            prop_assert!(moved <= must + slack, "{moved} of {must}");
             let most = shards.iter().map(|shard| world.load(shard)).max().unwrap_or(0);
-            prop_assert!(most <= world.room(shards.len()), "{}", most);
+            prop_assert!(most <= world.room(shards.len()), "{most}");
         }
     }
 }
