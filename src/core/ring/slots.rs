@@ -171,7 +171,9 @@ impl Spread {
         if self.loads[shard] <= self.room {
             return shed;
         }
-        let holds = |slot: &u16| self.owners[usize::from(*slot)] == Some(shard) && tally.objects(*slot) > 0;
+        // One with more than there is room for is better nowhere else.
+        let can_go = |slot: u16| (1..=self.room).contains(&tally.objects(slot));
+        let holds = |slot: &u16| self.owners[usize::from(*slot)] == Some(shard) && can_go(*slot);
         let mut slots: Vec<u16> = (0..SLOTS).filter(holds).collect();
         slots.sort_by_cached_key(|slot| (tally.held(*slot, name) > 0, weight(name, *slot), *slot));
         for slot in slots {
