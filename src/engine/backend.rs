@@ -8,7 +8,6 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ringmaster_cluster::Subject;
 use ringmaster_core::cache::Change;
 use ringmaster_core::controller::{Address, Auth, CaBundle, Entry, Webhook};
 use ringmaster_core::endpoints::{Port, is_headless, port_name, ready};
@@ -361,14 +360,13 @@ pub(crate) struct Watcher {
     pub(crate) hosted: Arc<OnceLock<Weak<Hosted>>>,
     pub(crate) dispatch: Arc<Dispatch>,
     pub(crate) tell: Tell,
-    pub(crate) subject: Subject,
 }
 
 impl Watcher {
     /// One of the hooks' ways was told what there is to know of it.
     fn informed(&self) {
         if let Some(hosted) = running(&self.hosted) {
-            self.tell.credentials(&hosted, &self.subject);
+            self.tell.credentials(&hosted);
         }
     }
 }
@@ -381,12 +379,12 @@ impl ringmaster_hooks::Listener for Watcher {
             News::Ejected { endpoint, why } => {
                 warn!(%controller, endpoint, "an endpoint of the hook is left out: {why}");
                 let note = format!("{endpoint} is left out until it answers again: {why}");
-                self.tell.event(self.subject.clone(), true, "EndpointLeftOut", note);
+                self.tell.event(hosted.about.clone(), true, "EndpointLeftOut", note);
             }
             News::Returned { endpoint } => {
                 info!(%controller, endpoint, "an endpoint of the hook is back");
                 let note = format!("{endpoint} answers again");
-                self.tell.event(self.subject.clone(), false, "EndpointBack", note);
+                self.tell.event(hosted.about.clone(), false, "EndpointBack", note);
             }
             News::Reachable => info!(%controller, "the hook can be reached again"),
             News::Credentials => info!(%controller, "calls of the hook carry another Authorization header"),

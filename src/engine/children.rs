@@ -213,8 +213,8 @@ impl Syncer {
                 {
                     return Ok(found);
                 }
-                if let Some(pause) = hosted.contested(parent.key(), found.key()) {
-                    return Err(Problem::Contested(contested(child, &found), pause));
+                if let Some(problem) = contested(hosted, child, &parent, &found) {
+                    return Err(problem);
                 }
                 self.check_parent(family, &parent).await?;
                 let patch = adopt_patch(&parent, &hosted.parent, &found, Some(shard)).to_string().into_bytes();
@@ -251,8 +251,8 @@ impl Syncer {
             let mut claims = claims(hosted, child, parent, selector);
             if !claims.adopt.is_empty() || !claims.release.is_empty() {
                 for object in claims.adopt.iter().chain(&claims.release) {
-                    if let Some(pause) = hosted.contested(parent.key(), object.key()) {
-                        return Err(Problem::Contested(contested(child, object), pause));
+                    if let Some(problem) = contested(hosted, child, parent, object) {
+                        return Err(problem);
                     }
                 }
                 if !checked {
@@ -325,15 +325,17 @@ impl Syncer {
     }
 }
 
-/// What is told of a child that goes to and fro.
-fn contested(child: &ChildKind, object: &Object) -> String {
-    format!(
+/// Why a child is to be left alone for a while: it goes to and fro between controllers of its parent.
+fn contested(hosted: &Hosted, child: &ChildKind, parent: &Object, object: &Object) -> Option<Problem> {
+    let pause = hosted.contested(parent.key(), object.key())?;
+    let text = format!(
         "{} {} is adopted and released again and again: another controller with the same parents selects its children \
          otherwise. Let their selectors agree, or only one of them have these parents; until then it is looked at more and \
          more seldom",
         child.resource.kind,
         object.key()
-    )
+    );
+    Some(Problem::Contested(text, pause))
 }
 
 /// Whether an object has the label of this shard.

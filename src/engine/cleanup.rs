@@ -56,7 +56,7 @@ impl Round {
     pub(crate) async fn is_kept(&self) -> bool {
         let own = self.model.dialect.controller_finalizer.as_ref().filter(|_| self.model.finalize.is_some());
         let Some(own) = own else { return true };
-        let mine = kinds::name(&self.model.parent.api_version, &self.model.parent.resource);
+        let mine = kinds::of_parents(&self.model);
         let (client, kind) = (&self.stage.client, controllers_of(&self.model, &self.subject));
         let key = ObjectKey::new("", &self.model.name);
         for _ in 0..SET_TRIES {

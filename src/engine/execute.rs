@@ -90,12 +90,12 @@ impl fmt::Display for WriteError {
 impl Failures {
     /// A single failed call.
     pub(crate) fn one(error: Error) -> Self {
-        Self { stale: 0, first_stale: String::new(), errors: vec![WriteError::Call(error)], count: 1 }
+        Self { errors: vec![WriteError::Call(error)], count: 1, ..Self::default() }
     }
 
     /// A single call that failed for want of this right.
     pub(crate) fn needing(error: Error, what: String) -> Self {
-        Self { stale: 0, first_stale: String::new(), errors: vec![WriteError::Needs(error, what)], count: 1 }
+        Self { errors: vec![WriteError::Needs(error, what)], count: 1, ..Self::default() }
     }
 
     /// Whether there were any.
@@ -377,7 +377,7 @@ impl Executor<'_> {
     /// Gives back the parent as it is from then on, if it is still there, and what became of its status.
     async fn status(&self, status: NewStatus) -> Result<(Option<Arc<Object>>, Status), Failure> {
         let (resource, key) = (&self.hosted.parent, self.parent.key());
-        let (patch, desired) = (status.patch.clone(), status.desired);
+        let patch = status.patch.to_string().into_bytes();
         let write = async |client: Client| {
             if resource.status {
                 client.patch_status(resource, key, patch).await
@@ -393,7 +393,7 @@ impl Executor<'_> {
                 // Somebody's later change was not seen by the hook.
                 let present = self.hosted.parents.store().get(self.parent.key()).cloned();
                 if let Some(same) = present.as_ref().filter(|present| !is_new && present.version() == version) {
-                    same.settle_status(desired);
+                    same.settle_status(status.desired);
                 }
                 let became = if is_new { Status::Changed } else { Status::Dropped(dropped(&status, self.parent)) };
                 Ok((present.filter(|present| present.version() == version), became))

@@ -48,17 +48,13 @@ pub(crate) struct Had(Mutex<HashMap<String, Controller>>);
 impl Had {
     /// Work on this begins.
     pub(crate) fn note(&self, model: &Controller) {
-        self.0.lock().insert(kind_of(model), model.clone());
+        self.0.lock().insert(kinds::of_parents(model), model.clone());
     }
 
     /// Those of these kinds, which aren't had any more.
     pub(crate) fn take(&self, is_gone: impl Fn(&String) -> bool) -> Vec<Controller> {
         self.0.lock().extract_if(|kind, _| is_gone(kind)).map(|(_, model)| model).collect()
     }
-}
-
-fn kind_of(model: &Controller) -> String {
-    kinds::name(&model.parent.api_version, &model.parent.resource)
 }
 
 /// Puts the finalizer on a parent, or takes it off; the answer is in the cache. `None` if the parent is gone.
@@ -190,7 +186,7 @@ async fn ended(stage: &Stage, model: &Controller, left: Left, about: &Subject) -
                     return None;
                 }
                 let is_former =
-                    Declared::of(&found).is_some_and(|declared| !declared.names().contains(&kind_of(model)));
+                    Declared::of(&found).is_some_and(|declared| !declared.names().contains(&kinds::of_parents(model)));
                 return is_former.then_some("the kind isn't declared any more");
             }
             Ok(_) => return GONE,

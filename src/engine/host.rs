@@ -68,15 +68,14 @@ pub(crate) async fn host_all(
     models: Vec<Controller>,
     board: Arc<Board>,
     subject: Subject,
-    (cancel, had): (CancellationToken, Arc<Had>),
+    ends: (CancellationToken, Arc<Had>),
 ) {
     let Some(first) = models.first() else { return };
     let post = stage.posts.post(&first.uid);
     post.divide(models.len());
     let boards = board.divide(&models);
     let units = models.into_iter().zip(boards).enumerate().map(|(unit, (model, board))| {
-        let ends = (cancel.clone(), Arc::clone(&had));
-        host(Arc::clone(&stage), model, board, subject.clone(), (Arc::clone(&post), unit), ends)
+        host(Arc::clone(&stage), model, board, subject.clone(), (Arc::clone(&post), unit), ends.clone())
     });
     join_all(units).await;
 }
@@ -197,7 +196,6 @@ impl Round {
             hosted: Arc::clone(slot),
             dispatch: Arc::clone(&self.stage.dispatch),
             tell: self.stage.tell.clone(),
-            subject: self.subject.clone(),
         });
         let mut backends = Vec::new();
         let mut route = |name: &str, webhook: &Webhook| {
@@ -457,7 +455,7 @@ impl Round {
         self.board.run(Arc::downgrade(hosted));
         self.stage.tell.event(self.subject.clone(), false, "Started", format!("syncing {}", hosted.parent));
         // What was read before was told to nobody.
-        self.stage.tell.credentials(hosted, &self.subject);
+        self.stage.tell.credentials(hosted);
     }
 
     /// Every parent that this member has just become the owner of, is indexed and queued.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use ringmaster_core::controller::Controller;
 use ringmaster_core::dialect::OwnFinalizer;
 use ringmaster_core::key::ApiVersion;
 use ringmaster_core::object::Object;
@@ -63,11 +64,16 @@ impl Declared {
 }
 
 /// The name of a kind.
-pub(crate) fn name(api_version: &ApiVersion, plural: &str) -> String {
+fn name(api_version: &ApiVersion, plural: &str) -> String {
     match api_version.group() {
         "" => plural.to_owned(),
         group => format!("{plural}.{group}"),
     }
+}
+
+/// The name of the kind that a controller's parents are of.
+pub(crate) fn of_parents(model: &Controller) -> String {
+    name(&model.parent.api_version, &model.parent.resource)
 }
 
 /// The plural name and the group of a kind that is named so.

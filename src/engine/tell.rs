@@ -320,7 +320,7 @@ impl Tell {
 
     /// What is wrong with what TLS needs and calls carry, once for each cause, and that it is over: on the controller, where
     /// no conditions tell.
-    pub(crate) fn credentials(&self, hosted: &Hosted, about: &Subject) {
+    pub(crate) fn credentials(&self, hosted: &Hosted) {
         if hosted.model.dialect.conditions {
             return;
         }
@@ -333,10 +333,10 @@ impl Tell {
         if problem.is_empty() {
             info!(%controller, "the hook's credentials can be used again");
             let note = "what the webhook's credentials and TLS need can be used again".to_owned();
-            self.event(about.clone(), false, "CredentialsBack", note);
+            self.event(hosted.about.clone(), false, "CredentialsBack", note);
         } else {
             warn!(%controller, "the hook's credentials can't be used: {problem}");
-            self.event(about.clone(), true, "BadCredentials", problem);
+            self.event(hosted.about.clone(), true, "BadCredentials", problem);
         }
     }
 

@@ -47,7 +47,7 @@ pub fn describe(plan: &Plan, input: &Input<'_>) -> String {
         first.map(|(field, key)| excerpt(&format!("{field}: {key}"), MAX_PATH_CHARS)).unwrap_or_default()
     } else if let Some(status) = &plan.status {
         let present: Value = input.parent.section("status").unwrap_or_default();
-        format!("status: {}", difference(&present, &status.wanted()).unwrap_or_default())
+        format!("status: {}", difference(&present, status.wanted()).unwrap_or_default())
     } else {
         return String::new();
     };
@@ -70,7 +70,7 @@ fn said(observed: &Value, wanted: &Value) -> Value {
 #[must_use]
 pub fn dropped(status: &NewStatus, parent: &Object) -> Option<String> {
     let present: Value = parent.section("status").unwrap_or_default();
-    let mut wanted = status.wanted();
+    let mut wanted = status.wanted().clone();
     if let Some(fields) = wanted.as_object_mut() {
         match present.get("observedGeneration") {
             Some(generation) => fields.insert("observedGeneration".to_owned(), generation.clone()),

@@ -121,18 +121,16 @@ impl Plan {
 /// A status to write.
 #[derive(Debug)]
 pub struct NewStatus {
-    /// A JSON patch that replaces the status.
-    pub patch: Vec<u8>,
+    /// A JSON patch: tests, and then what replaces the status.
+    pub patch: Value,
     /// What to [`Object::settle_status`] the parent with if this changed nothing: its kind doesn't keep what more is wanted.
     pub desired: u64,
 }
 
 impl NewStatus {
     /// The whole status that the patch writes.
-    pub(super) fn wanted(&self) -> Value {
-        let patch: Value = serde_json::from_slice(&self.patch).unwrap_or_default();
-        // What comes before are tests.
-        patch.as_array().and_then(|steps| steps.last()).map_or(Value::Null, |step| step["value"].clone())
+    pub(super) fn wanted(&self) -> &Value {
+        self.patch.as_array().and_then(|steps| steps.last()).map_or(&Value::Null, |step| &step["value"])
     }
 }
 
@@ -547,15 +545,18 @@ fn status(input: &Input<'_>) -> Option<NewStatus> {
     wanted["observedGeneration"] = input.parent.generation().into();
     let present: Value = input.parent.section("status").unwrap_or_default();
     conditions::put(&mut wanted, &input.reply.conditions, &present, input.parent.generation(), input.now);
+    if merge::same(&present, &wanted) {
+        return None;
+    }
     let desired = settled_status(input, &present);
-    if merge::same(&present, &wanted) || input.parent.is_status_settled(desired) {
+    if input.parent.is_status_settled(desired) {
         return None;
     }
     let patch = json!([
         {"op": "test", "path": "/metadata/uid", "value": input.parent.uid().to_string()},
         {"op": "add", "path": "/status", "value": wanted},
     ]);
-    Some(NewStatus { patch: patch.to_string().into_bytes(), desired })
+    Some(NewStatus { patch, desired })
 }
 
 /// Of a time as RFC 3339 has it, what tells the hour.

@@ -119,8 +119,11 @@ fn status(input: &Input<'_>) -> Result<Option<NewStatus>, Error> {
         None => present.clone(),
     };
     conditions::put(&mut wanted, named, &present, input.parent.generation(), input.now);
+    if merge::same(&present, &wanted) {
+        return Ok(None);
+    }
     let desired = settled_status(input, &present);
-    if merge::same(&present, &wanted) || input.parent.is_status_settled(desired) {
+    if input.parent.is_status_settled(desired) {
         return Ok(None);
     }
     // In Metacontroller's group such a status is written with the object (its own users rely on it).
@@ -133,7 +136,7 @@ fn status(input: &Input<'_>) -> Result<Option<NewStatus>, Error> {
         {"op": "test", "path": "/metadata/resourceVersion", "value": input.parent.version().to_string()},
         {"op": "add", "path": "/status", "value": wanted},
     ]);
-    Ok(Some(NewStatus { patch: patch.to_string().into_bytes(), desired }))
+    Ok(Some(NewStatus { patch, desired }))
 }
 
 #[cfg(test)]

@@ -251,8 +251,7 @@ impl World {
             self.children.insert(key, child);
         }
         if let Some(status) = plan.status {
-            let patch: Value = serde_json::from_slice(&status.patch).unwrap();
-            self.parent["status"] = patch[1]["value"].clone();
+            self.parent["status"] = status.patch[1]["value"].clone();
         }
     }
 
