@@ -31,6 +31,10 @@ const TRIES: usize = 5;
 /// The pause after an answer that doesn't tell.
 const RETIRE_PAUSE: Duration = Duration::from_secs(1);
 
+/// A controller whose deletion nothing holds up may be there again at once, as after `kubectl replace --force`: only after
+/// this long is it gone.
+const REPLACED_WITHIN: Duration = Duration::from_secs(2);
+
 /// What became of the declaration of a controller that isn't hosted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
@@ -95,6 +99,9 @@ pub(crate) async fn set_finalizer(
 /// hosted, if it ever was, may not have known all. Ends at once when the same is declared again.
 pub(crate) async fn retire(stage: &Stage, model: &Controller, left: Left, about: &Subject) {
     let (finalizer, controller) = (model.finalizer(), &model.name);
+    if left == Left::Unseen && model.dialect.controller_finalizer.is_none() {
+        tokio::time::sleep(REPLACED_WITHIN).await;
+    }
     let (parents, found) = match guarded_by(stage, model, &finalizer).await {
         Ok(Some((_, found))) if found.objects.is_empty() => return,
         Ok(Some(found)) => found,

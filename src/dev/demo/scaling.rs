@@ -28,8 +28,9 @@ const ROUND: Duration = Duration::from_secs(8);
 const CALM: Duration = Duration::from_millis(500);
 /// A replica that died is started again after this: it shall be seen first how the others take over.
 const AGAIN: Duration = Duration::from_secs(12);
-/// A replica's end may delay a change by this.
-const DELAY: Duration = Duration::from_secs(1);
+/// A replica's end may delay a change by this, less than half of what a call may take that waits for a dead one, and more
+/// than a busy machine holds everything up.
+const DELAY: Duration = Duration::from_secs(4);
 
 /// What can be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,13 +300,13 @@ mod tests {
         let ms = Duration::from_millis;
         let fine = Scaled {
             up: Change { usual: ms(300), ..Change::default() },
-            killed: Change { slowest: ms(1300), ..Change::default() },
+            killed: Change { slowest: ms(4300), ..Change::default() },
             steady: Steady { calls: 9, again: 3, strayed: 0 },
             ..Scaled::default()
         };
         assert_eq!(fine.wrong(), None);
-        let slow = Scaled { killed: Change { slowest: ms(1301), ..Change::default() }, ..fine };
-        assert!(slow.wrong().unwrap().ends_with("it took 1.3 s, and 300 ms before"), "{:?}", slow.wrong());
+        let slow = Scaled { killed: Change { slowest: ms(4301), ..Change::default() }, ..fine };
+        assert!(slow.wrong().unwrap().ends_with("it took 4.3 s, and 300 ms before"), "{:?}", slow.wrong());
         let late = Scaled { down: Change { late: true, took: ms(30_000), ..Change::default() }, ..fine };
         assert_eq!(late.wrong().unwrap(), "after 30 s members don't know of fewer replicas of the webhook");
         let idle = Scaled { steady: Steady::default(), ..fine };

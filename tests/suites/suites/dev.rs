@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// act by one of 8 s.
 const ROUND: Duration = Duration::from_secs(240);
 /// How long a command that ends by itself may take.
-const END: Duration = Duration::from_secs(150);
+const END: Duration = Duration::from_secs(240);
 /// How long everything may take to end.
 const STOP: Duration = Duration::from_secs(30);
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::decorators::{declare, decorators, obey, ready, spec};
 use super::faults_api::{creations, no_deletions, settled, tries};
-use super::faults_kinds::{SLOW, crd_name, crds, in_v2, remove, versions};
+use super::faults_kinds::{SLOW, crd_name, crds, patch_v2, remove, versions};
 use super::scene::{LATER, Scene, config_map};
 use crate::cluster::{Context, Scope};
 use crate::gate::{Act, Ask, back_off};
@@ -532,7 +532,7 @@ async fn version_goes(ctx: Context) -> anyhow::Result<()> {
     says(&scene, "d", &["spec.resources[0]", &scene.things.api_version]).await?;
     // Changed where it can still be seen.
     let wanted = json!({ "labels": { "seen": "2" } });
-    ctx.admin.patch_merge(&in_v2(&scene.things), "p", &json!({ "spec": { "reply": wanted } })).await?;
+    patch_v2(ctx, &scene.things, "p", &json!({ "spec": { "reply": wanted } })).await?;
     scene.no_call("nothing is synced").await?;
     untouched(&scene, &kept).await?;
     ctx.admin.patch_merge(&crds(), &name, &versions(true)).await?;

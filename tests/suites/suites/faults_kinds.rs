@@ -151,8 +151,15 @@ pub(super) fn versions(served: bool) -> Value {
 }
 
 /// The same kind in the version that is always served.
-pub(super) fn in_v2(kind: &Resource) -> Resource {
+fn in_v2(kind: &Resource) -> Resource {
     Resource { api_version: kind.api_version.replace("/v1", "/v2"), ..kind.clone() }
+}
+
+/// Changes an object in the version that is always served. An API server whose kind has just changed may not know that for
+/// a moment.
+pub(super) async fn patch_v2(ctx: &Context, kind: &Resource, name: &str, patch: &Value) -> anyhow::Result<()> {
+    let ask = async || ctx.admin.patch_merge(&in_v2(kind), name, patch).await.map(drop);
+    ctx.wait(&format!("{name} takes a change in v2"), SOON, ask).await
 }
 
 async fn parent_version_goes(ctx: Context) -> anyhow::Result<()> {
@@ -171,9 +178,8 @@ async fn parent_version_goes(ctx: Context) -> anyhow::Result<()> {
     scene.event(&controller, "CreateError", &["spec.parentResource", &scene.things.api_version]).await?;
     other_goes_on(&scene, &other, "meanwhile").await?;
     // Changed where it can still be seen.
-    let v2 = in_v2(&scene.things);
     let reply = json!({ "children": [config_map("a", json!({ "x": "2" }))] });
-    scene.ctx.admin.patch_merge(&v2, "p", &json!({ "spec": { "reply": reply } })).await?;
+    patch_v2(&scene.ctx, &scene.things, "p", &json!({ "spec": { "reply": reply } })).await?;
     scene.no_call("nothing is synced").await?;
     let same = async || {
         let now = scene.ctx.admin.get(&scene.maps, "a").await?;

@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::faults_hook::{conditions_say, well};
-use super::faults_kinds::{NOTICED, SLOW, condition_within, crd_name, crds, in_v2, remove, versions};
+use super::faults_kinds::{NOTICED, SLOW, condition_within, crd_name, crds, patch_v2, remove, versions};
 use super::scene::{LATER, NEVER, Scene, config_map, obey, spec};
 use crate::cluster::{Context, Scope};
 use crate::gate::{Act, Ask, Gate};
@@ -395,7 +395,7 @@ async fn version_goes(ctx: Context) -> anyhow::Result<()> {
     gate.cut_streams();
     let message = condition_within(&scene.ctx, "c", "ParentKindNotServed", NOTICED).await?;
     ensure!(message.contains(&scene.things.api_version), "{message}");
-    admin.patch_merge(&in_v2(&scene.things), "p", &json!({ "spec": { "reply": wants("p", "2") } })).await?;
+    patch_v2(&scene.ctx, &scene.things, "p", &json!({ "spec": { "reply": wants("p", "2") } })).await?;
     stands(&scene, "p", ["1", "1"]).await?;
     // What it followed is known by its revision, and so the rollout begins where it was.
     admin.patch_merge(&crds(), &name, &versions(true)).await?;
