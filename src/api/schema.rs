@@ -38,6 +38,12 @@ pub(crate) const FIELD_PATHS_MAX: u32 = 16;
 pub(crate) const FIELD_PATH_MAX: u32 = 253;
 /// Most conditions that a rolled child must show.
 pub(crate) const STATUS_CHECKS_MAX: u32 = 16;
+/// Longest name of an API group: a DNS subdomain.
+pub(crate) const GROUP_MAX: u32 = 253;
+/// Most kinds whose objects one ring divides.
+pub(crate) const RING_RESOURCES_MAX: u32 = 64;
+/// Most kinds of objects that follow those of one of them.
+pub(crate) const CONTROLLED_RESOURCES_MAX: u32 = 64;
 /// Longest type of a condition (meta/v1).
 pub(crate) const CONDITION_TYPE_MAX: u32 = 316;
 /// Longest status or reason of a condition (meta/v1).

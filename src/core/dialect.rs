@@ -128,8 +128,23 @@ pub struct RingDialect {
     pub taker: &'static str,
     /// What precedes a ring's name in the name of its admission webhook's configuration.
     pub webhook_configuration: &'static str,
+    /// The name of the webhook in it.
+    pub webhook_name: &'static str,
+    /// What precedes a ring's name in the path that its admission webhook is called at.
+    pub webhook_path: &'static str,
+    /// For how long the API server waits for the webhook, in seconds (1 to 30), before it goes on without.
+    pub webhook_timeout_seconds: u32,
     /// Whether the key of a child of a cluster-scoped owner has the child's namespace, so that the two are hashed apart.
     pub child_namespace_always: bool,
+    /// The namespaces whose objects aren't a ring's that names none, by their names.
+    pub namespaces_left_out: &'static [&'static str],
+    /// The reason of the condition `Ready` where it is true.
+    pub ready_reason: &'static str,
+    /// Its only reason where it is false. Without it, each cause has one.
+    pub unready_reason: Option<&'static str>,
+    /// Whether its status has a condition for drains that aren't acknowledged in time; otherwise events and metrics alone
+    /// tell.
+    pub tells_drains: bool,
     /// When a silent shard's Lease is taken, and when a dead one's is deleted.
     pub lease_times: LeaseTimes,
 }
@@ -156,11 +171,19 @@ pub static RINGMASTER_RING: RingDialect = RingDialect {
     lease_state: "ringmaster.dev/ring-state",
     taker: "ringmaster-sharder",
     webhook_configuration: "ringmaster-ring-",
+    webhook_name: "ring.ringmaster.dev",
+    webhook_path: "/admission/rings/",
+    webhook_timeout_seconds: 2,
     child_namespace_always: false,
+    namespaces_left_out: &["kube-system"],
+    ready_reason: "Reconciled",
+    unready_reason: None,
+    tells_drains: true,
     lease_times: LeaseTimes { lost_after: 1, taken_for: 2, kept_for: Duration::from_secs(60) },
 };
 
-/// controller-sharding's rings, as their shards rely on them (contract, 1.3 and 1.5).
+/// controller-sharding's rings, as their shards rely on them (contract, 1.2, 1.3 and 1.5).
+/// controller-sharding's rings, as their shards rely on them (contract, 1.3, 1.5 and 1.7).
 pub static CONTROLLER_SHARDING_RING: RingDialect = RingDialect {
     group: "sharding.timebertt.dev",
     shard_label: "shard.alpha.sharding.timebertt.dev/",
@@ -169,7 +192,14 @@ pub static CONTROLLER_SHARDING_RING: RingDialect = RingDialect {
     lease_state: "alpha.sharding.timebertt.dev/state",
     taker: "shardlease-controller",
     webhook_configuration: "controllerring-",
+    webhook_name: "sharder.sharding.timebertt.dev",
+    webhook_path: "/webhooks/sharder/controllerring/",
+    webhook_timeout_seconds: 5,
     child_namespace_always: true,
+    namespaces_left_out: &["kube-system", "sharding-system"],
+    ready_reason: "ReconciliationSucceeded",
+    unready_reason: Some("ReconciliationFailed"),
+    tells_drains: false,
     lease_times: LeaseTimes { lost_after: 2, taken_for: 2, kept_for: Duration::from_secs(60) },
 };
 

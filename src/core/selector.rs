@@ -11,6 +11,7 @@ use std::hash::BuildHasher;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+mod object;
 #[cfg(test)]
 mod tests;
 
@@ -577,7 +578,9 @@ pub(crate) fn check_value(value: &str) -> Result<(), String> {
     ))
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether it can be the name in a label's key, and so also a label's value.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.len() <= MAX_NAME_BYTES
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)

@@ -8,6 +8,7 @@ mod duration;
 mod endpoint_configs;
 mod metacontroller;
 mod ringmaster;
+mod rings;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use ringmaster_core::dialect::{Dialect, METACONTROLLER};
 pub use decorators::{metacontroller_decorator, ringmaster_decorator};
 pub use metacontroller::metacontroller;
 pub use ringmaster::ringmaster;
+pub use rings::{ConvertedRing, DRAIN_TIMEOUT_DEFAULT, controller_sharding_ring, ring_from_json, ringmaster_ring};
 
 /// A hook's timeout where none is given.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);

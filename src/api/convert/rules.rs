@@ -58,7 +58,7 @@ pub(super) fn api_version(field: &str, text: &str) -> Result<ApiVersion, Error> 
         Some((group, version)) => (Some(group), version),
         None => (None, text),
     };
-    let group_fits = group.is_none_or(|group| group.len() <= SUBDOMAIN_MAX && is_dns(group, b".-"));
+    let group_fits = group.is_none_or(is_subdomain);
     if group_fits && is_resource(version) {
         return Ok(ApiVersion::new(text));
     }
@@ -74,6 +74,19 @@ pub(super) fn resource(field: &str, text: &str) -> Result<Arc<str>, Error> {
         field,
         format!("must be the plural name of a kind in lower case, such as deployments, not {text:?}"),
     ))
+}
+
+/// An API group, empty for the core group.
+pub(super) fn group(field: &str, text: &str) -> Result<Arc<str>, Error> {
+    if text.is_empty() || is_subdomain(text) {
+        return Ok(text.into());
+    }
+    Err(Error::new(field, format!("must be an API group such as apps, or empty for the core group, not {text:?}")))
+}
+
+/// Whether the text may be the name of a group, and of most objects.
+pub(super) fn is_subdomain(text: &str) -> bool {
+    text.len() <= SUBDOMAIN_MAX && is_dns(text, b".-")
 }
 
 /// A label selector; nothing selects everything.

@@ -106,6 +106,12 @@ impl<K: Clone + Ord> Pace<K> {
         (at > now && self.waits(Lane::Balance)).then_some(at)
     }
 
+    /// In which lane an object is on its way, if it is.
+    #[must_use]
+    pub fn moving(&self, key: &K) -> Option<Lane> {
+        self.moving.get(key).copied()
+    }
+
     /// How many objects wait and how many are on their way.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
@@ -201,6 +207,44 @@ impl Calm {
     #[must_use]
     pub fn shards(&self) -> &BTreeSet<Arc<str>> {
         &self.shards
+    }
+}
+
+/// After the last shard that came to a ring which had none, others are waited for so long.
+pub const OPENS_AFTER: Duration = Duration::from_secs(2);
+/// And at most so long after the first.
+pub const OPENS_AT_MOST: Duration = Duration::from_secs(10);
+
+/// A ring that had no shard and gets some: they mostly start together, and the first must not get everything, only to let
+/// it go again. What was there when the ring began is no beginning.
+#[derive(Clone, Debug, Default)]
+pub struct Opening {
+    /// Who was available; `None` before anything was seen.
+    shards: Option<BTreeSet<Arc<str>>>,
+    /// When the first and the last of them came.
+    came: Option<(Duration, Duration)>,
+}
+
+impl Opening {
+    /// Who is available at `now`; until when nothing shall be assigned because of that.
+    pub fn observe(&mut self, now: Duration, available: &BTreeSet<Arc<str>>) -> Option<Duration> {
+        if self.shards.as_ref() != Some(available) {
+            let had_none = self.shards.as_ref().is_some_and(BTreeSet::is_empty);
+            self.came = match self.came {
+                _ if available.is_empty() => None,
+                Some((first, _)) => Some((first, now)),
+                None => had_none.then_some((now, now)),
+            };
+            self.shards = Some(available.clone());
+        }
+        let until = |(first, last): (Duration, Duration)| {
+            last.saturating_add(OPENS_AFTER).min(first.saturating_add(OPENS_AT_MOST))
+        };
+        let until = self.came.map(until).filter(|until| now < *until);
+        if until.is_none() {
+            self.came = None;
+        }
+        until
     }
 }
 

@@ -153,3 +153,26 @@ fn a_rolling_update_moves_objects_less_often_than_the_contract() {
         assert!(contract >= contract_least && ours <= most, "{ours} and {contract}");
     }
 }
+
+#[test]
+fn shards_that_come_together_are_waited_for() {
+    let at = Duration::from_millis;
+    let set = |names: &[&str]| -> BTreeSet<Arc<str>> { names.iter().copied().map(Arc::from).collect() };
+    let mut opening = Opening::default();
+    assert_eq!(opening.observe(at(0), &set(&["a"])), None, "it was there");
+    assert_eq!(opening.observe(at(1), &set(&["a", "b"])), None, "it had some");
+    assert_eq!(opening.observe(at(2), &set(&[])), None);
+    assert_eq!(opening.observe(at(1000), &set(&["a"])), Some(at(3000)));
+    assert_eq!(opening.observe(at(2000), &set(&["a"])), Some(at(3000)), "nothing is new");
+    assert_eq!(opening.observe(at(2500), &set(&["a", "b"])), Some(at(4500)));
+    assert_eq!(opening.observe(at(4500), &set(&["a", "b"])), None);
+    assert_eq!(opening.observe(at(4600), &set(&["a", "b", "c"])), None, "it is open");
+    assert_eq!(opening.observe(at(5000), &set(&[])), None);
+    let names: Vec<String> = (0..20).map(|name| format!("s{name}")).collect();
+    for (count, name) in names.iter().enumerate() {
+        let now = at(10_000 + 1000 * count as u64);
+        let shards: Vec<&str> = names[..=count].iter().map(String::as_str).collect();
+        let held = opening.observe(now, &set(&shards));
+        assert_eq!(held.is_some(), count < 10, "{name}: not for ever");
+    }
+}

@@ -47,6 +47,17 @@ impl Tally {
         }
     }
 
+    /// An object of nobody's was given to a shard: one that was counted without a label, if there is any in its slot, or else
+    /// one that is new.
+    pub fn give(&mut self, key: &str, shard: &str) {
+        if let Some(counted) = self.0.get_mut(&slot(key))
+            && counted.objects > counted.by_shard.values().sum()
+        {
+            counted.objects -= 1;
+        }
+        self.add(key, Some(shard));
+    }
+
     /// An object that was counted so has gone, or is to be counted anew.
     pub fn remove(&mut self, key: &str, shard: Option<&str>) {
         let slot = slot(key);
@@ -93,15 +104,23 @@ pub struct SlotRing {
 impl SlotRing {
     /// Gives the slots to these shards, in whatever order they come.
     ///
-    /// A slot stays where most of its objects are, or, if nobody has any, where `before` has it, as long as that shard is
-    /// there and has room: 1.1 times the mean, or the mean rounded up if that is more. The others go to the shard with the
-    /// highest weight of those with room, the slot with the most objects first (rendezvous hashing with bounded loads). So
-    /// only the objects of shards that are gone move, and what others have too many: one slot's more at most from each. The
-    /// bound holds unless a single slot has more than a tenth of the mean.
+    /// A slot with objects stays where `before` has it, or else where most of them are, as long as that shard is there and has
+    /// room: 1.1 times the mean, or the mean rounded up if that is more. The others, and slots without objects, go to the
+    /// shard with the highest weight of those with room, the slot with the most objects first (rendezvous hashing with
+    /// bounded loads). So only the objects of shards that are gone move, and what others have too many: one slot's more at
+    /// most from each. The bound holds unless a single slot has more than a tenth of the mean.
+    ///
+    /// Where objects are given away and some of the `preferred` have room, one of them gets them: those that came in place of
+    /// shards that left.
     ///
     /// The same arguments give the same ring, whoever asks.
     #[must_use]
-    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>, tally: &Tally, before: &Self) -> Self {
+    pub fn of<'a>(
+        names: impl IntoIterator<Item = &'a str>,
+        preferred: &BTreeSet<Arc<str>>,
+        tally: &Tally,
+        before: &Self,
+    ) -> Self {
         let names: BTreeSet<&str> = names.into_iter().collect();
         if names.is_empty() {
             return Self::default();
@@ -115,7 +134,9 @@ impl SlotRing {
         };
         let mut homeless = Vec::new();
         for slot in 0..SLOTS {
-            let now = tally.holder(slot, &names).or_else(|| before.owner(slot).map(|owner| &**owner));
+            // What is on its way when it is counted shows where it was, or nowhere.
+            let there = |owner: &&Arc<str>| tally.objects(slot) > 0 && names.contains(&***owner);
+            let now = before.owner(slot).filter(there).map(|owner| &**owner).or_else(|| tally.holder(slot, &names));
             match now.and_then(|now| shards.binary_search_by(|shard| (**shard).cmp(now)).ok()) {
                 Some(shard) => spread.give(slot, shard, tally.objects(slot)),
                 None => homeless.push(slot),
@@ -127,8 +148,11 @@ impl SlotRing {
         homeless.sort_unstable_by_key(|slot| (Reverse(tally.objects(*slot)), *slot));
         for slot in homeless {
             let objects = tally.objects(slot);
-            let with_room = (0..shards.len()).filter(|shard| spread.loads[*shard] + objects <= spread.room);
-            let best = with_room.max_by_key(|shard| weight(&shards[*shard], slot));
+            let with_room = || (0..shards.len()).filter(|shard| spread.loads[*shard] + objects <= spread.room);
+            let by_weight = |shard: &usize| weight(&shards[*shard], slot);
+            let best =
+                with_room().filter(|shard| objects > 0 && preferred.contains(&shards[*shard])).max_by_key(by_weight);
+            let best = best.or_else(|| with_room().max_by_key(by_weight));
             let least = || (0..shards.len()).min_by_key(|shard| spread.loads[*shard]);
             if let Some(shard) = best.or_else(least) {
                 spread.give(slot, shard, objects);

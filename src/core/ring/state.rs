@@ -285,6 +285,12 @@ impl Leases {
         Self { dialect, period, listed: None, began: None, shards: BTreeMap::new(), gone: BTreeMap::new() }
     }
 
+    /// Whether a complete list was ever answered.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed.is_some()
+    }
+
     /// A complete list of the ring's Leases was answered at `now`.
     ///
     /// After a gap in which renewals can't have been seen, every silence counts from now.
