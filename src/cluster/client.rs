@@ -24,6 +24,9 @@ use tokio::time::Instant;
 use crate::Error;
 
 mod apply;
+mod metadata;
+
+pub use metadata::Page;
 
 /// Calls that may run at once; watches don't count. Each needs a connection of its own (HTTP/1.1).
 pub const MAX_CALLS_IN_FLIGHT: usize = 128;
@@ -368,6 +371,17 @@ impl Client {
 
     /// Makes a write, whose limit is what is left once it has its place.
     async fn write(&self, method: Method, path: &str, kind: &'static str, body: Vec<u8>) -> Result<Bytes, Error> {
+        self.write_for(method, path, (kind, body), Accept::Json).await
+    }
+
+    /// The same for an answer of some form.
+    async fn write_for(
+        &self,
+        method: Method,
+        path: &str,
+        (kind, body): (&'static str, Vec<u8>),
+        accept: Accept,
+    ) -> Result<Bytes, Error> {
         let most = boot_time() + WRITE_TIMEOUT;
         let until = self.writes_until.map_or(most, |until| until.min(most));
         // Less than a millisecond is no limit to the API server.
@@ -378,7 +392,7 @@ impl Client {
         };
         let mark = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{mark}timeout={}ms", left.as_millis());
-        self.answered(method, &path, Some((kind, body)), Accept::Json, left).await
+        self.answered(method, &path, Some((kind, body)), accept, left).await
     }
 
     /// A place among the calls in flight.

@@ -28,6 +28,21 @@ struct Entry {
     namespaced: bool,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    #[serde(default)]
+    preferred_version: Option<GroupVersion>,
+    #[serde(default)]
+    versions: Vec<GroupVersion>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupVersion {
+    group_version: String,
+}
+
 type Served = Arc<Vec<Arc<Resource>>>;
 
 /// What is known of the served kinds.
@@ -62,6 +77,32 @@ impl Discovery {
         let found = pick(&served, plural);
         self.known.lock().insert(api_version.clone(), (now, served));
         Ok(found)
+    }
+
+    /// The kind with this plural name in whichever version of a group (empty for the core's), the preferred one first;
+    /// `None` if none serves it.
+    ///
+    /// # Errors
+    /// If the API server can't be asked.
+    pub async fn find_in_group(&self, group: &str, plural: &str) -> Result<Option<Arc<Resource>>, Error> {
+        if group.is_empty() {
+            return self.find(&ApiVersion::new("v1"), plural).await;
+        }
+        let path = format!("/apis/{group}");
+        let text = match self.client.get_text(&path).await {
+            Ok(text) => text,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let group: Group = serde_json::from_str(&text)
+            .map_err(|error| Error::Answer { call: format!("GET {path}"), problem: error.to_string() })?;
+        for version in group.preferred_version.iter().chain(&group.versions) {
+            let found = self.find(&ApiVersion::new(&version.group_version), plural).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// Forgets a group version: something that it named didn't answer.

@@ -14,8 +14,8 @@ mod rate;
 mod record;
 
 pub use client::{
-    Client, Found, Listed, MAX_ANSWER_BYTES, MAX_CALLS_IN_FLIGHT, MAX_LISTED, Meter, Preconditions, WRITE_TIMEOUT,
-    boot_time,
+    Client, Found, Listed, MAX_ANSWER_BYTES, MAX_CALLS_IN_FLIGHT, MAX_LISTED, Meter, Page, Preconditions,
+    WRITE_TIMEOUT, boot_time,
 };
 pub use connect::{Another, Connection, connect};
 pub use discovery::Discovery;
