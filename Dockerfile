@@ -6,6 +6,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends make && rm -rf 
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+COPY shards/rust shards/rust
 # Cargo reads every target that Cargo.toml names, also those that aren't built.
 COPY tests tests
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/build/target \

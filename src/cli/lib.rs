@@ -5,6 +5,7 @@
 mod crds;
 mod demo;
 mod dev;
+mod rbac;
 mod run;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Write the CRDs of all kinds as YAML
     Crds(crds::Arguments),
+    /// Print the rights that ControllerRings need as YAML: Ringmaster's, or their shards'
+    Rbac(rbac::Arguments),
 }
 
 /// Runs the command that the process was started with. Exit codes: 0 done, 1 failed, 2 wrong arguments or
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Dev(arguments) => dev::main(*arguments, &log.0),
         Command::Demo(arguments) => demo::main(arguments, &log.0),
         Command::Crds(arguments) => crds::main(&arguments, &log.0),
+        Command::Rbac(arguments) => rbac::main(&arguments, &log.0),
     }
 }
 

@@ -40,3 +40,22 @@ pub(crate) fn lease_time() -> (String, u64) {
     let now = jiff::Timestamp::now();
     (format!("{now:.6}"), u64::try_from(now.as_second()).unwrap_or_default())
 }
+
+/// The wall clock, since 1970: for certificates, which say until when they count by it.
+#[expect(clippy::disallowed_methods, reason = "see above")]
+pub(crate) fn since_1970() -> Duration {
+    Duration::try_from(jiff::Timestamp::now().as_duration()).unwrap_or_default()
+}
+
+/// What rings know of time and chance.
+pub(crate) fn rings() -> ringmaster_rings::Clock {
+    ringmaster_rings::Clock { random, lease_time: || lease_time().0, wall_time, is_recent }
+}
+
+/// Whether a moment in RFC 3339 is less than so long ago; one that can't be read isn't. Only to ask for less.
+#[expect(clippy::disallowed_methods, reason = "see above")]
+fn is_recent(moment: &str, within: Duration) -> bool {
+    let Ok(moment) = moment.parse::<jiff::Timestamp>() else { return false };
+    let ago = jiff::Timestamp::now().duration_since(moment);
+    Duration::try_from(ago).map_or(true, |ago| ago < within)
+}

@@ -19,6 +19,7 @@ use source::{Given, Layer, Text};
 
 mod flags;
 mod membership;
+mod ring_admission;
 mod source;
 mod value;
 
@@ -27,6 +28,7 @@ mod tests;
 
 pub use flags::{ENV_PREFIX, Flags, normalize_args};
 pub use membership::{MAX_MEMBER_NAME_CHARS, Membership};
+pub use ring_admission::RingAdmission;
 
 /// Largest configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -212,6 +214,8 @@ pub struct Settings {
     pub hook_allow_loopback: bool,
     /// Where to connect for certain hosts: at most [`MAX_HOOK_RESOLVES`], each host and port once.
     pub hook_resolve: Vec<HookResolve>,
+    /// The admission webhook of external rings; `None` for none.
+    pub ring_admission: Option<RingAdmission>,
     /// How children of Metacontroller's controllers are written.
     pub apply: Apply,
     /// How a line of the log looks.
@@ -276,6 +280,10 @@ impl Given {
         let (metrics_address, health_probe_address) = self.addresses(place)?;
         let (log_format, log_level) = self.logging(place)?;
         let membership = self.membership(place)?;
+        let target_label_selector = self.selector()?;
+        let is_part = target_label_selector.is_some();
+        let servers = [metrics_address, health_probe_address];
+        let ring_admission = self.ring_admission(&membership.namespace, is_part, servers)?;
         Ok(Settings {
             kubeconfig: self.filled("kubeconfig")?.map(|file| PathBuf::from(file.text)),
             workers: self.or("workers", DEFAULT_WORKERS, |text| value::number(text, &(1..=MAX_WORKERS)))?,
@@ -283,7 +291,7 @@ impl Given {
                 value::duration(text, &DISCOVERY_INTERVALS)
             })?,
             cache_flush_interval: self.cache_flush_interval()?,
-            target_label_selector: self.selector()?,
+            target_label_selector,
             metacontroller_lease: self.metacontroller_lease()?,
             membership,
             metrics_address,
@@ -295,6 +303,7 @@ impl Given {
                 .or("events-burst", DEFAULT_EVENTS_BURST, |text| value::number(text, &(1..=MAX_EVENTS_BURST)))?,
             hook_allow_loopback: self.or("hook-allow-loopback", place != Place::Pod, value::boolean)?,
             hook_resolve: self.hook_resolve()?,
+            ring_admission,
             apply: self.apply()?,
             log_format,
             log_level,
@@ -329,9 +338,7 @@ impl Given {
         let (metrics, metrics_given) = address("metrics-address", place.metrics_address())?;
         let (health, health_given) = address("health-probe-bind-address", place.health_address())?;
         if let (Some(a), Some(b)) = (metrics, health)
-            && a.port() == b.port()
-            && a.port() != 0
-            && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+            && value::clash(a, b)
         {
             let other = metrics_given.origin;
             return Err(health_given.error(format!("{other} has the same port; give two, or turn one off with 0")));

@@ -42,6 +42,7 @@ pub mod print;
 mod process;
 mod registry;
 mod related;
+mod ring_metrics;
 mod rival;
 mod rollout;
 mod route;

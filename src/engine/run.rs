@@ -16,14 +16,17 @@ use ringmaster_core::dialect::{FIELD_MANAGER, METACONTROLLER, RINGMASTER};
 use ringmaster_core::hook::Limits;
 use ringmaster_core::queue::{Gate, Outcome};
 use ringmaster_hooks::{Hooks, Overrides, Policy};
+use ringmaster_rings::admission::counts::Counts;
+use ringmaster_rings::admission::host::{Place, Webhook};
+use ringmaster_rings::{Right, RingStats, Rings};
 use ringmaster_server::{Health, Metrics as MetricsText, Server};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::clock::{Clock, random};
-use crate::config::Settings;
+use crate::clock::{self, Clock, random};
+use crate::config::{RingAdmission, Settings};
 use crate::dispatch::{Dispatch, Work};
 use crate::fault::Fault;
 use crate::labels::Labels;
@@ -42,7 +45,7 @@ use crate::stage::Stage;
 use crate::sync::Syncer;
 use crate::tell::Tell;
 use crate::watches::Watches;
-use crate::{print, process};
+use crate::{print, process, ring_metrics};
 
 /// Which controllers are run.
 const KINDS: [DeclaredKind; 4] = [
@@ -82,6 +85,9 @@ pub enum Error {
     /// It isn't a member any more, or couldn't become one; another member does its work.
     #[error("{0}")]
     Member(End),
+    /// The admission webhook of external rings can't be served.
+    #[error("--ring-admission-address can't be used")]
+    Admission(#[from] ringmaster_rings::admission::serve::Error),
     /// An address can't be listened on.
     #[error("--{flag}: {source}")]
     Server {
@@ -189,6 +195,8 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     // Before the first watch: what is read without them looks as if nothing had been applied.
     let managers: Vec<Arc<str>> = [FIELD_MANAGER.into()].into_iter().chain(settings.apply.manager().cloned()).collect();
     let client = Client::new(connection.client.clone(), Arc::clone(&meter)).keeping_managed(&managers);
+    let (guard, ring_stats, admissions) = (Guard::new(), RingStats::default(), Counts::default());
+    let webhook = webhook(&settings, &client, &guard, (&admissions, &ring_stats)).await?;
     let mut overrides = Overrides::default();
     for resolve in &settings.hook_resolve {
         overrides.add(&resolve.host, resolve.port, resolve.address);
@@ -213,10 +221,10 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
     let events_limit = (settings.events_qps, settings.events_burst);
     let (events, posting) = Events::new(&client, meter, events_limit, rest.clone());
     tasks.spawn(posting);
-    let (limits, tell) = (Limits::default(), Tell::new(events));
+    let (limits, tell) = (Limits::default(), Tell::new(events.clone()));
     let selector = settings.target_label_selector.as_ref().map(ToString::to_string).unwrap_or_default();
     let identity = Arc::new(Identity::new(&settings.membership, &selector));
-    let (guard, pulse, posts) = (Guard::new(), Pulse::new(), Posts::new());
+    let (pulse, posts) = (Pulse::new(), Posts::new());
     let declared = Arc::new(DeclaredControllers::new(KINDS.len()));
     let world = World::new(Arc::clone(&identity));
     let placements = Placements::new(Arc::clone(&world), Arc::clone(&identity));
@@ -288,6 +296,18 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         fault: Fault::of_environment(),
         member,
     });
+    let rings = Rings {
+        client: client.clone(),
+        discovery: Arc::clone(&stage.discovery),
+        events,
+        right: Arc::clone(&guard) as Arc<dyn Right>,
+        leads: metrics.members.leads_news(),
+        clock: clock::rings(),
+        stats: ring_stats.clone(),
+        webhook,
+    };
+    samplers.add(Box::new(move || ring_metrics::samples(&ring_stats)));
+    samplers.add(Box::new(move || ring_metrics::admissions(&admissions)));
     let abort = CancellationToken::new();
     let mut dispatching = tokio::spawn(Arc::clone(&dispatch).run(
         work(Arc::clone(&stage), syncer),
@@ -321,10 +341,13 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         clock,
         placements,
         apply: settings.apply.clone(),
-        selector,
+        selector: selector.clone(),
         tasks: tasks.clone(),
         stop: stop.clone(),
     });
+    if selector.is_empty() {
+        tasks.spawn(rings.run(stop.clone()));
+    }
     let progress = KINDS.map(|kind| (kind, Arc::<Progress>::default()));
     for (kind, progress) in &progress {
         tasks.spawn(Arc::clone(&registry).run(*kind, Arc::clone(progress)));
@@ -398,6 +421,21 @@ fn work(stage: Arc<Stage>, syncer: Arc<Syncer>) -> Work {
             .boxed()
         }),
     }
+}
+
+/// The rings' admission webhook, which listens if the settings say so.
+async fn webhook(
+    settings: &Settings,
+    client: &Client,
+    guard: &Arc<Guard>,
+    (counts, rings): (&Counts, &RingStats),
+) -> Result<Webhook, Error> {
+    let (client, right) = (client.clone(), Arc::clone(guard) as Arc<dyn Right>);
+    let Some(RingAdmission { address, reach }) = settings.ring_admission.clone() else {
+        return Ok(Webhook::off(client, right));
+    };
+    let place = Place { address, reach, namespace: settings.membership.namespace.clone(), wall: clock::since_1970 };
+    Ok(Webhook::bind(client, right, place, (counts.clone(), rings.clone())).await?)
 }
 
 /// Ready once the table gives everything to somebody, and what it gives to this member runs or is known not to.

@@ -90,6 +90,18 @@ pub struct Flags {
     #[arg(long, value_name = "HOST:PORT=ADDR")]
     pub hook_resolve: Option<Vec<String>>,
 
+    /// Where the admission webhook of external rings is served; 0 turns it off [default: 0]
+    #[arg(long, value_name = "IP:PORT")]
+    pub ring_admission_address: Option<String>,
+
+    /// Service by which the API server calls it [default: ringmaster-admission in --lease-namespace, port 443]
+    #[arg(long, value_name = "NAMESPACE/NAME[:PORT]")]
+    pub ring_admission_service: Option<String>,
+
+    /// URL by which the API server calls it instead: `https://HOST:PORT`
+    #[arg(long, value_name = "URL")]
+    pub ring_admission_url: Option<String>,
+
     /// pretty or json [default: json in a cluster, else pretty]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,

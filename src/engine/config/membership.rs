@@ -15,7 +15,7 @@ use super::{Error, Place, value};
 /// Most characters of a member's name: with its random part it is a Lease's name and a label's value.
 pub const MAX_MEMBER_NAME_CHARS: usize = 50;
 /// Most characters of a namespace's name.
-const MAX_NAMESPACE_CHARS: usize = 63;
+pub(super) const MAX_NAMESPACE_CHARS: usize = 63;
 /// Most characters of a Lease's name (a DNS subdomain, RFC 1123).
 const MAX_LEASE_NAME_CHARS: usize = 253;
 /// Metacontroller's default for the name of its leader Lease.
@@ -78,7 +78,7 @@ impl Given {
 }
 
 /// A DNS label (RFC 1123), as Kubernetes wants it in names.
-fn dns_label(text: &str, max: usize) -> Result<String, String> {
+pub(super) fn dns_label(text: &str, max: usize) -> Result<String, String> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let fits = !text.is_empty() && text.len() <= max && text.chars().all(inner);
     let ends = !text.starts_with('-') && !text.ends_with('-');

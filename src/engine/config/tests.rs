@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
+use ringmaster_rings::admission::configuration::Reach;
 
 use super::*;
 
@@ -183,6 +184,13 @@ fn each_bad_value_is_refused_by_its_flag() {
         "--leader-election-id=a..b",
         "--leader-election-namespace=a.b",
         "--hook-resolve=a:1",
+        "--ring-admission-address=9443",
+        "--ring-admission-address=:9999",
+        "--ring-admission-address=127.0.0.1:8081",
+        "--ring-admission-service=name",
+        "--ring-admission-service=a/b:0",
+        "--ring-admission-url=http://a",
+        "--ring-admission-url=https://a:0",
     ];
     for flag in bad {
         let (name, value) = flag.split_once('=').unwrap();
@@ -267,6 +275,34 @@ fn addresses_may_be_off_or_free_and_not_the_same() {
     assert!(text.contains("--metrics-address has the same port"), "{text}");
     load(&["--metrics-address=127.0.0.1:80", "--health-probe-bind-address=127.0.0.2:80"]);
     load(&["--metrics-address=0", "--health-probe-bind-address=:9999"]);
+}
+
+#[test]
+fn admission_is_off_unless_it_has_an_address() {
+    assert_eq!(load(&[]).ring_admission, None);
+    assert_eq!(load(&["--ring-admission-address=0"]).ring_admission, None);
+    let settings = load(&["--ring-admission-address=:9443", "--lease-namespace=here"]);
+    let reach = Reach::Service { namespace: "here".to_owned(), name: "ringmaster-admission".to_owned(), port: 443 };
+    let address = "[::]:9443".parse().unwrap();
+    assert_eq!(settings.ring_admission, Some(RingAdmission { address, reach }));
+    let given = ["--ring-admission-address=:9443", "--ring-admission-service=a/b:1"];
+    let reach = Reach::Service { namespace: "a".to_owned(), name: "b".to_owned(), port: 1 };
+    assert_eq!(load(&given).ring_admission.unwrap().reach, reach);
+    let given = ["--ring-admission-address=:9443", "--ring-admission-url=https://127.0.0.1:9443/"];
+    let reach = load(&given).ring_admission.unwrap().reach;
+    assert_eq!(reach, Reach::Url("https://127.0.0.1:9443".to_owned()));
+    let text = refused(&["--ring-admission-service=a/b", "--ring-admission-url=https://a"]);
+    assert!(text.starts_with("--ring-admission-url is ") && text.contains("--ring-admission-service"), "{text}");
+}
+
+#[test]
+fn admission_without_effect_is_told() {
+    let settings = load(&["--ring-admission-url=https://a"]);
+    assert!(settings.ring_admission.is_none());
+    assert!(settings.notices.iter().any(|notice| notice.contains("--ring-admission-address")), "{settings:?}");
+    let settings = load(&["--ring-admission-address=:9443", "--target-label-selector=a=b"]);
+    assert!(settings.ring_admission.is_none());
+    assert!(settings.notices.iter().any(|notice| notice.contains("--target-label-selector")), "{settings:?}");
 }
 
 #[test]

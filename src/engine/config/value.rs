@@ -98,6 +98,11 @@ pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, String> {
     parsed.map(Some).ok_or_else(|| fix.to_owned())
 }
 
+/// Whether two servers can't listen at these at one time.
+pub(super) fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
 /// One entry of `--hook-resolve`: `HOST:PORT=IP` or `HOST:PORT=IP:PORT`; IPv6 in brackets where a port follows.
 pub(super) fn hook_resolve(text: &str) -> Result<HookResolve, String> {
     let fix = || "give HOST:PORT=ADDR, such as hook.default.svc:80=127.0.0.1:8080 or hook:80=[::1]:8080".to_owned();

@@ -13,6 +13,7 @@ use ringmaster_cluster::{Client, Error};
 use ringmaster_core::key::{Epoch, Uid};
 use ringmaster_core::lease::WRITE_GRACE;
 use ringmaster_core::table::RowId;
+use ringmaster_rings::Right;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -71,6 +72,12 @@ pub(crate) struct Permit {
     right: CancellationToken,
     /// The controller's row, and the shard's if the controller is sharded.
     rows: (Arc<Tenure>, Option<Arc<Tenure>>),
+}
+
+impl Right for Guard {
+    fn bounded(&self, client: &Client, what: &str) -> Result<Client, Error> {
+        Self::bounded(self, client, what)
+    }
 }
 
 impl Guard {

@@ -3,13 +3,14 @@
 //! Never decides: who leads is read by scrapes, by those who tell people, and by who lets deleted controllers go, which two
 //! may do at once.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 /// Seconds: a hand-over takes some ten milliseconds, a lost member a Lease's duration.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 5.0, 15.0, 30.0];
@@ -34,7 +35,7 @@ struct PhaseLabels {
 pub(crate) struct MemberMetrics {
     handover: Family<PhaseLabels, Histogram, fn() -> Histogram>,
     takeover: Histogram,
-    leads: AtomicBool,
+    leads: watch::Sender<bool>,
     pending: AtomicUsize,
 }
 
@@ -69,7 +70,7 @@ impl MemberMetrics {
             "From the last sign of life of a member that was lost, as this member saw it, until its rows were others'",
             takeover.clone(),
         );
-        Self { handover, takeover, leads: AtomicBool::new(false), pending: AtomicUsize::new(0) }
+        Self { handover, takeover, leads: watch::Sender::new(false), pending: AtomicUsize::new(0) }
     }
 
     /// A part of a hand-over took so long.
@@ -84,12 +85,17 @@ impl MemberMetrics {
 
     /// This member writes the table from now on, or doesn't any more.
     pub(crate) fn set_leads(&self, leads: bool) {
-        self.leads.store(leads, Ordering::Relaxed);
+        self.leads.send_if_modified(|known| std::mem::replace(known, leads) != leads);
     }
 
     /// Whether this member writes the table.
     pub(crate) fn leads(&self) -> bool {
-        self.leads.load(Ordering::Relaxed)
+        *self.leads.borrow()
+    }
+
+    /// The same, and each change of it.
+    pub(crate) fn leads_news(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
     }
 
     /// So many rows are on their way, or their owner doesn't live.

@@ -1,0 +1,531 @@
+//! One ring: looks at what has changed on its board, does what the plan says, and lists its objects when the shards have
+//! changed.
+//!
+//! Never decides what becomes of an object: `look` asks core. One task has all of it; whatever it calls for runs beside it
+//! and comes back as a result.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use ringmaster_cluster::{Client, Error, boot_time};
+use ringmaster_core::key::{Resource, Uid};
+use ringmaster_core::object::Object;
+use ringmaster_core::ring::pace::{Calm, Lane, Opening, Pace};
+use ringmaster_core::ring::plan::Why;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use self::calls::{WEIGH_PERIOD, pause, write};
+use crate::answers::Answering;
+use crate::board::{Id, Item, Mark, OwnerSeen, Place};
+use crate::feed;
+use crate::hashes::Hashes;
+use crate::look::{Eyes, Planned, Verdict, What};
+use crate::pass::{Owner, Passed};
+use crate::registry::Right;
+use crate::scope::Scope;
+use crate::shards::Shards;
+use crate::told::Told;
+
+mod calls;
+
+/// All objects are looked at so often (contract, 1.12: `syncPeriod`).
+const SYNC_PERIOD: Duration = Duration::from_secs(300);
+/// A pass or a search that failed is tried again after this.
+const RETRY: Duration = Duration::from_secs(5);
+/// While objects leave a ring, all are looked at so often.
+const LEAVING_PERIOD: Duration = Duration::from_secs(2);
+/// Objects that are looked at before anything else is.
+const MAX_LOOKED: usize = 2_000;
+/// How often it is told how the ring is, at most.
+const TELL_PERIOD: Duration = Duration::from_secs(1);
+
+/// What has come of a call.
+enum Done {
+    Wrote { id: Id, what: What, from: Option<Arc<str>>, to: Option<Arc<str>>, outcome: Outcome },
+    Read { id: Id, read: Result<Option<Object>, Error> },
+    ReadOwner { child: Id, read: Result<Option<Object>, Error>, uid: Uid, kind: usize },
+    Passed(Result<Passed, (usize, Error)>),
+    Searched(Vec<Owner>, Result<(), (usize, Error)>),
+}
+
+/// What has come of a write.
+enum Outcome {
+    /// It was made: the object afterwards.
+    Made(Object),
+    /// It wasn't, since the object is another by now: what it is.
+    Instead(Object),
+    /// The object is gone.
+    Gone,
+    Failed(Error),
+}
+
+/// A running ring.
+pub(crate) struct Running {
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) client: Client,
+    pub(crate) right: Arc<dyn Right>,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) told: Told,
+    /// The admission webhook is told by it.
+    pub(crate) answering: Answering,
+}
+
+struct State {
+    hashes: Hashes,
+    pace: Pace<Id>,
+    calm: Calm,
+    opening: Opening,
+    opens_at: Option<Duration>,
+    actions: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// When some objects are to be looked at again.
+    timers: BTreeSet<(Duration, Id)>,
+    /// Main objects whose children are to be searched for, and not before when.
+    searches: BTreeSet<Id>,
+    is_searching: bool,
+    search_at: Duration,
+    /// Objects that are to be read.
+    unseen: BTreeSet<Id>,
+    /// Children whose owners are to be read.
+    reads: BTreeSet<Id>,
+    reading: usize,
+    /// When all objects are looked at next.
+    pass_at: Duration,
+    weigh_at: Duration,
+    is_passing: bool,
+    is_cut: bool,
+    /// Objects that a pass found to leave the ring; `None` before the first.
+    leaving: Option<usize>,
+    /// The shards whose objects aren't watched, and what ends the watches.
+    watched: Option<(BTreeSet<Arc<str>>, CancellationToken)>,
+    selected: Option<BTreeSet<Arc<str>>>,
+    told_at: Duration,
+}
+
+impl Running {
+    /// Runs until cancelled; ends by itself once a ring that is being deleted has no label left anywhere, or no object of a
+    /// kind that it doesn't name any more has one.
+    pub(crate) async fn run(&mut self, cancel: CancellationToken) {
+        let has_former = self.scope.kinds.iter().any(|kind| kind.is_former);
+        let model = &self.scope.model;
+        let mut state = State {
+            hashes: Hashes::new(model.hash),
+            pace: Pace::new(&model.pace),
+            calm: Calm::new(model.pace),
+            opening: Opening::default(),
+            opens_at: None,
+            actions: FuturesUnordered::new(),
+            timers: BTreeSet::new(),
+            searches: BTreeSet::new(),
+            is_searching: false,
+            search_at: Duration::ZERO,
+            unseen: BTreeSet::new(),
+            reads: BTreeSet::new(),
+            reading: 0,
+            pass_at: Duration::ZERO,
+            weigh_at: boot_time().saturating_add(WEIGH_PERIOD),
+            is_passing: false,
+            is_cut: false,
+            leaving: None,
+            watched: None,
+            selected: None,
+            told_at: Duration::ZERO,
+        };
+        let watches = cancel.child_token();
+        for (kind, _) in self.scope.kinds.iter().enumerate().filter(|(kind, _)| self.scope.is_main(*kind)) {
+            let what = (kind, Mark::Draining);
+            feed::start(
+                (&self.client, &self.tasks),
+                &self.scope,
+                what,
+                self.scope.drain_label.clone(),
+                watches.clone(),
+            );
+        }
+        let (mut leases, mut namespaces) = (self.shards.news(), self.scope.namespaces.news());
+        loop {
+            leases.mark_unchanged();
+            namespaces.mark_unchanged();
+            let now = boot_time();
+            // Without either, nothing can be said of any object.
+            if self.shards.is_known() && self.observe(&mut state, now, &watches) {
+                self.answering.tell(&mut state.hashes);
+                self.look_at_news(&mut state, now);
+                self.launch(&mut state, now);
+                self.read(&mut state, now);
+            }
+            if now >= state.told_at.saturating_add(TELL_PERIOD) {
+                state.told_at = now;
+                let (summary, moves) = (self.shards.summary(now), (state.pace.counts(), state.hashes.made()));
+                let io = (&self.client, &*self.right);
+                self.told.tell((&self.scope, now), io, summary, moves).await;
+            }
+            if self.scope.model.is_deleting && state.leaving == Some(0) && !self.scope.board.lock().has_labels(|_| true)
+            {
+                info!(ring = %self.scope.model.name, "no object has a label of the deleted ring any more");
+                break;
+            }
+            let is_former = |id: &Id| self.scope.kinds[id.kind].is_former;
+            if has_former && state.leaving == Some(0) && !self.scope.board.lock().has_labels(is_former) {
+                info!(ring = %self.scope.model.name, "no object of a kind that was left out has a label any more");
+                break;
+            }
+            let wake = self.wake_at(&state, now);
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                Some(done) = state.actions.next(), if !state.actions.is_empty() => self.done(&mut state, done),
+                () = self.scope.news.notified() => {}
+                _ = leases.changed() => {}
+                _ = namespaces.changed() => {}
+                () = tokio::time::sleep_until(Instant::now() + wake.saturating_sub(now)) => {}
+            }
+        }
+        watches.cancel();
+        self.told.ended();
+    }
+
+    /// Sees who the shards are and what is selected; tells whether both are known.
+    fn observe(&self, state: &mut State, now: Duration, watches: &CancellationToken) -> bool {
+        let Some(selected) = self.scope.namespaces.selected(&self.scope.model) else { return false };
+        if state.selected.as_ref() != Some(&selected) {
+            // What was passed over is to be seen.
+            if let Some((_, cancel)) = state.selected.replace(selected).and_then(|_| state.watched.take()) {
+                cancel.cancel();
+            }
+            state.pass_at = state.pass_at.min(now);
+            self.scope.board.lock().touch_all();
+        }
+        let mut available = self.shards.available(now);
+        state.opens_at = state.opening.observe(now, &available);
+        if state.opens_at.is_some() {
+            available.clear();
+        }
+        let was_known = state.watched.is_some() || state.hashes.made() > 0;
+        let is_other = *state.calm.shards() != available;
+        state.calm.observe(now, &available);
+        if state.hashes.shards(&available, state.calm.receivers(now)) {
+            self.scope.board.lock().touch_all();
+        }
+        if is_other && was_known {
+            info!(ring = %self.scope.model.name, shards = available.len(), "the available shards are others");
+            state.pass_at = state.pass_at.min(state.calm.still_at().max(now));
+        }
+        if state.watched.as_ref().map(|(known, _)| known) != Some(&available) && !self.scope.model.is_deleting {
+            if let Some((_, cancel)) = state.watched.take() {
+                cancel.cancel();
+            }
+            let cancel = watches.child_token();
+            self.watch(&available, &cancel);
+            state.watched = Some((available, cancel));
+        }
+        true
+    }
+
+    /// Watches the objects that none of these has. Without any shard nothing could be done about them.
+    fn watch(&self, shards: &BTreeSet<Arc<str>>, cancel: &CancellationToken) {
+        if shards.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = shards.iter().map(|shard| &**shard).collect();
+        let label = &self.scope.shard_label;
+        for (kind, _) in self.scope.kinds.iter().enumerate().filter(|(_, kind)| !kind.is_former) {
+            let selector = if self.scope.is_main(kind) {
+                format!("{label} notin ({})", names.join(","))
+            } else {
+                format!("!{label}")
+            };
+            feed::start((&self.client, &self.tasks), &self.scope, (kind, Mark::Unassigned), selector, cancel.clone());
+        }
+    }
+
+    fn look_at_news(&self, state: &mut State, now: Duration) {
+        while let Some((at, _)) = state.timers.first()
+            && *at <= now
+            && let Some((_, id)) = state.timers.pop_first()
+        {
+            self.scope.board.lock().touch(&id);
+        }
+        let forgotten = self.scope.board.lock().purge(now);
+        for id in forgotten {
+            state.pace.done(&id);
+        }
+        let dirty = self.scope.board.lock().take_dirty(MAX_LOOKED);
+        for id in dirty {
+            self.look(state, now, &id);
+        }
+    }
+
+    /// Looks at one object, and does what follows, or puts it where it will be done.
+    fn look(&self, state: &mut State, now: Duration, id: &Id) {
+        let mut board = self.scope.board.lock();
+        let Some(item) = board.get(id) else {
+            drop(board);
+            state.pace.done(id);
+            return;
+        };
+        if item.is_busy {
+            return;
+        }
+        if now < item.not_before {
+            state.timers.insert((item.not_before, id.clone()));
+            return;
+        }
+        let (scope, shards) = (&self.scope, &self.shards);
+        let verdict = Eyes { now, scope, shards, hashes: &state.hashes, board: &board }.verdict(id, item);
+        match verdict {
+            Verdict::Later => {}
+            Verdict::Unseen(at) if at > now => {
+                state.timers.insert((at, id.clone()));
+            }
+            Verdict::Unseen(_) => {
+                state.unseen.insert(id.clone());
+            }
+            Verdict::Nobodys => state.pace.done(id),
+            Verdict::ReadOwner => {
+                state.reads.insert(id.clone());
+            }
+            Verdict::Search => {
+                // It holds up nobody meanwhile: its children need the places.
+                if state.pace.moving(id) != Some(Lane::Balance) {
+                    state.pace.done(id);
+                }
+                state.searches.insert(id.clone());
+            }
+            Verdict::Plan(Planned::Nothing) => {
+                state.pace.done(id);
+                board.settle(now, id);
+            }
+            Verdict::Plan(Planned::Write { patch, what, to }) => {
+                let lane = if what == What::Drain { Lane::Balance } else { Lane::Waiting };
+                if lane == Lane::Balance && state.pace.moving(id) == Some(Lane::Waiting) {
+                    // It was given to somebody a moment ago; balance is another matter.
+                    state.pace.done(id);
+                }
+                if state.pace.moving(id).is_none() {
+                    state.pace.add(now, id.clone(), lane);
+                    return;
+                }
+                let from = item.facts.shard.clone().or_else(|| item.former.clone());
+                if let Some(item) = board.get_mut(id) {
+                    item.is_busy = true;
+                }
+                let write = write(self.client.clone(), Arc::clone(&self.right), self.resource(id), id.clone(), patch);
+                let done = write.map({
+                    let id = id.clone();
+                    move |outcome| Done::Wrote { id, what, from, to, outcome }
+                });
+                state.actions.push(done.boxed());
+            }
+            Verdict::Plan(Planned::Escalate { shard, since }) => {
+                if self.shards.escalate(&shard) {
+                    self.told.escalated(&shard, id, now.saturating_sub(since));
+                }
+                state.timers.insert((now.saturating_add(RETRY), id.clone()));
+            }
+            Verdict::Plan(Planned::Wait { why, until }) => {
+                match why {
+                    Why::Acknowledgement(_) => {}
+                    Why::Children if state.pace.moving(id) == Some(Lane::Balance) => {}
+                    Why::Overdue(_) => {
+                        state.pace.done(id);
+                        if let Some(item) = board.get_mut(id) {
+                            item.is_overdue = true;
+                        }
+                    }
+                    Why::NoShard | Why::Lease | Why::Children | Why::Owner => state.pace.done(id),
+                }
+                if let Some(until) = until {
+                    state.timers.insert((until.max(now), id.clone()));
+                }
+            }
+        }
+    }
+
+    /// Begins with what the pace allows.
+    fn launch(&self, state: &mut State, now: Duration) {
+        while let Some(id) = state.pace.next(now, &state.calm) {
+            self.look(state, now, &id);
+        }
+    }
+
+    fn done(&self, state: &mut State, done: Done) {
+        let now = boot_time();
+        match done {
+            Done::Wrote { id, what, from, to, outcome } => self.wrote(state, now, &id, (what, from, to), outcome),
+            Done::Read { id, read } => {
+                state.reading -= 1;
+                let outcome = match read {
+                    Ok(Some(object)) => Outcome::Instead(object),
+                    Ok(None) => Outcome::Gone,
+                    Err(error) => Outcome::Failed(error),
+                };
+                self.wrote(state, now, &id, (What::Other, None, None), outcome);
+            }
+            Done::ReadOwner { child, read, uid, kind } => {
+                state.reading -= 1;
+                let mut board = self.scope.board.lock();
+                let seen = match read {
+                    Ok(found) => {
+                        let found = found.filter(|found| *found.uid() == uid);
+                        let shard = found.map(|found| self.scope.facts(kind, &found).shard);
+                        OwnerSeen { at: now, place: shard.map_or(Place::Gone, Place::At) }
+                    }
+                    Err(error) => {
+                        debug!(ring = %self.scope.model.name, child = %child.key, "its owner can't be read: {error}");
+                        if let Some(item) = board.get_mut(&child) {
+                            pause(item, now);
+                        }
+                        board.touch(&child);
+                        return;
+                    }
+                };
+                if let Some(item) = board.get_mut(&child) {
+                    item.owner = Some(seen);
+                }
+                board.touch(&child);
+            }
+            Done::Passed(passed) => {
+                state.is_passing = false;
+                match passed {
+                    Ok(passed) => {
+                        let (found, (waiting, moving)) = (self.scope.board.lock().found(), state.pace.counts());
+                        let (ring, leaving) = (&self.scope.model.name, passed.leaving);
+                        debug!(%ring, found, leaving, waiting, moving, cut = passed.is_cut, "looked at all objects");
+                        state.is_cut = passed.is_cut;
+                        state.leaving = Some(passed.leaving);
+                        if passed.tally.is_some_and(|(tally, moves)| state.hashes.counted(tally, moves)) {
+                            self.scope.board.lock().touch_all();
+                            state.pass_at = now;
+                        }
+                        if self.scope.model.is_deleting || passed.leaving > 0 {
+                            state.pass_at = state.pass_at.min(now.saturating_add(LEAVING_PERIOD));
+                        }
+                    }
+                    Err((kind, error)) => {
+                        self.list_failed(kind, &error);
+                        state.pass_at = now.saturating_add(RETRY);
+                    }
+                }
+            }
+            Done::Searched(owners, searched) => {
+                state.is_searching = false;
+                match searched {
+                    Ok(()) => {
+                        let mut board = self.scope.board.lock();
+                        for owner in owners {
+                            // One that was moved meanwhile has left others behind.
+                            let is_it = |item: &&mut Item| item.facts.uid == owner.uid && item.moves == owner.moves;
+                            if let Some(item) = board.get_mut(&owner.id).filter(is_it) {
+                                item.is_searched = true;
+                            }
+                            board.touch(&owner.id);
+                        }
+                    }
+                    Err((kind, error)) => {
+                        self.list_failed(kind, &error);
+                        state.searches.extend(owners.into_iter().map(|owner| owner.id));
+                        state.search_at = now.saturating_add(RETRY);
+                    }
+                }
+            }
+        }
+    }
+
+    fn wrote(
+        &self,
+        state: &mut State,
+        now: Duration,
+        id: &Id,
+        (what, from, to): (What, Option<Arc<str>>, Option<Arc<str>>),
+        outcome: Outcome,
+    ) {
+        let mut board = self.scope.board.lock();
+        if let Some(item) = board.get_mut(id) {
+            item.is_busy = false;
+        }
+        match outcome {
+            Outcome::Made(object) => {
+                let ring = &self.scope.model.name;
+                debug!(%ring, kind = %self.resource(id).kind, object = %id.key, ?what, ?from, ?to, "labels written");
+                self.told.wrote(&self.resource(id), what);
+                if let Some(item) = board.get_mut(id) {
+                    item.failures = 0;
+                    let key = self.scope.key(id, item.facts.owner.as_deref());
+                    if let Some(key) = key.filter(|_| self.scope.is_main(id.kind) && from != to) {
+                        state.hashes.moved(&key.text, from.as_deref(), to.as_deref());
+                    }
+                }
+                let facts = self.scope.facts(id.kind, &object);
+                board.answered(now, id, facts);
+            }
+            Outcome::Instead(object) => {
+                if what != What::Other {
+                    self.told.conflicted();
+                }
+                let facts = self.scope.facts(id.kind, &object);
+                board.answered(now, id, facts);
+                if let Some(item) = board.get_mut(id) {
+                    item.stale_since = None;
+                }
+            }
+            Outcome::Gone => {
+                board.forget(id);
+                state.pace.done(id);
+            }
+            Outcome::Failed(error) => {
+                state.pace.done(id);
+                if let Some(item) = board.get_mut(id) {
+                    pause(item, now);
+                    if !error.is_fenced() && item.failures.is_power_of_two() {
+                        let (ring, failures) = (&self.scope.model.name, item.failures);
+                        warn!(%ring, object = %id.key, failures, "its labels can't be read or written: {error}");
+                    }
+                }
+                if error.is_refused() {
+                    let text = format!("{} can't be written: {error}", self.resource(id));
+                    self.told.refused(now, error.reason(), text);
+                }
+            }
+        }
+        board.touch(id);
+        board.touch_family(id);
+    }
+
+    fn list_failed(&self, kind: usize, error: &Error) {
+        if error.is_expired() {
+            return;
+        }
+        let text = format!("{} can't be listed: {error}", self.scope.kinds[kind].resource);
+        warn!(ring = %self.scope.model.name, "{text}");
+        self.scope.troubled(kind, Some((error.reason(), text)));
+    }
+
+    fn resource(&self, id: &Id) -> Arc<Resource> {
+        Arc::clone(&self.scope.kinds[id.kind].resource)
+    }
+
+    fn wake_at(&self, state: &State, now: Duration) -> Duration {
+        let board = self.scope.board.lock();
+        if board.is_dirty() && self.shards.is_known() && state.selected.is_some() {
+            return now;
+        }
+        let lists = [
+            Some(state.pass_at).filter(|_| !state.is_passing && state.selected.is_some()),
+            Some(state.search_at).filter(|_| !state.is_searching && !state.searches.is_empty()),
+            state.timers.first().map(|(at, _)| *at),
+            state.pace.next_at(now, &state.calm),
+            state.opens_at,
+            self.shards.next_at(now),
+            board.purge_at(),
+            Some(state.told_at.saturating_add(TELL_PERIOD)),
+        ];
+        lists.into_iter().flatten().min().unwrap_or(now).max(now)
+    }
+}
