@@ -10,28 +10,35 @@ MEMBERS := members_ --test-threads=3
 UNIT_TESTS := $(if $(NEXTEST),cargo nextest run --workspace --lib --bins,cargo test --workspace --lib --bins)
 
 .DEFAULT_GOAL := help
-.PHONY: help test unit examples suites members members-figures soak fuzz lint crds apiserver demo bench prerequisites
+.PHONY: help test unit examples suites members members-figures rings soak fuzz lint crds apiserver demo bench prerequisites
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-test: prerequisites unit examples suites members ## All tests: unit, examples, every suite on the embedded and the real API server
+test: prerequisites unit examples suites members rings ## All tests: unit, examples, every suite on the embedded and the real API server
 
 unit: ## Tests without I/O, or on loopback only
 	$(UNIT_TESTS)
 
-examples: ## The examples' own tests
+examples: ## The examples' and shard libraries' own tests
 	python3 -m unittest discover -s webhooks-examples/python/website
 	python3 -m unittest discover -s webhooks-examples/python/counter
-	@if command -v go >/dev/null; then cd webhooks-examples/go/website && export GOTOOLCHAIN=local && go vet ./... && go test -count=1 ./...; \
-	elif [ "$$CI" = true ]; then echo "go not found: the Go example can't be tested" >&2; exit 1; \
-	else echo "skipped, since go is not there: the tests of webhooks-examples/go/website"; fi
+	@if kopf=$$(tests/components/python); then cd shards/python && $$kopf -m unittest; \
+	elif [ "$$CI" = true ]; then echo "kopf can't be installed: the Python shard can't be tested" >&2; exit 1; \
+	else echo "kopf can't be installed: what needs it is skipped" >&2; cd shards/python && python3 -m unittest; fi
+	@if command -v go >/dev/null; then export GOTOOLCHAIN=local; \
+		for module in webhooks-examples/go/website shards/go; do (cd $$module && go vet ./... && go test -count=1 ./...) || exit 1; done; \
+	elif [ "$$CI" = true ]; then echo "go not found: the Go examples can't be tested" >&2; exit 1; \
+	else echo "skipped, since go is not there: the tests of webhooks-examples/go/website and shards/go"; fi
 
 suites: ## Black-box suites on the embedded and the real API server; SUITE=name runs those whose name contains it
 	cargo test --test suites -- $(SUITE)
 
 members: ## Every scenario of members, once, with Leases of 5 s
 	cargo test --test suites -- $(MEMBERS)
+
+rings: ## Every scenario of external rings, with shards in all three languages
+	cargo test --test suites -- rings_ --test-threads=2
 
 soak: ## The scenarios of members ROUNDS=5 times, once with the default Leases, and their figures with 10,000 parents
 	for round in $$(seq $(or $(ROUNDS),5)); do echo "round $$round"; cargo test --test suites -- $(MEMBERS) || exit 1; done

@@ -263,7 +263,7 @@ impl Cleanup {
         Self { server: Arc::clone(&context.server), id: context.id.clone() }
     }
 
-    /// Deletes the trial's controllers and grants. Its namespace and CRDs stay: the server goes soon enough, and
+    /// Deletes the trial's controllers, rings and grants. Its namespace and CRDs stay: the server goes soon enough, and
     /// finalizers of a stopped controller would hold them anyway, as they hold controllers with a finalize hook.
     ///
     /// # Errors
@@ -276,6 +276,8 @@ impl Cleanup {
             ("ringmaster.dev/v1alpha1", "decoratorcontrollers"),
             ("metacontroller.k8s.io/v1alpha1", "compositecontrollers"),
             ("metacontroller.k8s.io/v1alpha1", "decoratorcontrollers"),
+            ("ringmaster.dev/v1alpha1", "controllerrings"),
+            ("sharding.timebertt.dev/v1alpha1", "controllerrings"),
             ("rbac.authorization.k8s.io/v1", "clusterrolebindings"),
             ("rbac.authorization.k8s.io/v1", "clusterroles"),
         ] {

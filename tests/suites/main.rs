@@ -19,6 +19,7 @@ mod members;
 mod objects;
 mod process;
 mod replicas;
+mod rings;
 mod scrape;
 mod serve;
 mod server;

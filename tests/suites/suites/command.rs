@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::alone("command", "bad_settings_exit_2_and_name_the_flag", bad_settings),
         Case::alone("command", "bad_settings_in_a_file_or_a_variable_are_named", bad_settings_elsewhere),
         Case::alone("command", "the_crds_in_manifests_are_current", crds),
+        Case::alone("command", "the_rights_of_a_ring_are_printed", rbac),
     ]
 }
 
@@ -128,6 +129,13 @@ const DEMO: &[Bad] = &[
     (&["--write-kubeconfig=/tmp"], &["--write-kubeconfig /tmp", "is a folder; name a file"]),
 ];
 
+const RBAC: &[Bad] = &[
+    (&["--account=shop"], &["--account", "NAMESPACE:NAME"]),
+    (&["--shard"], &["--account"]),
+    (&["--lease-namespace=shop"], &["--shard"]),
+    (&["--shard", "--account=shop:websites", "--lease-namespace=A"], &["--lease-namespace", "lower-case letters"]),
+];
+
 /// The long flags that a command's help names.
 fn flags(command: &str) -> anyhow::Result<BTreeSet<String>> {
     let output = Command::new(env!("CARGO_BIN_EXE_ringmaster")).args([command, "--help"]).output()?;
@@ -143,7 +151,9 @@ fn flags(command: &str) -> anyhow::Result<BTreeSet<String>> {
 async fn bad_settings(_: Scratch) -> anyhow::Result<()> {
     let run = flags("run")?;
     ensure!(run.len() > 25, "{run:?}");
-    for (command, table, anything) in [("run", RUN, RUN_ANYTHING), ("dev", DEV, &["help"]), ("demo", DEMO, &["help"])] {
+    let help: &[&str] = &["help"];
+    let commands = [("run", RUN, RUN_ANYTHING), ("dev", DEV, help), ("demo", DEMO, help), ("rbac", RBAC, help)];
+    for (command, table, anything) in commands {
         for (arguments, words) in table {
             let all: Vec<&str> = std::iter::once(command).chain(arguments.iter().copied()).collect();
             let (code, text) = ringmaster(&all)?;
@@ -202,5 +212,23 @@ async fn bad_settings_elsewhere(scratch: Scratch) -> anyhow::Result<()> {
 async fn crds(_: Scratch) -> anyhow::Result<()> {
     let (code, text) = ringmaster(&["crds", "--out", "manifests/crds", "--check"])?;
     ensure!(code == Some(0), "exit {code:?}: {text}");
+    Ok(())
+}
+
+async fn rbac(scratch: Scratch) -> anyhow::Result<()> {
+    let file = scratch.dir().join("ring.yaml");
+    let ring = "{apiVersion: ringmaster.dev/v1alpha1, kind: ControllerRing, metadata: {name: r}, spec: {resources: [";
+    std::fs::write(&file, format!("{ring}{{resource: secrets}}]}}}}"))?;
+    let name = file.display().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_ringmaster")).args(["rbac", &name]).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    for word in ["ClusterRole\n", "ClusterRoleBinding\n", "ringmaster:ring:r", "secrets", "ringmaster-system"] {
+        ensure!(text.contains(word), "no {word:?}: {text}");
+    }
+    std::fs::write(&file, format!("{ring}{{resource: '*'}}]}}}}"))?;
+    let (code, said) = ringmaster(&["rbac", &name])?;
+    let words = [name.as_str(), "ControllerRing r", "spec.resources[0].resource"];
+    ensure!(code == Some(1) && words.iter().all(|word| said.contains(word)), "exit {code:?}: {said}");
     Ok(())
 }

@@ -62,6 +62,18 @@ mod metrics;
 mod migrating;
 mod readme;
 mod reply_extras;
+mod rings_admission;
+mod rings_assign;
+mod rings_check;
+mod rings_contract;
+mod rings_die;
+mod rings_drain;
+mod rings_fields;
+mod rings_leases;
+mod rings_leave;
+mod rings_memory;
+mod rings_scale;
+mod rings_sharder;
 mod rival;
 mod rollouts;
 mod rollouts_revisions;
@@ -90,16 +102,18 @@ use crate::trial::Case;
 /// Every trial of this run, in the order in which they start.
 ///
 /// Scenarios of members want a machine for themselves, as their Leases count seconds: a run of everything leaves them
-/// out, and one that asks for `members` has all of them (`make members`, which is part of `make test`).
+/// out, and one that asks for `members` has all of them (`make members`, which is part of `make test`). The same with those
+/// of rings (`make rings`).
 pub(crate) fn all() -> Vec<Case> {
-    let asks_for_members = std::env::args().skip(1).any(|argument| argument.contains("members"));
-    let members = if asks_for_members { members() } else { Vec::new() };
-    everyday().into_iter().chain(members).collect()
+    let asks_for = |word: &str| std::env::args().skip(1).any(|argument| argument.contains(word));
+    let members = if asks_for("members") { members() } else { Vec::new() };
+    let rings = if asks_for("rings_") { rings() } else { Vec::new() };
+    everyday().into_iter().chain(members).chain(rings).collect()
 }
 
 /// Every trial that there is, whether or not this run has it.
 fn known() -> Vec<Case> {
-    everyday().into_iter().chain(members()).collect()
+    everyday().into_iter().chain(members()).chain(rings()).collect()
 }
 
 fn everyday() -> Vec<Case> {
@@ -126,6 +140,8 @@ fn everyday() -> Vec<Case> {
         migrating::cases(),
         readme::cases(),
         reply_extras::cases(),
+        rings_check::cases(),
+        rings_fields::cases(),
         rollouts::cases(),
         rollouts_revisions::cases(),
         scale::cases(),
@@ -185,6 +201,23 @@ fn members() -> Vec<Case> {
         members_rollout::cases(),
         members_finalize::cases(),
         members_large::cases(),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// Scenarios of external rings.
+fn rings() -> Vec<Case> {
+    let all = [
+        rings_admission::cases(),
+        rings_assign::cases(),
+        rings_scale::cases(),
+        rings_die::cases(),
+        rings_sharder::cases(),
+        rings_drain::cases(),
+        rings_leave::cases(),
+        rings_leases::cases(),
+        rings_contract::cases(),
+        rings_memory::cases(),
     ];
     all.into_iter().flatten().collect()
 }
