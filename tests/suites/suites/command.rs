@@ -73,6 +73,17 @@ const RUN: &[Bad] = &[
     (&["--hook-allow-loopback=maybe"], &["--hook-allow-loopback", "true or false"]),
     (&["--hook-resolve=x"], &["--hook-resolve", "HOST:PORT=ADDR"]),
     (&["--hook-resolve=a:1=::1", "--hook-resolve=a:1=::2"], &["--hook-resolve", "an entry already; remove one"]),
+    (&["--ring-admission-address=9443"], &["--ring-admission-address", ":PORT for all interfaces"]),
+    (
+        &["--metrics-address=:1234", "--ring-admission-address=127.0.0.1:1234"],
+        &["--ring-admission-address", "have the same port", "give another one"],
+    ),
+    (&["--ring-admission-service=admission"], &["--ring-admission-service", "NAMESPACE/NAME"]),
+    (&["--ring-admission-url=http://127.0.0.1:1"], &["--ring-admission-url", "https://"]),
+    (
+        &["--ring-admission-service=a/b", "--ring-admission-url=https://127.0.0.1:1"],
+        &["--ring-admission-url", "--ring-admission-service says it too", "give one of them"],
+    ),
     (&["--log-format=xml"], &["--log-format", "pretty or json"]),
     (&["--log-level=loud"], &["--log-level", "give error, warn, info, debug, trace or off"]),
     (&["--apply-strategy=force"], &["--apply-strategy", "dynamic-apply"]),
