@@ -529,7 +529,7 @@ pub(crate) fn kind_path(resource: &Resource, namespace: &str) -> String {
     let version = &resource.api_version;
     let root = if version.group().is_empty() { "/api" } else { "/apis" };
     let plural = &resource.plural;
-    if namespace.is_empty() {
+    if namespace.is_empty() || !resource.namespaced {
         format!("{root}/{version}/{plural}")
     } else {
         format!("{root}/{version}/namespaces/{}/{plural}", utf8_percent_encode(namespace, IN_PATH))

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ringmaster_core::dialect::CONTROLLER_SHARDING_RING;
 use ringmaster_rings::admission::counts::Counts;
 use ringmaster_rings::{RingStats, Stats};
 
@@ -28,9 +29,14 @@ pub(crate) fn samples(rings: &RingStats) -> Vec<Sample> {
     let gauge = |name, help, value: &dyn Fn(&Stats) -> f64| {
         Sample::gauge(name, help, all.iter().map(|(ring, stats)| (of_ring(ring, stats), value(stats))).collect())
     };
+    // Their names don't say the group: of two rings of one name that of their group is shown.
+    let is_shown = |(ring, stats): &&(Arc<str>, Stats)| {
+        stats.group == CONTROLLER_SHARDING_RING.group || all.iter().filter(|(other, _)| other == ring).count() == 1
+    };
+    let shown: Vec<&(Arc<str>, Stats)> = all.iter().filter(is_shown).collect();
     let theirs = |name, help, value: &dyn Fn(&Stats) -> f64| {
         let labels = |ring: &Arc<str>| vec![("controllerring", ring.to_string())];
-        Sample::gauge(name, help, all.iter().map(|(ring, stats)| (labels(ring), value(stats))).collect())
+        Sample::gauge(name, help, shown.iter().map(|(ring, stats)| (labels(ring), value(stats))).collect())
     };
     let writes = |name, help, at: usize| {
         let of_ring = |(ring, stats): &(Arc<str>, Stats)| {
@@ -43,7 +49,7 @@ pub(crate) fn samples(rings: &RingStats) -> Vec<Sample> {
             };
             stats.writes.iter().map(|(kind, writes)| (labels(kind), number(writes[at]))).collect::<Vec<_>>()
         };
-        counter(name, help, all.iter().flat_map(of_ring).collect())
+        counter(name, help, shown.iter().copied().flat_map(of_ring).collect())
     };
     let each = |value: &dyn Fn(&Stats) -> u64| {
         all.iter().map(|(ring, stats)| (of_ring(ring, stats), number(value(stats)))).collect()
@@ -91,7 +97,8 @@ pub(crate) fn samples(rings: &RingStats) -> Vec<Sample> {
         counter(
             "controller_sharding_ring_calculations",
             "How often keys were hashed to other shards",
-            all.iter()
+            shown
+                .iter()
                 .map(|(ring, stats)| (vec![("controllerring", ring.to_string())], number(stats.calculations)))
                 .collect(),
         ),

@@ -297,7 +297,9 @@ async fn run(engine: Engine, shutdown: CancellationToken) -> Result<(), Error> {
         member,
     });
     let rings = Rings {
-        client: client.clone(),
+        // Neither waits behind the calls of syncs.
+        client: Client::new(connection.client.clone(), metrics.clone()),
+        lease_client: Client::new(connection.client.clone(), metrics.clone()),
         discovery: Arc::clone(&stage.discovery),
         events,
         right: Arc::clone(&guard) as Arc<dyn Right>,

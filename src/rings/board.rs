@@ -197,6 +197,9 @@ impl Board {
                 self.touch_family(id);
                 return;
             }
+            if facts.version.is_before(item.facts.version) {
+                return;
+            }
             // Another object of that name; the marks are those of whoever shows it next.
             let busy = item.is_busy;
             self.forget(id);
@@ -260,7 +263,7 @@ impl Board {
     pub(crate) fn complete(&mut self, now: Duration, kind: usize, mark: Mark, generation: u64) {
         let old = |(id, item): (&Id, &Item)| {
             let shown = item.shown[mark as usize];
-            (id.kind == kind && shown > 0 && shown < generation && !item.is_busy).then(|| id.clone())
+            (id.kind == kind && shown > 0 && shown < generation).then(|| id.clone())
         };
         let old: Vec<Id> = self.items.iter().filter_map(old).collect();
         for id in old {
@@ -304,6 +307,13 @@ impl Board {
                 item.idle_since = Some(now);
                 self.idle.push_back((now, id));
             } else {
+                // Nobody would see to it before its owner goes on: its family is to be looked for again.
+                let owner = item.facts.owner.as_ref().map(|owner| owner.uid.clone());
+                if let Some(owner) = owner.and_then(|owner| self.by_uid.get(&owner).cloned())
+                    && let Some(owner) = self.items.get_mut(&owner)
+                {
+                    owner.is_searched = false;
+                }
                 self.forget(&id);
                 forgotten.push(id);
             }

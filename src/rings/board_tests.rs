@@ -128,9 +128,11 @@ fn an_owner_may_change() {
 fn another_object_of_a_name_is_another() {
     let mut board = Board::default();
     board.saw(S, id(0, "a"), facts("a", 9, Some("x")), Mark::Found, 1);
-    board.saw(S, id(0, "a"), facts("b", 3, None), Mark::Unassigned, 1);
+    board.saw(S, id(0, "a"), facts("b", 12, None), Mark::Unassigned, 1);
+    // What lags behind shows the former one.
+    board.saw(S, id(0, "a"), facts("a", 10, Some("x")), Mark::Draining, 1);
     let item = board.get(&id(0, "a")).unwrap();
-    assert_eq!((item.former.as_deref(), item.facts.version, board.found()), (None, Version(3), 0));
+    assert_eq!((item.former.as_deref(), item.facts.version, board.found()), (None, Version(12), 0));
     assert!(board.of_uid(&Uid::new("a")).is_none() && board.of_uid(&Uid::new("b")).is_some());
 }
 

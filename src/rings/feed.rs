@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::board::{Id, Mark};
-use crate::scope::Scope;
+use crate::scope::{Scope, Source};
 
 /// One kind under one selector.
 struct Feed {
@@ -71,7 +71,7 @@ impl Sink for Feed {
         }
         let generation = self.generation.load(Ordering::Relaxed);
         self.scope.board.lock().complete(boot_time(), self.kind, self.mark, generation);
-        self.scope.troubled(self.kind, None);
+        self.scope.troubled(self.kind, self.source(), None);
         self.scope.news.notify_one();
     }
 
@@ -80,11 +80,18 @@ impl Sink for Feed {
     fn lost_track(&self) {}
 
     fn trouble(&self, error: &Error, _: u32) {
-        let text = format!("{} can't be watched: {error}", self.scope.kinds[self.kind].resource);
-        self.scope.troubled(self.kind, Some((error.reason(), text)));
+        if !self.cancel.is_cancelled() {
+            self.scope.troubled(self.kind, self.source(), Some(error));
+        }
     }
 
     fn recovered(&self) {
-        self.scope.troubled(self.kind, None);
+        self.scope.troubled(self.kind, self.source(), None);
+    }
+}
+
+impl Feed {
+    fn source(&self) -> Source {
+        if self.mark == Mark::Draining { Source::Draining } else { Source::Unassigned }
     }
 }

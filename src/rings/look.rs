@@ -18,6 +18,8 @@ use crate::shards::Shards;
 
 /// An object that left one watch is mostly shown by another within this time.
 const SEEN_WITHIN: Duration = Duration::from_millis(500);
+/// An owner doesn't wait any longer for a child that couldn't be written so often in a row.
+const GIVEN_UP: u32 = 5;
 /// What was read of an owner counts for so long.
 const OWNER_COUNTS: Duration = Duration::from_secs(1);
 
@@ -82,8 +84,9 @@ impl Eyes<'_> {
         let Some(is_selected) = self.scope.selects(id) else { return Verdict::Later };
         let owner = item.facts.owner.as_deref();
         let is_main = self.scope.is_main(id.kind);
-        if !is_main && owner.is_none() {
-            return Verdict::Nobodys;
+        let is_labelled = item.facts.shard.is_some() || item.facts.is_draining;
+        if !is_main && owner.is_none() && !is_selected && is_labelled {
+            return Verdict::Plan(self.planned(&Step::Unlabel, item));
         }
         let Some(key) = self.scope.key(id, owner) else { return Verdict::Nobodys };
         let shard = item.facts.shard.as_deref();
@@ -151,7 +154,8 @@ impl Eyes<'_> {
                 key.is_none_or(|key| !key.is_owners) || self.scope.selects(id) == Some(false)
             };
             // One that was seen to leave a watch went where we sent it, or is gone.
-            child.is_stale() || child.facts.shard.as_deref() == Some(shard) || is_apart()
+            let is_given_up = child.failures >= GIVEN_UP;
+            child.is_stale() || child.facts.shard.as_deref() == Some(shard) || is_given_up || is_apart()
         })
     }
 

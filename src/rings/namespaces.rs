@@ -2,7 +2,7 @@
 //!
 //! Never keeps anything else of a namespace.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -51,11 +51,11 @@ impl Namespaces {
         known.labels.get(namespace).map(|(labels, _)| ring.selects(namespace, labels))
     }
 
-    /// The namespaces that a ring selects; `None` until all are known.
-    pub(crate) fn selected(&self, ring: &Ring) -> Option<BTreeSet<Arc<str>>> {
+    /// Each namespace, and whether a ring selects it; `None` until all are known.
+    pub(crate) fn selected(&self, ring: &Ring) -> Option<BTreeMap<Arc<str>, bool>> {
         let known = self.known.read();
-        let selected = known.labels.iter().filter(|(name, (labels, _))| ring.selects(name, labels));
-        known.is_listed.then(|| selected.map(|(name, _)| Arc::clone(name)).collect())
+        let each = known.labels.iter().map(|(name, (labels, _))| (Arc::clone(name), ring.selects(name, labels)));
+        known.is_listed.then(|| each.collect())
     }
 
     /// Told of each change.
@@ -73,7 +73,10 @@ impl Namespaces {
             status: true,
         };
         let watch = Watch { metadata_only: true, ..Watch::all(Arc::new(resource)) };
-        run_pump(client, watch, self, random, cancel).await;
+        run_pump(client, watch, Arc::clone(&self) as Arc<dyn Sink>, random, cancel).await;
+        // What isn't watched is not known.
+        let mut known = self.known.write();
+        *known = Known { generation: known.generation, ..Known::default() };
     }
 
     fn changed(&self) {

@@ -29,18 +29,18 @@ pub(crate) struct Passed {
     pub(crate) is_cut: bool,
     /// Objects that have labels and shall have none.
     pub(crate) leaving: usize,
+    /// Kinds that can't be listed, and why.
+    pub(crate) failed: Vec<(usize, Error)>,
 }
 
-/// Looks at all objects once; `hashed` says whose they shall be.
-///
-/// # Errors
-/// A list failed: the kind, and why.
+/// Looks at all objects once; `hashed` says whose they shall be, of the `available` shards. A kind that can't be listed
+/// holds up no other.
 pub(crate) async fn pass(
     client: Client,
     scope: Arc<Scope>,
-    hashed: Hashed,
+    (hashed, available): (Hashed, BTreeSet<Arc<str>>),
     counts: Option<u64>,
-) -> Result<Passed, (usize, Error)> {
+) -> Passed {
     let generation = scope.next_generation();
     let mut passed = Passed { tally: counts.map(|moves| (Tally::default(), moves)), ..Passed::default() };
     let kinds = 0..scope.kinds.len();
@@ -51,23 +51,43 @@ pub(crate) async fn pass(
         let selector = if is_former { scope.shard_label.as_str() } else { "" };
         let counted = counts.is_some() && !is_former && scope.is_main(kind);
         let listed = each(&client, &scope, kind, ("", selector), &mut passed, |passed, object| {
-            look(&scope, &hashed, (kind, generation), passed, object);
+            look(&scope, (&hashed, &available), (kind, generation), passed, object);
             if passed.is_cut && !counted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        listed.await.map_err(|error| (kind, error))?;
+        if let Err(error) = listed.await {
+            passed.failed.push((kind, error));
+            continue;
+        }
         if !passed.is_cut {
             scope.board.lock().complete(boot_time(), kind, Mark::Found, generation);
         }
     }
-    Ok(passed)
+    let is_counted = |(kind, _): &(usize, Error)| scope.is_main(*kind) && !scope.kinds[*kind].is_former;
+    if passed.failed.iter().any(is_counted) {
+        passed.tally = None;
+    }
+    passed
 }
 
-fn look(scope: &Scope, hashed: &Hashed, (kind, generation): (usize, u64), passed: &mut Passed, object: &Object) {
+fn look(
+    scope: &Scope,
+    (hashed, available): (&Hashed, &BTreeSet<Arc<str>>),
+    (kind, generation): (usize, u64),
+    passed: &mut Passed,
+    object: &Object,
+) {
     let facts = scope.facts(kind, object);
     let id = Id { kind, key: object.key().clone() };
     let is_selected = scope.selects(&id).unwrap_or(true);
     let is_labelled = facts.shard.is_some() || facts.is_draining;
-    let Some(key) = scope.key(&id, facts.owner.as_deref()) else { return };
+    let Some(key) = scope.key(&id, facts.owner.as_deref()) else {
+        // Nobody controls it any more, and it has a label all the same.
+        if !is_selected && is_labelled {
+            passed.leaving += 1;
+            scope.note(kind, object, Mark::Found, generation);
+        }
+        return;
+    };
     if is_selected
         && scope.is_main(kind)
         && let Some((tally, _)) = &mut passed.tally
@@ -81,6 +101,7 @@ fn look(scope: &Scope, hashed: &Hashed, (kind, generation): (usize, u64), passed
     let is_elsewhere = || {
         let owner = facts.owner.as_ref().filter(|_| key.is_owners).map(|owner| &owner.uid);
         let with_owner = owner.and_then(|owner| owners_shard(&scope.board.lock(), owner));
+        let with_owner = with_owner.filter(|shard| available.contains(shard));
         let shall = with_owner.or_else(|| hashed.shard(&key.text).cloned());
         is_selected && (facts.is_draining || (shall.is_some() && facts.shard != shall))
     };
@@ -110,12 +131,9 @@ pub(crate) struct Owner {
     pub(crate) former: Option<Arc<str>>,
 }
 
-/// Shows the board the children of some main objects that have a shard.
-///
-/// # Errors
-/// A list failed: the kind, and why.
-pub(crate) async fn search(client: Client, scope: Arc<Scope>, owners: Vec<Owner>) -> Result<(), (usize, Error)> {
-    let generation = scope.next_generation();
+/// Shows the board the children of some main objects that have a shard; gives back the kinds that can't be listed, and why.
+pub(crate) async fn search(client: Client, scope: Arc<Scope>, owners: Vec<Owner>) -> Vec<(usize, Error)> {
+    let (generation, mut failed) = (scope.next_generation(), Vec::new());
     let mut by_kind: BTreeMap<usize, Vec<&Owner>> = BTreeMap::new();
     for owner in &owners {
         for kind in scope.controlled(owner.id.kind) {
@@ -141,9 +159,11 @@ pub(crate) async fn search(client: Client, scope: Arc<Scope>, owners: Vec<Owner>
             }
             ControlFlow::Continue(())
         });
-        listed.await.map_err(|error| (kind, error))?;
+        if let Err(error) = listed.await {
+            failed.push((kind, error));
+        }
     }
-    Ok(())
+    failed
 }
 
 /// Shows each object of a kind.

@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 use crate::admission::host::Webhook;
 use crate::admission::review::RingName;
 use crate::namespaces::Namespaces;
-use crate::ring::Running;
+use crate::ring::{End, Running};
 use crate::scope::{Kind, Role, Scope};
 use crate::shards::Shards;
 use crate::told::{AllStats, Stats, Told};
@@ -40,6 +40,8 @@ const DIALECTS: [&RingDialect; 2] = [&RINGMASTER_RING, &CONTROLLER_SHARDING_RING
 const VERSION: &str = "v1alpha1";
 /// A ring whose kinds aren't served is looked at again after this.
 const RETRY: Duration = Duration::from_secs(10);
+/// Rings are looked at so often though nothing is heard of them.
+const LOOK_PERIOD: Duration = Duration::from_secs(30);
 /// What holds a ring of our group until no object has a label of it any more.
 const FINALIZER: &str = "ringmaster.dev/ring";
 
@@ -67,8 +69,10 @@ pub struct Clock {
 
 /// Runs the rings of both groups.
 pub struct Rings {
-    /// For all calls.
+    /// For all calls but those about Leases.
     pub client: Client,
+    /// For Leases, which must not wait behind anything.
+    pub lease_client: Client,
     /// Finds the rings' kinds.
     pub discovery: Arc<Discovery>,
     /// Takes events.
@@ -95,6 +99,19 @@ impl RingStats {
         let name: Arc<str> = ring.name.into();
         if let Some(stats) = self.0.lock().get_mut(&(ring.dialect.group, name)) {
             stats.writes.entry((group.into(), resource.into())).or_default()[0] += 1;
+        }
+    }
+
+    /// A ring runs no more on this member: what it counted stays.
+    pub(crate) fn ended(&self, group: &'static str, name: &Arc<str>) {
+        if let Some(stats) = self.0.lock().get_mut(&(group, Arc::clone(name))) {
+            *stats = Stats {
+                group: stats.group,
+                writes: std::mem::take(&mut stats.writes),
+                conflicts: stats.conflicts,
+                escalations: stats.escalations,
+                ..Stats::default()
+            };
         }
     }
 
@@ -144,7 +161,7 @@ impl Rings {
         loop {
             let is_leader = *leads.borrow_and_update();
             let wanted = if is_leader { seen.rings.lock().clone() } else { Declared::new() };
-            if wanted.is_empty() {
+            if wanted.is_empty() && hosted.is_empty() {
                 if let Some(watching) = watching.take() {
                     watching.cancel();
                 }
@@ -158,6 +175,8 @@ impl Rings {
                 () = cancel.cancelled() => break,
                 _ = leads.changed() => {}
                 () = seen.news.notified() => {}
+                // One that ended unasked is begun again.
+                () = tokio::time::sleep(LOOK_PERIOD) => {}
             }
         }
         for hosted in hosted.into_values() {
@@ -175,7 +194,10 @@ impl Rings {
         is_leader: bool,
         namespaces: &Arc<Namespaces>,
     ) {
-        let gone: Vec<(usize, ObjectKey)> = hosted.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        // A ring that is gone may still have its labels taken off here.
+        let cleans = |ring: &Hosted| is_leader && ring.is_deleting && !ring.task.is_finished();
+        let gone = hosted.iter().filter(|(key, ring)| !wanted.contains_key(*key) && !cleans(ring));
+        let gone: Vec<(usize, ObjectKey)> = gone.map(|(key, _)| key.clone()).collect();
         for key in gone {
             let Some(ring) = hosted.remove(&key) else { continue };
             let (is_over, model) = (ring.is_deleting && ring.task.is_finished(), ring.model.clone());
@@ -193,6 +215,7 @@ impl Rings {
                 ring.uid == *object.uid()
                     && ring.generation == object.generation()
                     && ring.is_deleting == object.is_deleting()
+                    && (ring.model.is_none() || ring.is_deleting || !ring.task.is_finished())
             };
             if hosted.get(key).is_some_and(same) {
                 continue;
@@ -248,16 +271,16 @@ impl Rings {
     ) -> Hosted {
         let cancel = CancellationToken::new();
         let (uid, generation, is_deleting) = (model.uid.clone(), model.generation, model.is_deleting);
-        let told = self.told(DIALECTS[number], &model.name, &uid, generation, object.as_ref());
+        let mut told = self.told(DIALECTS[number], &model.name, &uid, generation, object.as_ref());
+        told.is_deleting = is_deleting;
         let namespaces = Arc::clone(namespaces);
         let task = tokio::spawn({
             let (model, cancel) = (model.clone(), cancel.clone());
             async move {
-                let running = self.run_one((object, model), former, told, namespaces, &cancel);
-                tokio::select! {
-                    () = cancel.cancelled() => {}
-                    () = running => {}
-                }
+                let (group, name) = (model.dialect.group, Arc::clone(&model.name));
+                let stats = self.stats.clone();
+                self.run_one((object, model), former, told, namespaces, &cancel).await;
+                stats.ended(group, &name);
             }
         });
         Hosted { uid, generation, is_deleting, model: Some(model), cancel, task }
@@ -275,33 +298,36 @@ impl Rings {
         let (is_deleting, resource, name) = (model.is_deleting, resource(model.dialect), Arc::clone(&model.name));
         let object = object.filter(|_| holds);
         loop {
-            if let Some(object) = &object {
-                former.extend(self.hold(&resource, object, &model).await);
-            }
-            let left = kept::former(std::mem::take(&mut former), &model);
-            let kinds = loop {
-                let io = (&self.client, &*self.right);
-                match self.kinds(&model, &left).await {
-                    Ok(kinds) => break kinds,
-                    Err((reason, text)) => told.failed(io, reason, text, boot_time()).await,
-                }
-                tokio::time::sleep(RETRY).await;
+            let begin = self.begin(object.as_deref(), &model, &mut former, &mut told);
+            let kinds = tokio::select! {
+                () = cancel.cancelled() => return,
+                kinds = begin => kinds,
             };
             let scope = Scope::new(model.clone(), kinds, Arc::clone(&namespaces), self.clock);
             let shards = Shards::new(&name, scope.model.dialect);
             let (tasks, stop) = (TaskTracker::new(), cancel.child_token());
             let reading =
-                Arc::clone(&shards).run(self.client.clone(), Arc::clone(&self.right), self.clock, stop.clone());
+                Arc::clone(&shards).run(self.lease_client.clone(), Arc::clone(&self.right), self.clock, stop.clone());
             tasks.spawn(reading);
             let (client, right) = (self.client.clone(), Arc::clone(&self.right));
             let answering = self.webhook.answers.begin(&scope);
             let mut running = Running { scope, client, right, shards, tasks: tasks.clone(), told, answering };
-            running.run(stop.clone()).await;
+            let end = running.run(stop.clone()).await;
+            told = running.told;
+            drop(running.answering);
             stop.cancel();
             tasks.close();
             tasks.wait().await;
             if cancel.is_cancelled() {
                 return;
+            }
+            if end == End::Lost {
+                let kinds = running.scope.kinds.iter().map(|kind| &kind.resource.api_version);
+                kinds.for_each(|version| self.discovery.forget(version));
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    () = tokio::time::sleep(RETRY) => continue,
+                }
             }
             if let Some(object) = &object
                 && let Err(error) = self.let_go(&resource, object, &model).await
@@ -312,19 +338,42 @@ impl Rings {
             if is_deleting {
                 return;
             }
-            told = running.told;
+        }
+    }
+
+    /// What comes first: the finalizer, and the kinds as they are served.
+    async fn begin(
+        &self,
+        object: Option<&Object>,
+        model: &Ring,
+        former: &mut Vec<MainResource>,
+        told: &mut Told,
+    ) -> Vec<Kind> {
+        let io = (&self.client, &*self.right);
+        if let Some(object) = object {
+            former.extend(self.hold(object, model, told).await);
+        }
+        let left = kept::former(std::mem::take(former), model);
+        loop {
+            match self.kinds(model, &left).await {
+                Ok(kinds) => return kinds,
+                Err((reason, text)) => told.failed(io, reason, text, boot_time()).await,
+            }
+            tokio::time::sleep(RETRY).await;
         }
     }
 
     /// Has a ring held by our finalizer, and its kinds noted with those that it named before, which are given back: labels are
     /// found again by them.
-    async fn hold(&self, resource: &Resource, ring: &Object, model: &Ring) -> Vec<MainResource> {
+    async fn hold(&self, ring: &Object, model: &Ring, told: &mut Told) -> Vec<MainResource> {
+        let resource = resource(model.dialect);
         loop {
-            match self.try_hold(resource, ring, model).await {
+            match self.try_hold(&resource, ring, model).await {
                 Ok(before) => return before,
                 Err(error) if error.is_conflict() => {}
                 Err(error) => {
-                    warn!(ring = %model.name, "the finalizer {FINALIZER} can't be put on: {error}");
+                    let text = format!("the finalizer {FINALIZER} can't be put on: {error}");
+                    told.failed((&self.client, &*self.right), error.reason(), text, boot_time()).await;
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -431,6 +480,8 @@ impl Rings {
             present: object.and_then(|object| object.section::<Status>("status")).unwrap_or_default(),
             noted: BTreeSet::new(),
             late: BTreeSet::new(),
+            is_writing: false,
+            is_deleting: false,
             refused: Mutex::new(None),
             not_before: Duration::ZERO,
         }

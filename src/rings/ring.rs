@@ -4,8 +4,9 @@
 //! Never decides what becomes of an object: `look` asks core. One task has all of it; whatever it calls for runs beside it
 //! and comes back as a result.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -23,15 +24,15 @@ use tracing::{debug, info, warn};
 
 use self::calls::{WEIGH_PERIOD, pause, write};
 use crate::answers::Answering;
-use crate::board::{Id, Item, Mark, OwnerSeen, Place};
+use crate::board::{Board, Id, Item, Mark, OwnerSeen, Place};
 use crate::feed;
 use crate::hashes::Hashes;
 use crate::look::{Eyes, Planned, Verdict, What};
-use crate::pass::{Owner, Passed};
+use crate::pass::{MAX_FOUND, Owner, Passed};
 use crate::registry::Right;
-use crate::scope::Scope;
+use crate::scope::{Scope, Source};
 use crate::shards::Shards;
-use crate::told::Told;
+use crate::told::{Draft, Told};
 
 mod calls;
 
@@ -39,6 +40,8 @@ mod calls;
 const SYNC_PERIOD: Duration = Duration::from_secs(300);
 /// A pass or a search that failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
+/// After a pass in which some kind couldn't be listed, all are looked at again after this.
+const FAILED_PERIOD: Duration = Duration::from_secs(30);
 /// While objects leave a ring, all are looked at so often.
 const LEAVING_PERIOD: Duration = Duration::from_secs(2);
 /// Objects that are looked at before anything else is.
@@ -51,8 +54,9 @@ enum Done {
     Wrote { id: Id, what: What, from: Option<Arc<str>>, to: Option<Arc<str>>, outcome: Outcome },
     Read { id: Id, read: Result<Option<Object>, Error> },
     ReadOwner { child: Id, read: Result<Option<Object>, Error>, uid: Uid, kind: usize },
-    Passed(Result<Passed, (usize, Error)>),
-    Searched(Vec<Owner>, Result<(), (usize, Error)>),
+    Passed(Passed),
+    Searched(Vec<Owner>, Vec<(usize, Error)>),
+    Told(Draft, Result<(), Error>),
 }
 
 /// What has come of a write.
@@ -64,6 +68,17 @@ enum Outcome {
     /// The object is gone.
     Gone,
     Failed(Error),
+}
+
+/// Why a ring stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to.
+    Cancelled,
+    /// No object has a label that it shall not have.
+    Done,
+    /// A kind isn't served as it was.
+    Lost,
 }
 
 /// A running ring.
@@ -105,14 +120,25 @@ struct State {
     leaving: Option<usize>,
     /// The shards whose objects aren't watched, and what ends the watches.
     watched: Option<(BTreeSet<Arc<str>>, CancellationToken)>,
-    selected: Option<BTreeSet<Arc<str>>>,
+    /// Each namespace, and whether it is selected, and as of which news.
+    selected: Option<BTreeMap<Arc<str>, bool>>,
+    selected_at: u64,
+    /// All that happens to the Leases is seen.
+    sees: bool,
     told_at: Duration,
+}
+
+impl State {
+    /// Whether another pass may find something that is new.
+    fn has_room(&self, board: &Board) -> bool {
+        self.selected.is_some() && (!self.is_cut || board.found() < MAX_FOUND / 2)
+    }
 }
 
 impl Running {
     /// Runs until cancelled; ends by itself once a ring that is being deleted has no label left anywhere, or no object of a
     /// kind that it doesn't name any more has one.
-    pub(crate) async fn run(&mut self, cancel: CancellationToken) {
+    pub(crate) async fn run(&mut self, cancel: CancellationToken) -> End {
         let has_former = self.scope.kinds.iter().any(|kind| kind.is_former);
         let model = &self.scope.model;
         let mut state = State {
@@ -136,6 +162,8 @@ impl Running {
             leaving: None,
             watched: None,
             selected: None,
+            selected_at: 0,
+            sees: true,
             told_at: Duration::ZERO,
         };
         let watches = cancel.child_token();
@@ -150,7 +178,7 @@ impl Running {
             );
         }
         let (mut leases, mut namespaces) = (self.shards.news(), self.scope.namespaces.news());
-        loop {
+        let end = loop {
             leases.mark_unchanged();
             namespaces.mark_unchanged();
             let now = boot_time();
@@ -164,44 +192,52 @@ impl Running {
             if now >= state.told_at.saturating_add(TELL_PERIOD) {
                 state.told_at = now;
                 let (summary, moves) = (self.shards.summary(now), (state.pace.counts(), state.hashes.made()));
-                let io = (&self.client, &*self.right);
-                self.told.tell((&self.scope, now), io, summary, moves).await;
+                if let Some(draft) = self.told.tell((&self.scope, now), summary, moves) {
+                    let writing = self.told.writing(&self.client, &*self.right, &draft);
+                    state.actions.push(writing.map(|written| Done::Told(draft, written)).boxed());
+                }
             }
             if self.scope.model.is_deleting && state.leaving == Some(0) && !self.scope.board.lock().has_labels(|_| true)
             {
                 info!(ring = %self.scope.model.name, "no object has a label of the deleted ring any more");
-                break;
+                break End::Done;
             }
             let is_former = |id: &Id| self.scope.kinds[id.kind].is_former;
             if has_former && state.leaving == Some(0) && !self.scope.board.lock().has_labels(is_former) {
                 info!(ring = %self.scope.model.name, "no object of a kind that was left out has a label any more");
-                break;
+                break End::Done;
+            }
+            if self.scope.is_lost.load(Ordering::Relaxed) {
+                break End::Lost;
             }
             let wake = self.wake_at(&state, now);
             tokio::select! {
-                () = cancel.cancelled() => break,
+                () = cancel.cancelled() => break End::Cancelled,
                 Some(done) = state.actions.next(), if !state.actions.is_empty() => self.done(&mut state, done),
                 () = self.scope.news.notified() => {}
                 _ = leases.changed() => {}
                 _ = namespaces.changed() => {}
                 () = tokio::time::sleep_until(Instant::now() + wake.saturating_sub(now)) => {}
             }
-        }
+        };
         watches.cancel();
-        self.told.ended();
+        end
     }
 
     /// Sees who the shards are and what is selected; tells whether both are known.
     fn observe(&self, state: &mut State, now: Duration, watches: &CancellationToken) -> bool {
-        let Some(selected) = self.scope.namespaces.selected(&self.scope.model) else { return false };
-        if state.selected.as_ref() != Some(&selected) {
-            // What was passed over is to be seen.
-            if let Some((_, cancel)) = state.selected.replace(selected).and_then(|_| state.watched.take()) {
-                cancel.cancel();
-            }
-            state.pass_at = state.pass_at.min(now);
+        let news = *self.scope.namespaces.news().borrow();
+        if state.selected.is_none() || news != state.selected_at {
+            let Some(selected) = self.scope.namespaces.selected(&self.scope.model) else { return false };
+            state.selected_at = news;
+            self.select(state, now, selected);
+        }
+        let sees = self.shards.sees(now);
+        if sees && !state.sees {
+            // What waited for that has no other moment.
             self.scope.board.lock().touch_all();
         }
+        state.sees = sees;
         let mut available = self.shards.available(now);
         state.opens_at = state.opening.observe(now, &available);
         if state.opens_at.is_some() {
@@ -226,6 +262,22 @@ impl Running {
             state.watched = Some((available, cancel));
         }
         true
+    }
+
+    /// These are the namespaces now. What lives in one that was known and changes sides was passed over, or is to leave; a
+    /// new one's objects are on the board already.
+    fn select(&self, state: &mut State, now: Duration, selected: BTreeMap<Arc<str>, bool>) {
+        let before = state.selected.replace(selected);
+        let has_changed = |(name, is_selected): (&Arc<str>, &bool)| {
+            before.as_ref().is_some_and(|before| before.get(name).is_some_and(|was| was != is_selected))
+        };
+        if state.selected.iter().flatten().any(has_changed) {
+            if let Some((_, cancel)) = state.watched.take() {
+                cancel.cancel();
+            }
+            state.pass_at = state.pass_at.min(now);
+        }
+        self.scope.board.lock().touch_all();
     }
 
     /// Watches the objects that none of these has. Without any shard nothing could be done about them.
@@ -324,6 +376,8 @@ impl Running {
                 state.actions.push(done.boxed());
             }
             Verdict::Plan(Planned::Escalate { shard, since }) => {
+                // Its objects wait for the Lease now.
+                state.pace.done(id);
                 if self.shards.escalate(&shard) {
                     self.told.escalated(&shard, id, now.saturating_sub(since));
                 }
@@ -338,6 +392,8 @@ impl Running {
                         if let Some(item) = board.get_mut(id) {
                             item.is_overdue = true;
                         }
+                        // The watch of drains shows it.
+                        board.settle(now, id);
                     }
                     Why::NoShard | Why::Lease | Why::Children | Why::Owner => state.pace.done(id),
                 }
@@ -355,7 +411,7 @@ impl Running {
         }
     }
 
-    fn done(&self, state: &mut State, done: Done) {
+    fn done(&mut self, state: &mut State, done: Done) {
         let now = boot_time();
         match done {
             Done::Wrote { id, what, from, to, outcome } => self.wrote(state, now, &id, (what, from, to), outcome),
@@ -382,6 +438,7 @@ impl Running {
                         if let Some(item) = board.get_mut(&child) {
                             pause(item, now);
                         }
+                        state.pace.done(&child);
                         board.touch(&child);
                         return;
                     }
@@ -393,48 +450,55 @@ impl Running {
             }
             Done::Passed(passed) => {
                 state.is_passing = false;
-                match passed {
-                    Ok(passed) => {
-                        let (found, (waiting, moving)) = (self.scope.board.lock().found(), state.pace.counts());
-                        let (ring, leaving) = (&self.scope.model.name, passed.leaving);
-                        debug!(%ring, found, leaving, waiting, moving, cut = passed.is_cut, "looked at all objects");
-                        state.is_cut = passed.is_cut;
-                        state.leaving = Some(passed.leaving);
-                        if passed.tally.is_some_and(|(tally, moves)| state.hashes.counted(tally, moves)) {
-                            self.scope.board.lock().touch_all();
-                            state.pass_at = now;
-                        }
-                        if self.scope.model.is_deleting || passed.leaving > 0 {
-                            state.pass_at = state.pass_at.min(now.saturating_add(LEAVING_PERIOD));
-                        }
-                    }
-                    Err((kind, error)) => {
-                        self.list_failed(kind, &error);
-                        state.pass_at = now.saturating_add(RETRY);
-                    }
-                }
+                self.passed(state, now, passed);
             }
-            Done::Searched(owners, searched) => {
+            Done::Searched(owners, failed) => {
                 state.is_searching = false;
-                match searched {
-                    Ok(()) => {
-                        let mut board = self.scope.board.lock();
-                        for owner in owners {
-                            // One that was moved meanwhile has left others behind.
-                            let is_it = |item: &&mut Item| item.facts.uid == owner.uid && item.moves == owner.moves;
-                            if let Some(item) = board.get_mut(&owner.id).filter(is_it) {
-                                item.is_searched = true;
-                            }
-                            board.touch(&owner.id);
-                        }
+                // What can't be seen at all holds nobody up; it is told.
+                let is_hidden = |(_, error): &(usize, Error)| error.is_forbidden() || error.is_not_found();
+                let again = failed.iter().any(|failed| !is_hidden(failed));
+                failed.iter().for_each(|(kind, error)| self.list_failed(*kind, error));
+                if again {
+                    state.searches.extend(owners.into_iter().map(|owner| owner.id));
+                    state.search_at = now.saturating_add(RETRY);
+                    return;
+                }
+                let mut board = self.scope.board.lock();
+                for owner in owners {
+                    // One that was moved meanwhile has left others behind.
+                    let is_it = |item: &&mut Item| item.facts.uid == owner.uid && item.moves == owner.moves;
+                    if let Some(item) = board.get_mut(&owner.id).filter(is_it) {
+                        item.is_searched = true;
                     }
-                    Err((kind, error)) => {
-                        self.list_failed(kind, &error);
-                        state.searches.extend(owners.into_iter().map(|owner| owner.id));
-                        state.search_at = now.saturating_add(RETRY);
-                    }
+                    board.touch(&owner.id);
                 }
             }
+            Done::Told(draft, written) => self.told.written(draft, written, now),
+        }
+    }
+
+    fn passed(&self, state: &mut State, now: Duration, passed: Passed) {
+        let (found, (waiting, moving)) = (self.scope.board.lock().found(), state.pace.counts());
+        let (ring, leaving, is_whole) = (&self.scope.model.name, passed.leaving, passed.failed.is_empty());
+        debug!(%ring, found, leaving, waiting, moving, cut = passed.is_cut, is_whole, "looked at all objects");
+        state.is_cut = passed.is_cut;
+        if is_whole {
+            state.leaving = Some(leaving);
+        } else {
+            state.pass_at = state.pass_at.min(now.saturating_add(FAILED_PERIOD));
+        }
+        for kind in 0..self.scope.kinds.len() {
+            match passed.failed.iter().find(|(failed, _)| *failed == kind) {
+                Some((_, error)) => self.list_failed(kind, error),
+                None => self.scope.troubled(kind, Source::List, None),
+            }
+        }
+        if passed.tally.is_some_and(|(tally, moves)| state.hashes.counted(tally, moves)) {
+            self.scope.board.lock().touch_all();
+            state.pass_at = now;
+        }
+        if self.scope.model.is_deleting || leaving > 0 {
+            state.pass_at = state.pass_at.min(now.saturating_add(LEAVING_PERIOD));
         }
     }
 
@@ -489,8 +553,7 @@ impl Running {
                     }
                 }
                 if error.is_refused() {
-                    let text = format!("{} can't be written: {error}", self.resource(id));
-                    self.told.refused(now, error.reason(), text);
+                    self.told.refused(now, &self.resource(id), error.reason(), &error.to_string());
                 }
             }
         }
@@ -499,12 +562,10 @@ impl Running {
     }
 
     fn list_failed(&self, kind: usize, error: &Error) {
-        if error.is_expired() {
-            return;
+        if !error.is_expired() {
+            warn!(ring = %self.scope.model.name, kind = %self.scope.kinds[kind].resource, "it can't be listed: {error}");
+            self.scope.troubled(kind, Source::List, Some(error));
         }
-        let text = format!("{} can't be listed: {error}", self.scope.kinds[kind].resource);
-        warn!(ring = %self.scope.model.name, "{text}");
-        self.scope.troubled(kind, Some((error.reason(), text)));
     }
 
     fn resource(&self, id: &Id) -> Arc<Resource> {
@@ -517,7 +578,7 @@ impl Running {
             return now;
         }
         let lists = [
-            Some(state.pass_at).filter(|_| !state.is_passing && state.selected.is_some()),
+            Some(state.pass_at).filter(|_| !state.is_passing && state.has_room(&board)),
             Some(state.search_at).filter(|_| !state.is_searching && !state.searches.is_empty()),
             state.timers.first().map(|(at, _)| *at),
             state.pace.next_at(now, &state.calm),

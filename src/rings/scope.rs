@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringmaster_cluster::boot_time;
+use ringmaster_cluster::{Error, boot_time};
 use ringmaster_core::key::{ApiVersion, Resource};
 use ringmaster_core::object::{Object, OwnerReference};
 use ringmaster_core::ring::key::{self, Key, Partition, controller_of};
@@ -21,8 +21,11 @@ use crate::board::{Board, Facts, Id, Mark};
 use crate::namespaces::Namespaces;
 use crate::registry::Clock;
 
-/// An object that is younger is taken for one that never had a shard. Only how much is asked about it depends on that.
-const RECENT_SECS: u64 = 60;
+/// An object that is younger, and was made since this began, is taken for one that never had a shard: its children aren't
+/// searched for.
+const RECENT: Duration = Duration::from_secs(60);
+/// Moments of creation are whole seconds of another clock.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// What a kind is in its ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,20 @@ pub(crate) enum Role {
     /// Its objects go where their owners are.
     Controlled,
 }
+
+/// Who finds that a kind can't be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    /// The watch of those that nobody has.
+    Unassigned,
+    /// The watch of drains.
+    Draining,
+    /// A pass or a search.
+    List,
+}
+
+/// A reason and a sentence, by kind and source.
+type Troubles = BTreeMap<(usize, Source), (&'static str, String)>;
 
 /// A kind of a ring, as it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +69,12 @@ pub(crate) struct Scope {
     pub(crate) namespaces: Arc<Namespaces>,
     pub(crate) shard_label: String,
     pub(crate) drain_label: String,
-    /// Why a kind can't be watched or listed, by the kind's number.
-    pub(crate) trouble: Mutex<BTreeMap<usize, (&'static str, String)>>,
+    /// Why a kind can't be watched or listed, by the kind's number and who says so.
+    pub(crate) trouble: Mutex<Troubles>,
+    /// A kind isn't served any more as it was.
+    pub(crate) is_lost: AtomicBool,
+    /// When this began.
+    pub(crate) began: Duration,
     pub(crate) clock: Clock,
     generations: AtomicU64,
 }
@@ -76,6 +97,8 @@ impl Scope {
             shard_label: shard,
             drain_label: drain,
             trouble: Mutex::default(),
+            is_lost: AtomicBool::new(false),
+            began: boot_time(),
             clock,
             generations: AtomicU64::new(0),
         })
@@ -104,7 +127,9 @@ impl Scope {
 
     fn is_recent(&self, object: &Object) -> bool {
         let meta: Meta = object.section("metadata").unwrap_or_default();
-        (self.clock.is_recent)(&meta.creation_timestamp, Duration::from_secs(RECENT_SECS))
+        // What was made before may have been let go by its shard before.
+        let here = boot_time().saturating_sub(self.began).saturating_add(MARGIN);
+        (self.clock.is_recent)(&meta.creation_timestamp, here.min(RECENT))
     }
 
     /// Shows the board an object, unless nothing will ever be done about it.
@@ -173,11 +198,17 @@ impl Scope {
     }
 
     /// A kind can't be watched or listed, or can again.
-    pub(crate) fn troubled(&self, kind: usize, trouble: Option<(&'static str, String)>) {
+    pub(crate) fn troubled(&self, kind: usize, source: Source, trouble: Option<&Error>) {
+        if trouble.is_some_and(|error| error.is_not_found() && !error.is_object_not_found()) {
+            self.is_lost.store(true, Ordering::Relaxed);
+        }
+        let what = if source == Source::List { "listed" } else { "watched" };
+        let told = |error: &Error| (error.reason(), format!("{} can't be {what}: {error}", self.kinds[kind].resource));
+        let trouble = trouble.map(told);
         let mut known = self.trouble.lock();
         let changed = match trouble {
-            Some(trouble) => known.insert(kind, trouble.clone()).is_none_or(|before| before != trouble),
-            None => known.remove(&kind).is_some(),
+            Some(trouble) => known.insert((kind, source), trouble.clone()).is_none_or(|before| before != trouble),
+            None => known.remove(&(kind, source)).is_some(),
         };
         drop(known);
         if changed {

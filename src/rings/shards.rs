@@ -12,6 +12,7 @@ use ringmaster_core::dialect::RingDialect;
 use ringmaster_core::key::{ObjectKey, Version};
 use ringmaster_core::object::Object;
 use ringmaster_core::ring::state::{Holder, Leases, ShardLease, State, Todo};
+use ringmaster_core::selector::is_name;
 use ringmaster_core::watch::PAGE_LIMIT;
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
@@ -22,6 +23,8 @@ use crate::registry::{Clock, Right};
 
 /// All Leases are read so often.
 const PERIOD: Duration = Duration::from_secs(2);
+/// A list of them is given up after this.
+const READ_WITHIN: Duration = Duration::from_secs(4);
 /// A write about a Lease that failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(2);
 /// Leases of one ring: one page of a list. With more nothing is known of any, which is told.
@@ -39,7 +42,7 @@ pub(crate) struct Summary {
     /// What is wrong with some: a word and a sentence.
     pub(crate) notes: BTreeSet<(&'static str, String)>,
     /// Why they can't be read.
-    pub(crate) trouble: Option<String>,
+    pub(crate) trouble: Option<(&'static str, String)>,
 }
 
 /// The Leases of a ring's shards.
@@ -59,6 +62,10 @@ struct Known {
     /// Lists in a row that failed, and why.
     failures: u32,
     trouble: Option<String>,
+    /// Leases whose names can't be shards', since no label can name them.
+    misnamed: BTreeSet<ObjectKey>,
+    /// Writes in a row that failed for another reason than a conflict, and why.
+    unwritten: (u32, Option<String>),
     /// Writes that failed aren't tried again before.
     not_before: BTreeMap<ObjectKey, Duration>,
 }
@@ -70,6 +77,8 @@ impl Shards {
             escalated: BTreeSet::new(),
             failures: 0,
             trouble: None,
+            misnamed: BTreeSet::new(),
+            unwritten: (0, None),
             not_before: BTreeMap::new(),
         };
         let (ring, known) = (Arc::clone(ring), Mutex::new(known));
@@ -89,6 +98,11 @@ impl Shards {
     /// The shards that keys are hashed to.
     pub(crate) fn available(&self, now: Duration) -> BTreeSet<Arc<str>> {
         self.known.lock().leases.available(now).cloned().collect()
+    }
+
+    /// Whether all that happened to them was seen.
+    pub(crate) fn sees(&self, now: Duration) -> bool {
+        !self.known.lock().leases.is_blind(now)
     }
 
     /// Whether a list of them was answered.
@@ -112,7 +126,16 @@ impl Shards {
 
     pub(crate) fn summary(&self, now: Duration) -> Summary {
         let known = self.known.lock();
-        let mut summary = Summary { trouble: known.trouble.clone(), ..Summary::default() };
+        let trouble = known.trouble.clone().map(|text| ("LeasesUnreadable", text));
+        let trouble = trouble.or_else(|| known.unwritten.1.clone().map(|text| ("LeasesUnwritable", text)));
+        let mut summary = Summary { trouble, ..Summary::default() };
+        summary.notes.extend(known.misnamed.iter().map(|key| {
+            let text = format!(
+                "the Lease {key} names no shard: no label can have its name, which may have 63 characters, letters, digits, \
+                 dashes, dots and underscores; give the shard another name"
+            );
+            ("ShardNameInvalid", text)
+        }));
         for standing in known.leases.standings(now) {
             let key = &standing.lease.key;
             summary.states.insert(key.clone(), standing.state.label());
@@ -180,12 +203,16 @@ impl Shards {
 
     async fn read(&self, client: &Client, selector: &str) {
         let query = format!("labelSelector={}", selector.replace('/', "%2F").replace('=', "%3D"));
-        let read = client.list(&Lease::resource(), "", &query).await;
+        let resource = Lease::resource();
+        let read = tokio::time::timeout(READ_WITHIN, client.list(&resource, "", &query)).await;
+        let read = read.unwrap_or_else(|_| Err(Error::Timeout { call: "GET leases".to_owned(), after: READ_WITHIN }));
         let now = boot_time();
         let mut known = self.known.lock();
         let trouble = match read {
             Ok((leases, _)) if leases.len() <= MAX_SHARDS => {
-                known.leases.listed(now, leases.iter().map(|lease| shard_lease(lease, self.dialect)).collect());
+                let (named, misnamed): (Vec<&Object>, Vec<&Object>) = leases.iter().partition(|lease| is_named(lease));
+                known.leases.listed(now, named.into_iter().map(|lease| shard_lease(lease, self.dialect)).collect());
+                known.misnamed = misnamed.into_iter().map(|lease| lease.key().clone()).collect();
                 None
             }
             Ok(_) => {
@@ -237,11 +264,20 @@ impl Shards {
                 if is_old || error.is_fenced() {
                     debug!(ring = %self.ring, lease = %lease.key, "its Lease: {error}");
                 } else {
-                    warn!(ring = %self.ring, lease = %lease.key, "its Lease can't be written: {error}");
+                    let mut known = self.known.lock();
+                    known.unwritten = (known.unwritten.0.saturating_add(1), Some(error.to_string()));
+                    let failures = known.unwritten.0;
+                    drop(known);
+                    if failures.is_power_of_two() {
+                        let ring = &self.ring;
+                        warn!(%ring, lease = %lease.key, failures, "a shard's Lease can't be written: {error}");
+                    }
                 }
                 // A conflict is answered by what is seen next, mostly a renewal.
                 let pause = if is_old { RETRY / 8 } else { RETRY };
                 self.known.lock().not_before.insert(lease.key, boot_time().saturating_add(pause));
+            } else {
+                self.known.lock().unwritten = (0, None);
             }
         }
     }
@@ -299,8 +335,10 @@ impl Sink for LeaseSink {
     }
 
     fn applied(&self, object: Object) {
-        self.shards.known.lock().leases.saw(boot_time(), shard_lease(&object, self.shards.dialect));
-        self.shards.changed();
+        if is_named(&object) {
+            self.shards.known.lock().leases.saw(boot_time(), shard_lease(&object, self.shards.dialect));
+            self.shards.changed();
+        }
     }
 
     fn deleted(&self, object: Object) {
@@ -338,6 +376,11 @@ struct Spec {
 #[serde(default, rename_all = "camelCase")]
 struct Meta {
     creation_timestamp: String,
+}
+
+/// Whether a label can name the shard of a Lease.
+fn is_named(lease: &Object) -> bool {
+    is_name(lease.key().name())
 }
 
 /// A Lease as core looks at it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use ringmaster_cluster::{Client, Event, Events, Level, Subject};
+use ringmaster_cluster::{Client, Error, Event, Events, Level, Subject};
 use ringmaster_core::dialect::RingDialect;
 use ringmaster_core::key::{ObjectKey, Resource, Uid};
 use ringmaster_core::ring::status::{RingStatus, Status};
@@ -20,8 +20,8 @@ use crate::registry::{Clock, Right};
 use crate::scope::Scope;
 use crate::shards::Summary;
 
-/// A write that was refused is told in the status for so long after it.
-const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// A write that was refused is told in the status for so long after it: longer than until it is tried again.
+const REFUSED_FOR: Duration = Duration::from_secs(65);
 /// So many drains that are overdue are named.
 const NAMED: usize = 3;
 /// A status that can't be written is tried again after this.
@@ -59,6 +59,27 @@ pub struct Stats {
 /// All rings that run, by group and name.
 pub(crate) type AllStats = Arc<Mutex<BTreeMap<(&'static str, Arc<str>), Stats>>>;
 
+/// A kind that can't be written.
+pub(crate) struct Refusal {
+    until: Duration,
+    kind: String,
+    reason: &'static str,
+    /// What was said of the first object.
+    text: String,
+}
+
+impl Refusal {
+    fn told(&self) -> (&'static str, String) {
+        (self.reason, self.text.clone())
+    }
+}
+
+/// A status that is to be written.
+pub(crate) struct Draft {
+    pub(crate) status: Status,
+    pub(crate) patch: Vec<u8>,
+}
+
 /// Who tells of one ring.
 pub(crate) struct Told {
     pub(crate) name: Arc<str>,
@@ -75,7 +96,11 @@ pub(crate) struct Told {
     pub(crate) noted: BTreeSet<(&'static str, String)>,
     /// Shards of which it was told that they don't let objects go.
     pub(crate) late: BTreeSet<Arc<str>>,
-    pub(crate) refused: Mutex<Option<(Duration, &'static str, String)>>,
+    pub(crate) refused: Mutex<Option<Refusal>>,
+    /// A status is being written.
+    pub(crate) is_writing: bool,
+    /// The ring is being deleted.
+    pub(crate) is_deleting: bool,
     pub(crate) not_before: Duration,
 }
 
@@ -118,22 +143,27 @@ impl Told {
         self.count(|stats| stats.conflicts += 1);
     }
 
-    /// A write was refused.
-    pub(crate) fn refused(&self, now: Duration, reason: &'static str, text: String) {
-        let before = self.refused.lock().replace((now.saturating_add(REFUSED_FOR), reason, text.clone()));
-        if before.is_none_or(|(_, _, before)| before != text) {
-            self.event(Level::Warning, reason, text);
+    /// A write of an object of a kind was refused.
+    pub(crate) fn refused(&self, now: Duration, kind: &Resource, reason: &'static str, text: &str) {
+        let (until, kind) = (now.saturating_add(REFUSED_FOR), kind.to_string());
+        let mut known = self.refused.lock();
+        if let Some(refusal) = known.as_mut().filter(|refusal| refusal.kind == kind && refusal.reason == reason) {
+            refusal.until = until;
+            return;
         }
+        let text = format!("{kind} can't be written: {text}");
+        *known = Some(Refusal { until, kind, reason, text: text.clone() });
+        drop(known);
+        self.event(Level::Warning, reason, text);
     }
 
-    /// Tells how the ring is.
-    pub(crate) async fn tell(
+    /// Tells how the ring is; what its status shall be, if that is another.
+    pub(crate) fn tell(
         &mut self,
         (scope, now): (&Scope, Duration),
-        (client, right): (&Client, &dyn Right),
         summary: Summary,
         (moves, calculations): ((usize, usize), u64),
-    ) {
+    ) -> Option<Draft> {
         for (reason, text) in summary.notes.difference(&self.noted) {
             warn!(ring = %self.name, reason, "{text}");
             self.event(Level::Warning, reason, text.clone());
@@ -164,6 +194,7 @@ impl Told {
         self.late = late.into_keys().collect();
         let trouble = scope.trouble.lock().values().next().cloned();
         self.count(|stats| {
+            stats.generations = (self.generation, self.present.observed_generation);
             stats.shards = (summary.shards, summary.available);
             stats.states.clone_from(&summary.states);
             (stats.unassigned, stats.draining, stats.overdue) = (unassigned, draining, overdue.len());
@@ -174,17 +205,21 @@ impl Told {
         let told = (!overdue.is_empty()).then(|| {
             format!("{} objects weren't let go within {limit} s, such as {named}; look at their shards", overdue.len())
         });
-        let refused =
-            self.refused.lock().clone().filter(|(until, ..)| now < *until).map(|(_, reason, text)| (reason, text));
-        let wrong = trouble.or(refused).or_else(|| summary.trouble.map(|text| ("LeasesUnreadable", text)));
+        let refused = self.refused.lock().as_ref().filter(|refusal| now < refusal.until).map(Refusal::told);
+        let wrong = trouble.or(refused).or(summary.trouble);
         let ready = wrong.map_or(Ok(()), |(reason, text)| Err((Cow::Borrowed(reason), text)));
-        self.write((client, right), (summary.shards, summary.available), ready, told, now).await;
+        if self.is_writing {
+            return None;
+        }
+        let draft = self.draft((summary.shards, summary.available), ready, told, now);
+        self.is_writing = draft.is_some();
+        draft
     }
 
     /// The ring can't run.
     pub(crate) async fn failed(
         &mut self,
-        io: (&Client, &dyn Right),
+        (client, right): (&Client, &dyn Right),
         reason: &'static str,
         text: String,
         now: Duration,
@@ -194,27 +229,40 @@ impl Told {
             warn!(ring = %self.name, reason, "not ready: {text}");
             self.event(Level::Warning, self.dialect.unready_reason.unwrap_or(reason), text.clone());
         }
-        self.write(io, (0, 0), Err((Cow::Borrowed(reason), text)), None, now).await;
+        if let Some(draft) = self.draft((0, 0), Err((Cow::Borrowed(reason), text)), None, now) {
+            let written = self.writing(client, right, &draft).await;
+            self.written(draft, written, now);
+        }
     }
 
-    async fn write(
-        &mut self,
-        (client, right): (&Client, &dyn Right),
+    fn draft(
+        &self,
         (shards, available): (usize, usize),
         ready: Result<(), (Cow<'static, str>, String)>,
         drain_overdue: Option<String>,
         now: Duration,
-    ) {
-        let was_ready = self.present.conditions.first().is_some_and(|ready| ready.status == "True");
-        let is_ready = ready.is_ok();
+    ) -> Option<Draft> {
         let ring = RingStatus { observed_generation: self.generation, shards, available, ready, drain_overdue };
         let status = ring.status(self.dialect, &self.present, &(self.clock.wall_time)());
-        let Some(patch) = status.patch(&self.uid, &self.present).filter(|_| now >= self.not_before) else { return };
-        let key = ObjectKey::new("", &self.name);
-        let written = match right.bounded(client, "a ring's status") {
-            Ok(client) => client.patch_status(&self.resource, &key, patch.to_string().into_bytes()).await.map(drop),
-            Err(error) => Err(error),
-        };
+        let patch = status.patch(&self.uid, &self.present).filter(|_| now >= self.not_before)?;
+        Some(Draft { status, patch: patch.to_string().into_bytes() })
+    }
+
+    /// Writes a status.
+    pub(crate) fn writing(
+        &self,
+        client: &Client,
+        right: &dyn Right,
+        draft: &Draft,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (resource, key, patch) = (Arc::clone(&self.resource), ObjectKey::new("", &self.name), draft.patch.clone());
+        let client = right.bounded(client, "a ring's status");
+        async move { client?.patch_status(&resource, &key, patch).await.map(drop) }
+    }
+
+    /// A status was written, or wasn't.
+    pub(crate) fn written(&mut self, draft: Draft, written: Result<(), Error>, now: Duration) {
+        self.is_writing = false;
         if let Err(error) = written {
             self.not_before = now.saturating_add(RETRY);
             if !error.is_fenced() && !error.is_not_found() {
@@ -222,13 +270,12 @@ impl Told {
             }
             return;
         }
-        if is_ready && !was_ready {
-            info!(ring = %self.name, shards = available, "ready: objects are being assigned");
+        let is_ready = |status: &Status| status.conditions.first().is_some_and(|ready| ready.status == "True");
+        if is_ready(&draft.status) && !is_ready(&self.present) && !self.is_deleting {
+            info!(ring = %self.name, shards = draft.status.available_shards, "ready: objects are being assigned");
             self.event(Level::Notice, self.dialect.ready_reason, "objects are being assigned to the shards".to_owned());
         }
-        self.present = status;
-        let generations = (self.generation, self.generation);
-        self.count(|stats| stats.generations = generations);
+        self.present = draft.status;
     }
 
     fn count(&self, change: impl FnOnce(&mut Stats)) {
@@ -236,18 +283,5 @@ impl Told {
         let stats = all.entry((self.dialect.group, Arc::clone(&self.name))).or_default();
         stats.group = self.dialect.group;
         change(stats);
-    }
-
-    /// The ring runs no more on this member: what its metrics counted stays.
-    pub(crate) fn ended(&self) {
-        self.count(|stats| {
-            *stats = Stats {
-                writes: std::mem::take(&mut stats.writes),
-                group: stats.group,
-                conflicts: stats.conflicts,
-                escalations: stats.escalations,
-                ..Stats::default()
-            };
-        });
     }
 }

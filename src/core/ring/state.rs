@@ -253,7 +253,7 @@ pub struct Standing<'a> {
 
 /// All Leases of one ring, as this process sees them change.
 ///
-/// Of several Leases of one shard name the oldest by creation counts, and of those created in the same second that whose
+/// Of several Leases of one shard name one that is held counts, of these the oldest by creation, and of those created in the same second that whose
 /// namespace comes first: neither changes while they are there, so that it doesn't go to and fro between them.
 #[derive(Clone, Debug)]
 pub struct Leases {
@@ -423,7 +423,11 @@ impl Leases {
 
     fn counting(&self, name: &str) -> Option<&Observed> {
         let named = self.shards.get(name)?;
-        named.values().min_by_key(|observed| (observed.lease.created.as_str(), observed.lease.key.namespace()))
+        // A Lease that its shard holds stands for a process that works, whatever an older one says.
+        named.values().min_by_key(|observed| {
+            let lease = &observed.lease;
+            (!lease.is_held(), lease.created.as_str(), lease.key.namespace())
+        })
     }
 
     /// Time that nobody looked at isn't silence.
@@ -433,7 +437,8 @@ impl Leases {
     }
 
     /// Whether renewals may have gone unseen.
-    fn is_blind(&self, now: Duration) -> bool {
+    #[must_use]
+    pub fn is_blind(&self, now: Duration) -> bool {
         let limit = self.period.saturating_mul(BLIND_PERIODS);
         self.listed.is_none_or(|listed| now > listed.saturating_add(limit))
     }

@@ -13,7 +13,7 @@ use ringmaster_core::queue::backoff;
 use super::{Done, Outcome, Running, SYNC_PERIOD, State};
 use crate::board::{Id, Item};
 use crate::look::owner_id;
-use crate::pass::{self, MAX_FOUND, MAX_SEARCHED, Owner};
+use crate::pass::{self, MAX_SEARCHED, Owner};
 use crate::registry::Right;
 
 /// Objects that are read at once, one by one.
@@ -70,6 +70,7 @@ impl Running {
             let wanted = std::iter::from_fn(|| state.searches.pop_first()).take(MAX_SEARCHED);
             let owners: Vec<Owner> = wanted
                 .filter_map(|id| board.get(&id).map(|item| (id.clone(), item)))
+                .filter(|(_, item)| !item.is_searched)
                 .map(|(id, item)| Owner {
                     id,
                     uid: item.facts.uid.clone(),
@@ -89,11 +90,11 @@ impl Running {
                 self.scope.board.lock().touch_all();
             }
         }
-        let has_room = !state.is_cut || self.scope.board.lock().found() < MAX_FOUND / 2;
+        let has_room = state.has_room(&self.scope.board.lock());
         if !state.is_passing && has_room && (now >= state.pass_at || state.is_cut) {
             (state.is_passing, state.is_cut, state.pass_at) = (true, false, now.saturating_add(SYNC_PERIOD));
             let counts = state.hashes.counts().then(|| state.hashes.moves());
-            let hashed = state.hashes.all();
+            let hashed = (state.hashes.all(), state.calm.shards().clone());
             let pass = pass::pass(self.client.clone(), Arc::clone(&self.scope), hashed, counts);
             state.actions.push(pass.map(Done::Passed).boxed());
         }
