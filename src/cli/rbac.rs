@@ -37,7 +37,7 @@ const MAIN_VERBS: &[&str] = &["get", "list", "watch", "patch"];
 /// A shard makes what its main objects own.
 const CONTROLLED_VERBS: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
 /// A shard keeps a Lease.
-const LEASE_VERBS: &[&str] = &["get", "create", "update", "patch"];
+const LEASE_VERBS: &[&str] = &["get", "create", "update"];
 
 /// Arguments of `ringmaster rbac`.
 #[derive(clap::Args)]
@@ -175,7 +175,7 @@ struct Spec {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 struct MainResource {
     group: String,
     resource: String,
@@ -183,7 +183,7 @@ struct MainResource {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct ControlledResource {
     group: String,
     resource: String,
@@ -194,13 +194,14 @@ struct ControlledResource {
 /// # Errors
 /// If there is none, or one names what can't be granted; the field is named.
 fn parse(text: &str) -> anyhow::Result<Vec<Ring>> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| anyhow!("{error}"))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|error| anyhow!("expected a ControllerRing as YAML or JSON: {error}"))?;
     let mut rings = Vec::new();
     for object in documents.into_iter().flat_map(items) {
         rings.extend(ring(&object)?);
     }
     let groups = ROLES.map(|(dialect, _)| dialect.group).join(" or ");
-    ensure!(!rings.is_empty(), "there is no ControllerRing of {groups} in it");
+    ensure!(!rings.is_empty(), "expected a ControllerRing of {groups}, and found none");
     Ok(rings)
 }
 

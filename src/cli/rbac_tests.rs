@@ -86,7 +86,7 @@ fn a_shard_keeps_a_lease_and_makes_what_it_controls() {
             "example.com: websites: get,list,watch,patch",
         ]
     );
-    assert_eq!(said(&objects[2]), ["coordination.k8s.io: leases: get,create,update,patch"]);
+    assert_eq!(said(&objects[2]), ["coordination.k8s.io: leases: get,create,update"]);
     let kinds: Vec<&str> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]);
     for object in &objects[2..] {
@@ -122,10 +122,10 @@ fn what_is_printed_is_read_back() {
 
 #[test]
 fn a_ring_that_would_make_a_wrong_role_is_refused_by_its_field() {
-    refused("kind: ConfigMap", &["no ControllerRing", "ringmaster.dev or sharding.timebertt.dev"]);
-    refused("{apiVersion: other.dev/v1, kind: ControllerRing, metadata: {name: a}}", &["no ControllerRing"]);
-    refused("", &["no ControllerRing"]);
-    refused("a: [", &[]);
+    refused("kind: ConfigMap", &["expected a ControllerRing", "ringmaster.dev or sharding.timebertt.dev"]);
+    refused("{apiVersion: other.dev/v1, kind: ControllerRing, metadata: {name: a}}", &["expected a ControllerRing"]);
+    refused("", &["expected a ControllerRing"]);
+    refused("a: [", &["expected a ControllerRing"]);
     refused(&ring_of("''", "[]"), &["metadata.name", "1 to 63"]);
     refused(&ring_of(&"a".repeat(64), "[]"), &["metadata.name", "1 to 63"]);
     refused(&ring_of("a:b", "[]"), &["metadata.name"]);
@@ -135,6 +135,8 @@ fn a_ring_that_would_make_a_wrong_role_is_refused_by_its_field() {
     refused(&ring_of("a", "[{resource: '*'}]"), &["spec.resources[0].resource", "\"*\"", "plural name"]);
     refused(&ring_of("a", "[{resource: pods/status}]"), &["spec.resources[0].resource", "plural name"]);
     refused(&ring_of("a", "[{resource: pods, group: '*'}]"), &["spec.resources[0].group", "core group"]);
+    refused(&ring_of("a", "[{resurce: pods}]"), &["ControllerRing a", "spec", "`resurce`", "`resource`"]);
+    refused(&ring_of("a", "[{resource: pods, controlledResources: [{kind: Pod}]}]"), &["`kind`", "`resource`"]);
     let controlled = "[{resource: pods}, {resource: a, controlledResources: [{resource: b}, {group: c}]}]";
     refused(&ring_of("a", controlled), &["spec.resources[1].controlledResources[1].resource", "plural name"]);
 }

@@ -104,7 +104,9 @@ def main(arguments: list[str]) -> int:
         identity = Identity.of_this_process(chosen.ring, chosen.name, chosen.namespace, DIALECTS[chosen.dialect])
         times = Times(chosen.lease_duration, chosen.renew_deadline, chosen.retry_period)
     except ValueError as error:
-        print(f"checksums: {error}", file=sys.stderr)
+        # It begins with the field's name, which is the flag's.
+        field, _, problem = str(error).partition(":")
+        print(f"checksums: --{field.replace(' ', '-')}:{problem}", file=sys.stderr)
         return 2
     if chosen.kubeconfig:
         os.environ["KUBECONFIG"] = chosen.kubeconfig

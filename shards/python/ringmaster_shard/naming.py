@@ -80,7 +80,10 @@ class Identity:
             try:
                 namespace = NAMESPACE_FILE.read_text(encoding="utf-8").strip()
             except OSError as error:
-                raise ValueError(f"namespace: none is given, and this is no pod: {error}") from error
+                raise ValueError(
+                    f"namespace: none is given, and there is no {NAMESPACE_FILE}, as in a pod; "
+                    "give the namespace of the Lease"
+                ) from error
         return cls(ring, socket.gethostname() if name is None else name, namespace, dialect)
 
     @property
