@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
-use futures::StreamExt;
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::PostParams;
@@ -111,6 +112,8 @@ struct Context {
     client: kube::Client,
     /// What the shard has of ConfigMaps.
     config_maps: Store<ConfigMap>,
+    /// Once all of them were listed. Shared, since of those who wait for the cache itself only the last is woken.
+    listed: Shared<BoxFuture<'static, Result<(), String>>>,
     /// Of each child.
     labels: BTreeMap<String, String>,
     log: Arc<Log>,
@@ -119,7 +122,7 @@ struct Context {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("the cache of ConfigMaps is gone: {0}")]
-    Cache(#[from] reflector::store::WriterDropped),
+    Cache(String),
     #[error("get {name}: {error}")]
     Read {
         name: String,
@@ -189,7 +192,7 @@ async fn reconcile(secret: Arc<Secret>, context: Arc<Context>) -> Result<Action,
     let (namespace, name) = (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref());
     let name = name.unwrap_or_default();
     // Whoever isn't in it yet isn't absent.
-    context.config_maps.wait_until_ready().await?;
+    context.listed.clone().await.map_err(Error::Cache)?;
     let object = format!("{namespace}/{name}");
     context.log.line("begin", json!({"object": object}));
     let done = write(&secret, (namespace, name), &object, &context).await;
@@ -316,7 +319,10 @@ async fn work(shard: Shard, log: &Arc<Log>, signals: &mut Signals) -> anyhow::Re
     // One watch fills the cache, and then triggers what it is about.
     let (config_maps, config_maps_writer) = reflector::store();
     let children = shard.children(Api::<ConfigMap>::all(shard.client()), config_maps_writer);
-    let context = Context { client: shard.client(), config_maps, labels: shard.labels(), log: Arc::clone(log) };
+    let cache = config_maps.clone();
+    let listed = async move { cache.wait_until_ready().await.map_err(|error| error.to_string()) };
+    let listed = listed.boxed().shared();
+    let context = Context { client: shard.client(), config_maps, listed, labels: shard.labels(), log: Arc::clone(log) };
     let (stop, stopped) = oneshot::channel::<()>();
     let controller = Controller::for_stream(shard.objects(Api::<Secret>::all(shard.client()), secrets_writer), secrets)
         .with_config(Config::default().concurrency(CONCURRENCY))

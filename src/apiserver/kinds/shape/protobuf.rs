@@ -288,12 +288,25 @@ fn time(seconds: i64, nanos: i64, precision: Precision) -> Result<Value, String>
         Precision::Micros => i32::try_from(nanos).unwrap_or(0),
     };
     let time = jiff::Timestamp::new(seconds, nanos).map_err(|error| error.to_string())?;
-    Ok(time.to_string().into())
+    Ok(match precision {
+        Precision::Seconds => time.to_string(),
+        // With exactly six digits, as it is read.
+        Precision::Micros => format!("{time:.6}"),
+    }
+    .into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn micros_keep_their_zeros() {
+        let of = |nanos, precision| time(1_795_378_197, nanos, precision).unwrap();
+        assert_eq!(of(185_930_000, Precision::Micros), "2026-11-22T20:09:57.185930Z");
+        assert_eq!(of(0, Precision::Micros), "2026-11-22T20:09:57.000000Z");
+        assert_eq!(of(185_930_000, Precision::Seconds), "2026-11-22T20:09:57Z");
+    }
 
     /// A field of bytes: its tag, its length, its content.
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
