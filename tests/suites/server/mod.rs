@@ -257,6 +257,18 @@ impl Server {
         }
     }
 
+    /// Ends the real garbage collector, on a server of one's own: it takes children for orphans whose owner's version is
+    /// not served at the moment when it looks for that.
+    ///
+    /// # Errors
+    /// The process can't be ended.
+    pub(crate) fn stop_collecting(&self) -> anyhow::Result<()> {
+        match &mut *self.backend() {
+            Backend::Embedded(_) => Ok(()),
+            Backend::Real(real) => real.stop_controllers(),
+        }
+    }
+
     /// Waits until the API server says that it is ready. Custom resources may answer 429 (`storage is
     /// (re)initializing`) for a moment more.
     ///

@@ -198,6 +198,14 @@ impl Real {
         Ok(())
     }
 
+    /// Ends the garbage collector and the namespace controller.
+    ///
+    /// # Errors
+    /// The process can't be ended.
+    pub(crate) fn stop_controllers(&mut self) -> anyhow::Result<()> {
+        self.controllers.take().map_or(Ok(()), |mut controllers| controllers.stop(STOP_GRACE).map(drop))
+    }
+
     /// Fails with the end of its log if a process has ended that should run.
     ///
     /// # Errors

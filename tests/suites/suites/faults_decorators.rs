@@ -37,6 +37,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("faults_decorators", "a_kind_of_attachments_comes_goes_and_comes_back", attachments).timeout(SLOW),
         Case::new("faults_decorators", "a_decorated_kind_loses_its_status_goes_and_comes_back", targets).timeout(SLOW),
         Case::new("faults_decorators", "the_version_of_a_decorated_kind_goes_and_comes_back", version_goes)
+            .own_server()
             .timeout(SLOW),
     ]
 }
@@ -518,6 +519,7 @@ async fn targets(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn version_goes(ctx: Context) -> anyhow::Result<()> {
+    ctx.server.stop_collecting()?;
     let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     scene.hook.set(obey);
     let (ctx, name) = (&scene.ctx, crd_name(&scene.things));

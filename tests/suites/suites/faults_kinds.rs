@@ -30,7 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let slow = |case: Case| case.timeout(SLOW);
     vec![
         slow(Case::new("faults_kinds", "parent_kind_goes_and_comes_back", parent_kind_goes)),
-        slow(Case::new("faults_kinds", "parent_version_goes_and_comes_back", parent_version_goes)),
+        slow(Case::new("faults_kinds", "parent_version_goes_and_comes_back", parent_version_goes).own_server()),
         slow(Case::new("faults_kinds", "parent_kind_loses_its_status_and_gets_it_back", parent_status_goes)),
         slow(Case::new("faults_kinds", "parent_kind_made_anew_with_another_scope", parent_scope_changes)),
         Case::new("faults_kinds", "child_kind_comes_later", child_kind_comes_later),
@@ -163,6 +163,7 @@ pub(super) async fn patch_v2(ctx: &Context, kind: &Resource, name: &str, patch: 
 }
 
 async fn parent_version_goes(ctx: Context) -> anyhow::Result<()> {
+    ctx.server.stop_collecting()?;
     let scene = Scene::new(ctx).await?;
     let name = crd_name(&scene.things);
     scene.ctx.admin.patch_merge(&crds(), &name, &versions(true)).await?;

@@ -33,7 +33,9 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("faults_rollouts", "revisions_cannot_be_watched", not_watched),
         Case::new("faults_rollouts", "revisions_that_are_not_what_they_seem", odd),
         Case::new("faults_rollouts", "a_hook_that_fails_for_an_old_state", old_state),
-        Case::new("faults_rollouts", "the_version_of_the_parents_goes_and_comes_back", version_goes).timeout(SLOW),
+        Case::new("faults_rollouts", "the_version_of_the_parents_goes_and_comes_back", version_goes)
+            .own_server()
+            .timeout(SLOW),
         Case::new("faults_rollouts", "the_kind_of_revisions_is_missing_and_goes", kind_goes).own_server().timeout(SLOW),
     ]
 }
@@ -382,6 +384,7 @@ async fn kind_goes(ctx: Context) -> anyhow::Result<()> {
 }
 
 async fn version_goes(ctx: Context) -> anyhow::Result<()> {
+    ctx.server.stop_collecting()?;
     let (scene, gate) = Scene::behind_gate(ctx, &[]).await?;
     let (admin, name) = (&scene.ctx.admin, crd_name(&scene.things));
     admin.patch_merge(&crds(), &name, &versions(true)).await?;
