@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ringmaster_core::key::{ApiVersion, Resource};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::{Client, Error};
@@ -37,7 +38,7 @@ struct Group {
     versions: Vec<GroupVersion>,
 }
 
-#[derive(Deserialize)]
+#[derive(PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct GroupVersion {
     group_version: String,
@@ -88,15 +89,10 @@ impl Discovery {
         if group.is_empty() {
             return self.find(&ApiVersion::new("v1"), plural).await;
         }
-        let path = format!("/apis/{group}");
-        let text = match self.client.get_text(&path).await {
-            Ok(text) => text,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
+        let Some(Group { preferred_version: preferred, versions }) = self.read(&format!("/apis/{group}")).await? else {
+            return Ok(None);
         };
-        let group: Group = serde_json::from_str(&text)
-            .map_err(|error| Error::Answer { call: format!("GET {path}"), problem: error.to_string() })?;
-        for version in group.preferred_version.iter().chain(&group.versions) {
+        for version in preferred.iter().chain(versions.iter().filter(|version| preferred.as_ref() != Some(*version))) {
             let found = self.find(&ApiVersion::new(&version.group_version), plural).await?;
             if found.is_some() {
                 return Ok(found);
@@ -110,16 +106,23 @@ impl Discovery {
         self.known.lock().remove(api_version);
     }
 
-    async fn ask(&self, api_version: &ApiVersion) -> Result<Served, Error> {
-        let root = if api_version.group().is_empty() { "/api" } else { "/apis" };
-        let path = format!("{root}/{api_version}");
-        let text = match self.client.get_text(&path).await {
+    /// What is at a path; `None` if nothing is.
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {
+        let text = match self.client.get_text(path).await {
             Ok(text) => text,
-            Err(error) if error.is_not_found() => return Ok(Arc::default()),
+            Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let list: ResourceList = serde_json::from_str(&text)
-            .map_err(|error| Error::Answer { call: format!("GET {path}"), problem: error.to_string() })?;
+        let problem =
+            |error: serde_json::Error| Error::Answer { call: format!("GET {path}"), problem: error.to_string() };
+        serde_json::from_str(&text).map(Some).map_err(problem)
+    }
+
+    async fn ask(&self, api_version: &ApiVersion) -> Result<Served, Error> {
+        let root = if api_version.group().is_empty() { "/api" } else { "/apis" };
+        let Some(list) = self.read::<ResourceList>(&format!("{root}/{api_version}")).await? else {
+            return Ok(Arc::default());
+        };
         let has_status = |plural: &str| list.resources.iter().any(|entry| entry.name == format!("{plural}/status"));
         let kinds = list.resources.iter().filter(|entry| !entry.name.contains('/'));
         Ok(Arc::new(

@@ -282,18 +282,31 @@ pub fn conditions(health: &Health, generation: i64, present: &[Condition], now: 
         .chain(endpoints)
         .chain(placement.into_iter().flatten())
         .map(|(kind, status, reason, message)| {
-            let before = present.iter().find(|condition| condition.kind == kind);
-            let before = before.map(|before| (&*before.status, &*before.last_transition_time));
-            Condition {
-                kind: kind.to_owned(),
-                status: status.to_owned(),
-                reason: reason.to_owned(),
-                message: message.chars().take(MAX_MESSAGE_CHARS).collect(),
-                observed_generation: generation,
-                last_transition_time: since(before, status, now).to_owned(),
-            }
+            Condition::after(present, (kind, status, reason, &message), generation, now)
         })
         .collect()
+}
+
+impl Condition {
+    /// The condition of this kind, status, reason and message that follows the `present` ones, as of a generation: its
+    /// transition time is theirs while its status is the same, else `now`.
+    pub(crate) fn after(
+        present: &[Self],
+        (kind, status, reason, message): (&str, &str, &str, &str),
+        generation: i64,
+        now: &str,
+    ) -> Self {
+        let before = present.iter().find(|condition| condition.kind == kind);
+        let before = before.map(|before| (&*before.status, &*before.last_transition_time));
+        Self {
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.chars().take(MAX_MESSAGE_CHARS).collect(),
+            observed_generation: generation,
+            last_transition_time: since(before, status, now).to_owned(),
+        }
+    }
 }
 
 /// Since when a condition has this status: since when `before` (its status and time, if it was there) said, as long as

@@ -329,11 +329,18 @@ impl Rings {
                     () = tokio::time::sleep(RETRY) => continue,
                 }
             }
-            if let Some(object) = &object
-                && let Err(error) = self.let_go(&resource, object, &model).await
-            {
-                warn!(ring = %name, "its metadata can't be written: {error}");
-                tokio::time::sleep(RETRY).await;
+            if let Some(object) = &object {
+                // Until it is done: nothing else would take the finalizer off.
+                let going = async {
+                    while let Err(error) = self.let_go(&resource, object, &model).await {
+                        warn!(ring = %name, "its metadata can't be written: {error}");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                };
+                tokio::select! {
+                    () = cancel.cancelled() => return,
+                    () = going => {}
+                }
             }
             if is_deleting {
                 return;

@@ -30,7 +30,7 @@ use crate::hashes::Hashes;
 use crate::look::{Eyes, Planned, Verdict, What};
 use crate::pass::{MAX_FOUND, Owner, Passed};
 use crate::registry::Right;
-use crate::scope::{Scope, Source};
+use crate::scope::{Kind, Scope, Source};
 use crate::shards::Shards;
 use crate::told::{Draft, Told};
 
@@ -68,6 +68,17 @@ enum Outcome {
     /// The object is gone.
     Gone,
     Failed(Error),
+}
+
+impl Outcome {
+    /// Nothing was written: what a read found.
+    fn of_read(read: Result<Option<Object>, Error>) -> Self {
+        match read {
+            Ok(Some(object)) => Self::Instead(object),
+            Ok(None) => Self::Gone,
+            Err(error) => Self::Failed(error),
+        }
+    }
 }
 
 /// Why a ring stopped.
@@ -139,8 +150,11 @@ impl Running {
     /// Runs until cancelled; ends by itself once a ring that is being deleted has no label left anywhere, or no object of a
     /// kind that it doesn't name any more has one.
     pub(crate) async fn run(&mut self, cancel: CancellationToken) -> End {
-        let has_former = self.scope.kinds.iter().any(|kind| kind.is_former);
         let model = &self.scope.model;
+        let is_left = |kind: &Kind| self.scope.model.is_deleting || kind.is_former;
+        let left: BTreeSet<usize> =
+            self.scope.kinds.iter().enumerate().filter(|(_, kind)| is_left(kind)).map(|(kind, _)| kind).collect();
+        let ends = model.is_deleting || !left.is_empty();
         let mut state = State {
             hashes: Hashes::new(model.hash),
             pace: Pace::new(&model.pace),
@@ -197,14 +211,8 @@ impl Running {
                     state.actions.push(writing.map(|written| Done::Told(draft, written)).boxed());
                 }
             }
-            if self.scope.model.is_deleting && state.leaving == Some(0) && !self.scope.board.lock().has_labels(|_| true)
-            {
-                info!(ring = %self.scope.model.name, "no object has a label of the deleted ring any more");
-                break End::Done;
-            }
-            let is_former = |id: &Id| self.scope.kinds[id.kind].is_former;
-            if has_former && state.leaving == Some(0) && !self.scope.board.lock().has_labels(is_former) {
-                info!(ring = %self.scope.model.name, "no object of a kind that was left out has a label any more");
+            if ends && state.leaving == Some(0) && !self.scope.board.lock().has_labels(|id| left.contains(&id.kind)) {
+                info!(ring = %self.scope.model.name, "no object that left the ring has a label of it any more");
                 break End::Done;
             }
             if self.scope.is_lost.load(Ordering::Relaxed) {
@@ -417,12 +425,7 @@ impl Running {
             Done::Wrote { id, what, from, to, outcome } => self.wrote(state, now, &id, (what, from, to), outcome),
             Done::Read { id, read } => {
                 state.reading -= 1;
-                let outcome = match read {
-                    Ok(Some(object)) => Outcome::Instead(object),
-                    Ok(None) => Outcome::Gone,
-                    Err(error) => Outcome::Failed(error),
-                };
-                self.wrote(state, now, &id, (What::Other, None, None), outcome);
+                self.wrote(state, now, &id, (What::Other, None, None), Outcome::of_read(read));
             }
             Done::ReadOwner { child, read, uid, kind } => {
                 state.reading -= 1;

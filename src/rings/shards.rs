@@ -250,8 +250,10 @@ impl Shards {
                 }
             }
             // Those that aren't available any more are moved from.
-            let available: BTreeSet<Arc<str>> = leases.available(now).cloned().collect();
-            escalated.retain(|shard| available.contains(shard));
+            if !escalated.is_empty() {
+                let available: BTreeSet<&Arc<str>> = leases.available(now).collect();
+                escalated.retain(|shard| available.contains(shard));
+            }
         }
         due.sort_by_key(|(todo, ..)| *todo != Todo::TakeOver);
         for (todo, alive, lease, state) in due {

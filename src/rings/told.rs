@@ -169,7 +169,8 @@ impl Told {
             self.event(Level::Warning, reason, text.clone());
         }
         self.noted.clone_from(&summary.notes);
-        let (mut unassigned, mut draining, mut overdue) = ((0, Duration::ZERO), (0, Duration::ZERO), Vec::new());
+        let (mut unassigned, mut draining) = ((0, Duration::ZERO), (0, Duration::ZERO));
+        let (mut overdue, mut named) = (0, Vec::new());
         let mut late: BTreeMap<Arc<str>, (ObjectKey, Duration)> = BTreeMap::new();
         for (id, item) in scope.board.lock().iter().filter(|(_, item)| !item.is_stale()) {
             if item.is_shown_by(Mark::Unassigned) && scope.selects(id) == Some(true) {
@@ -179,7 +180,10 @@ impl Told {
                 draining = (draining.0 + 1, draining.1.max(now.saturating_sub(since)));
             }
             if let Some(shard) = item.facts.shard.as_ref().filter(|_| item.is_overdue) {
-                overdue.push(format!("{} at {shard}", id.key));
+                overdue += 1;
+                if named.len() < NAMED {
+                    named.push(format!("{} at {shard}", id.key));
+                }
                 let age = item.draining_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
                 late.entry(Arc::clone(shard)).or_insert_with(|| (id.key.clone(), age));
             }
@@ -197,13 +201,13 @@ impl Told {
             stats.generations = (self.generation, self.present.observed_generation);
             stats.shards = (summary.shards, summary.available);
             stats.states.clone_from(&summary.states);
-            (stats.unassigned, stats.draining, stats.overdue) = (unassigned, draining, overdue.len());
+            (stats.unassigned, stats.draining, stats.overdue) = (unassigned, draining, overdue);
             (stats.moves, stats.calculations) = (moves, calculations);
         });
         let limit = scope.model.rules.drain_limit.as_secs();
-        let named = overdue.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-        let told = (!overdue.is_empty()).then(|| {
-            format!("{} objects weren't let go within {limit} s, such as {named}; look at their shards", overdue.len())
+        let told = (overdue > 0).then(|| {
+            let named = named.join(", ");
+            format!("{overdue} objects weren't let go within {limit} s, such as {named}; look at their shards")
         });
         let refused = self.refused.lock().as_ref().filter(|refusal| now < refusal.until).map(Refusal::told);
         let wrong = trouble.or(refused).or(summary.trouble);

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::condition::{Condition, MAX_MESSAGE_CHARS, since};
+use crate::condition::Condition;
 use crate::dialect::RingDialect;
 use crate::key::Uid;
 
@@ -54,18 +54,7 @@ impl RingStatus {
             Some(message) => Some(("DrainOverdue", "True", "NotAcknowledged", message.as_str())),
             None => Some(("DrainOverdue", "False", "Acknowledged", "every drain is acknowledged in time")),
         };
-        let condition = |(kind, status, reason, message): (&str, &str, &str, &str)| {
-            let before = present.conditions.iter().find(|condition| condition.kind == kind);
-            let before = before.map(|before| (&*before.status, &*before.last_transition_time));
-            Condition {
-                kind: kind.to_owned(),
-                status: status.to_owned(),
-                reason: reason.to_owned(),
-                message: message.chars().take(MAX_MESSAGE_CHARS).collect(),
-                observed_generation: self.observed_generation,
-                last_transition_time: since(before, status, now).to_owned(),
-            }
-        };
+        let condition = |said| Condition::after(&present.conditions, said, self.observed_generation, now);
         Status {
             observed_generation: self.observed_generation,
             shards: count(self.shards),
@@ -97,6 +86,7 @@ fn count(number: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::condition::MAX_MESSAGE_CHARS;
     use crate::dialect::{CONTROLLER_SHARDING_RING, RINGMASTER_RING};
 
     fn fine() -> RingStatus {

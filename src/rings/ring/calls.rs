@@ -127,9 +127,5 @@ pub(super) async fn write(
     if !error.is_conflict() && !error.outcome_is_unknown() {
         return Outcome::Failed(error);
     }
-    match client.get_metadata(&resource, &id.key).await {
-        Ok(Some(object)) => Outcome::Instead(object),
-        Ok(None) => Outcome::Gone,
-        Err(error) => Outcome::Failed(error),
-    }
+    Outcome::of_read(client.get_metadata(&resource, &id.key).await)
 }

@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(port, json!({ "port": 80, "targetPort": "ok" }));
         let lease =
             read("k8s.io/api/coordination/v1.LeaseSpec", &field(4, &[1 << 3, 1, 2 << 3, 0xc0, 0x84, 0x3d])).unwrap();
-        assert_eq!(lease, json!({ "renewTime": "1970-01-01T00:00:01.001Z" }));
+        assert_eq!(lease, json!({ "renewTime": "1970-01-01T00:00:01.001000Z" }));
         let secret = field(2, &[field(1, b"k"), field(2, &[0, 1, 2, 3])].concat());
         assert_eq!(read("k8s.io/api/core/v1.Secret", &secret).unwrap(), json!({ "data": { "k": "AAECAw==" } }));
         let minus = [&[1 << 3][..], &[0xff; 9], &[1]].concat();
