@@ -10,7 +10,7 @@ MEMBERS := members_ --test-threads=3
 UNIT_TESTS := $(if $(NEXTEST),cargo nextest run --workspace --lib --bins,cargo test --workspace --lib --bins)
 
 .DEFAULT_GOAL := help
-.PHONY: help test unit examples suites members members-figures rings soak fuzz lint crds apiserver demo bench prerequisites
+.PHONY: help test unit examples suites members members-figures rings rings-figures soak fuzz lint crds apiserver demo bench prerequisites
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -39,6 +39,12 @@ members: ## Every scenario of members, once, with Leases of 5 s
 
 rings: ## Every scenario of external rings, with shards in all three languages
 	cargo test --test suites -- rings_ --test-threads=2
+
+rings-figures: ## Their figures with an optimised build and up to 100,000 objects, which must hold the budgets
+	cargo build --release --bin ringmaster
+	for trial in rings_story rings_assign::everything rings_memory; do \
+		RINGMASTER_SUITES_PROFILE=release RINGMASTER_RINGS_FIGURES=1 \
+		cargo test --test suites -- --test-threads=1 --nocapture $$trial || exit 1; done
 
 soak: ## The scenarios of members ROUNDS=5 times, once with the default Leases, and their figures with 10,000 parents
 	for round in $$(seq $(or $(ROUNDS),5)); do echo "round $$round"; cargo test --test suites -- $(MEMBERS) || exit 1; done

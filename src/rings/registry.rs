@@ -244,22 +244,31 @@ impl Rings {
                     hosted.insert(key.clone(), ring);
                 }
                 Err(error) => {
-                    let mut told =
-                        self.told(dialect, object.key().name(), object.uid(), object.generation(), Some(object));
-                    let io = (&self.client, &*self.right);
-                    told.failed(io, "Invalid", error.to_string(), boot_time()).await;
-                    let ring = Hosted {
-                        uid: object.uid().clone(),
-                        generation: object.generation(),
-                        is_deleting: object.is_deleting(),
-                        model: None,
-                        cancel: CancellationToken::new(),
-                        task: tokio::spawn(std::future::ready(())),
-                    };
+                    let ring = Arc::clone(&self).tell(dialect, object, error.to_string());
                     hosted.insert(key.clone(), ring);
                 }
             }
         }
+    }
+
+    /// Stands in for a ring that can't run: says why in its status, again until that is written.
+    fn tell(self: Arc<Self>, dialect: &'static RingDialect, object: &Arc<Object>, text: String) -> Hosted {
+        let cancel = CancellationToken::new();
+        let (uid, generation, is_deleting) = (object.uid().clone(), object.generation(), object.is_deleting());
+        let mut told = self.told(dialect, object.key().name(), &uid, generation, Some(object));
+        let task = tokio::spawn({
+            let cancel = cancel.clone();
+            let telling = async move {
+                loop {
+                    told.failed((&self.client, &*self.right), "Invalid", text.clone(), boot_time()).await;
+                    tokio::time::sleep(RETRY).await;
+                }
+            };
+            async move {
+                let _ = cancel.run_until_cancelled(telling).await;
+            }
+        });
+        Hosted { uid, generation, is_deleting, model: None, cancel, task }
     }
 
     fn host(

@@ -209,9 +209,10 @@ impl Shards {
         let now = boot_time();
         let mut known = self.known.lock();
         let trouble = match read {
-            Ok((leases, _)) if leases.len() <= MAX_SHARDS => {
+            Ok((leases, version)) if leases.len() <= MAX_SHARDS => {
                 let (named, misnamed): (Vec<&Object>, Vec<&Object>) = leases.iter().partition(|lease| is_named(lease));
-                known.leases.listed(now, named.into_iter().map(|lease| shard_lease(lease, self.dialect)).collect());
+                let named = named.into_iter().map(|lease| shard_lease(lease, self.dialect)).collect();
+                known.leases.listed(now, named, version);
                 known.misnamed = misnamed.into_iter().map(|lease| lease.key().clone()).collect();
                 None
             }

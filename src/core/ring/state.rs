@@ -291,10 +291,11 @@ impl Leases {
         self.listed.is_some()
     }
 
-    /// A complete list of the ring's Leases was answered at `now`.
+    /// A complete list of the ring's Leases, as of `version`, was answered at `now`. A Lease that a watch has shown to be
+    /// newer than the list is there, though the list lacks it.
     ///
     /// After a gap in which renewals can't have been seen, every silence counts from now.
-    pub fn listed(&mut self, now: Duration, leases: Vec<ShardLease>) {
+    pub fn listed(&mut self, now: Duration, leases: Vec<ShardLease>, version: Version) {
         if self.is_blind(now) {
             self.began = Some(now);
             self.shards.values_mut().flat_map(BTreeMap::values_mut).for_each(|observed| observed.since = now);
@@ -305,8 +306,9 @@ impl Leases {
         for lease in leases {
             self.saw(now, lease);
         }
-        let known = self.shards.values().flat_map(BTreeMap::values).map(|observed| &observed.lease.key);
-        let vanished: Vec<ObjectKey> = known.filter(|key| !there.contains(*key)).cloned().collect();
+        let known = self.shards.values().flat_map(BTreeMap::values).map(|observed| &observed.lease);
+        let vanished = known.filter(|lease| !there.contains(&lease.key) && !version.is_before(lease.version));
+        let vanished: Vec<ObjectKey> = vanished.map(|lease| lease.key.clone()).collect();
         for key in vanished {
             self.vanished(now, &key);
         }

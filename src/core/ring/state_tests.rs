@@ -40,7 +40,7 @@ impl World {
     }
 
     fn list(&mut self) {
-        self.leases.listed(self.clock(), self.stored.clone());
+        self.leases.listed(self.clock(), self.stored.clone(), Version::UNKNOWN);
     }
 
     /// Goes on to a second; the Leases are listed in each until then.
@@ -303,6 +303,17 @@ fn old_news_changes_nothing() {
     world.write(|lease| lease.holder = String::new());
     world.leases.saw(world.clock(), old);
     assert_eq!(world.holder(), Holder::Gone);
+}
+
+#[test]
+fn a_lease_that_is_newer_than_a_list_is_there() {
+    let mut world = World::new(&CONTROLLER_SHARDING_RING, Vec::new());
+    let new = ShardLease { version: Version(20), ..lease("n", "op-0", 10) };
+    world.leases.saw(secs(1), new);
+    world.leases.listed(secs(2), Vec::new(), Version(19));
+    assert_eq!(world.leases.available(secs(2)).count(), 1, "the list was of before it");
+    world.leases.listed(secs(2), Vec::new(), Version(20));
+    assert_eq!(world.leases.available(secs(2)).count(), 0, "it was deleted");
 }
 
 #[test]

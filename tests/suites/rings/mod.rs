@@ -12,4 +12,4 @@ pub(crate) mod rights;
 pub(crate) mod secrets;
 pub(crate) mod shard;
 pub(crate) mod stage;
-mod waits;
+pub(crate) mod waits;

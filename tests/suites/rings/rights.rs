@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::Context;
-use crate::objects::read_yaml;
+use crate::objects::{Resource, read_yaml};
 use crate::server::{Subject, User};
 
 /// Gives Ringmaster its rights for a ring, and to `user` those of its shards, whose Leases are in the trial's namespace.
@@ -32,6 +32,25 @@ pub(crate) async fn give(ctx: &Context, ring: &Value, user: &User) -> anyhow::Re
                 ctx.admin.apply(&object).await?;
             }
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the namespace of the members' Leases and of their webhook's certificate, with the shipped rights on these.
+///
+/// # Errors
+/// The API server refuses it.
+pub(crate) async fn give_home(ctx: &Context, namespace: &str) -> anyhow::Result<()> {
+    let namespaces = Resource::new("v1", "Namespace", "namespaces", None);
+    ctx.admin.create(&namespaces, json!({ "metadata": { "name": namespace, "labels": { "suite": ctx.id } } })).await?;
+    for shipped in ["manifests/deploy/role.yaml", "manifests/rings/role.yaml"] {
+        for mut object in read_yaml(&Path::new(env!("CARGO_MANIFEST_DIR")).join(shipped))? {
+            object["metadata"]["namespace"] = namespace.into();
+            if object["kind"] == "RoleBinding" {
+                object["subjects"] = json!([Subject::User(&ctx.user.name).json()]);
+            }
+            ctx.admin.apply(&object).await?;
         }
     }
     Ok(())

@@ -138,7 +138,10 @@ impl Stage {
 }
 
 /// Asks, and pauses after a "not yet" that took its time: looking must not be what keeps all busy.
-async fn paced<T>(ask: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+///
+/// # Errors
+/// That of the look.
+pub(crate) async fn paced<T>(ask: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let start = Instant::now();
     let answer = ask().await;
     if answer.is_err() {

@@ -74,6 +74,7 @@ mod rings_leave;
 mod rings_memory;
 mod rings_scale;
 mod rings_sharder;
+mod rings_story;
 mod rival;
 mod rollouts;
 mod rollouts_revisions;
@@ -218,6 +219,7 @@ fn rings() -> Vec<Case> {
         rings_leases::cases(),
         rings_contract::cases(),
         rings_memory::cases(),
+        rings_story::cases(),
     ];
     all.into_iter().flatten().collect()
 }

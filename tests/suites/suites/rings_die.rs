@@ -17,7 +17,7 @@ use crate::trial::Case;
 use crate::wait;
 
 /// From its last sign of life to the last of its objects that has another shard.
-const TAKEN_OVER: Duration = DURATION.saturating_add(Duration::from_secs(2));
+pub(super) const TAKEN_OVER: Duration = DURATION.saturating_add(Duration::from_secs(2));
 /// How long a shard that lost its Lease may take to end once it goes on.
 const ENDS: Duration = Duration::from_secs(20);
 
@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// Waits until all that was a shard's is others'; from `since` to the last of it.
-async fn taken_over(stage: &Stage, name: &str, mark: usize, since: Instant) -> anyhow::Result<Duration> {
+pub(super) async fn taken_over(stage: &Stage, name: &str, mark: usize, since: Instant) -> anyhow::Result<Duration> {
     let ask = async || {
         let times = stage.recorder.read(|history| history.taken_over(Kind::Secret, name, mark));
         times.context("some aren't yet")
@@ -82,20 +82,19 @@ async fn back_at_once(ctx: Context) -> anyhow::Result<()> {
     stage.end(&format!("back after {}", seconds(back))).await
 }
 
-/// Their Leases are taken; when they go on they find that out before they write, end, and come back under their names.
-async fn paused(ctx: Context) -> anyhow::Result<()> {
-    let mut stage = Stage::with(ctx, Plan::named("SIGSTOP for longer than the Lease"), 4).await?;
-    let changing = stage.secrets.keep_changing(RATE);
+/// Stops these for so long that their Leases are taken. When they go on they find that out before they write, end, and come
+/// back under their names; how long each step took.
+pub(super) async fn pause(stage: &mut Stage, names: &[String]) -> anyhow::Result<String> {
     let (mark, since) = (stage.recorder.mark(), Instant::now());
     let mut stopped = Vec::new();
-    for name in stage.shard_names().into_iter().take(3) {
-        let shard = stage.take(&name)?;
+    for name in names {
+        let shard = stage.take(name)?;
         shard.freeze(true)?;
         stopped.push(shard);
     }
     let mut told = Vec::new();
     for shard in &stopped {
-        let took = taken_over(&stage, &shard.name, mark, since).await?;
+        let took = taken_over(stage, &shard.name, mark, since).await?;
         told.push(format!("{}'s taken over within {}", shard.language, seconds(took)));
     }
     stage.placed(SETTLED).await?;
@@ -116,13 +115,22 @@ async fn paused(ctx: Context) -> anyhow::Result<()> {
         stage.rejoin(&name, shard.language)?;
     }
     // They wait until the taken Leases have run out.
-    for name in stage.shard_names() {
-        stage.shard(&name)?.started(&stage.ctx).await?;
+    for name in names {
+        stage.shard(name)?.started(&stage.ctx).await?;
     }
     told.push(format!("back {} after", seconds(resumed.elapsed())));
     stage.balanced().await?;
+    Ok(told.join(", "))
+}
+
+async fn paused(ctx: Context) -> anyhow::Result<()> {
+    let mut stage = Stage::with(ctx, Plan::named("SIGSTOP for longer than the Lease"), 4).await?;
+    let changing = stage.secrets.keep_changing(RATE);
+    // One of each language; the last stays.
+    let names: Vec<String> = stage.shard_names().into_iter().take(3).collect();
+    let told = pause(&mut stage, &names).await?;
     changing.stop().await?;
-    stage.end(&told.join(", ")).await
+    stage.end(&told).await
 }
 
 /// Too short for anybody to take their Leases, and longer than their own right to work.

@@ -4,37 +4,28 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use super::scene::LATER;
 use crate::cluster::Context;
 use crate::rings::lease::Kept;
 use crate::rings::record::History;
-use crate::rings::stage::{Plan, Stage};
+use crate::rings::stage::{Plan, Stage, are_figures};
+use crate::rings::waits::paced;
 use crate::trial::Case;
 
-/// Assigned objects, if the variable doesn't say.
-const OBJECTS: usize = 2_000;
-/// The variable that says it: 10000 and 100000 for figures.
-const VARIABLE: &str = "RINGMASTER_RINGS_MEMORY";
+/// How many assigned objects there are, one after the other; and in figures.
+const STEPS: &[usize] = &[2_000];
+const MANY: &[usize] = &[10_000, 100_000];
 /// What the process may grow by for all of them.
 const GROWTH_KIB: u64 = 5 << 10;
 /// Over this time it is looked whether the process works.
 const IDLE: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(900);
-/// A few that are there from the begin, so that what is needed once is there.
-const FIRST: usize = 50;
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
     vec![Case::new("rings_memory", "assigned_objects_cost_nothing", flat).own_server().timeout(TIMEOUT)]
-}
-
-fn objects() -> anyhow::Result<usize> {
-    match std::env::var(VARIABLE) {
-        Ok(text) if !text.is_empty() => text.parse::<usize>().with_context(|| format!("{VARIABLE}={text}")),
-        _ => Ok(OBJECTS),
-    }
 }
 
 /// Waits until all are the shard's.
@@ -44,40 +35,40 @@ async fn assigned(stage: &Stage, wanted: usize, deadline: Duration) -> anyhow::R
         ensure!(counts.values().sum::<usize>() == wanted, "{counts:?} of {wanted}");
         Ok(())
     };
-    stage.ctx.wait("all are assigned", deadline, ask).await
+    stage.ctx.wait("all are assigned", deadline, async || paced(ask).await).await
 }
 
-/// Waits until the process hardly works any more.
-async fn idle(stage: &Stage) -> anyhow::Result<()> {
-    let process = &stage.cast.member("m1")?.process;
+/// What the member takes once it hardly works any more; it may be more than that for a while.
+async fn rss_kib(stage: &Stage, member: &str, most: u64) -> anyhow::Result<u64> {
+    let process = &stage.cast.member(member)?.process;
     let ask = async || {
         let before = process.cpu()?;
         tokio::time::sleep(IDLE).await;
-        let worked = process.cpu()?.saturating_sub(before);
+        let (worked, rss) = (process.cpu()?.saturating_sub(before), process.rss_kib()?);
         ensure!(worked < IDLE / 10, "it worked {worked:?} in {IDLE:?}");
-        Ok(())
+        ensure!(rss <= most, "{rss} KiB, not {most}");
+        Ok(rss)
     };
-    stage.ctx.wait("what was created is taken in", LATER, ask).await
+    stage.ctx.wait("memory is within its bound", LATER, ask).await
 }
 
 async fn flat(ctx: Context) -> anyhow::Result<()> {
-    let wanted = objects()?;
+    let steps = if are_figures() { MANY } else { STEPS };
     let mut stage = Stage::set(ctx, Plan::named("memory")).await?;
     stage.lead(&["m1"]).await?;
     let kept = Kept::new(stage.admin(), (stage.names(), &stage.ring), &stage.ctx.namespace, "kept").await?;
-    stage.secrets.create_many(FIRST).await?;
-    assigned(&stage, FIRST, LATER).await?;
-    idle(&stage).await?;
-    let before = stage.cast.member("m1")?.process.rss_kib()?;
-    stage.secrets.create_many(wanted).await?;
-    assigned(&stage, FIRST + wanted, TIMEOUT).await?;
-    idle(&stage).await?;
-    let bounded = async || {
-        let rss = stage.cast.member("m1")?.process.rss_kib()?;
-        ensure!(rss <= before + GROWTH_KIB, "{rss} KiB, {before} KiB without them");
-        Ok(rss)
-    };
-    let after = stage.ctx.wait("memory is within its bound", LATER, bounded).await?;
+    let none = rss_kib(&stage, "m1", u64::MAX).await?;
+    let (mut there, mut told) = (0, vec![format!("{none} KiB with 0")]);
+    for wanted in steps {
+        stage.secrets.create_many(wanted - there).await?;
+        there = *wanted;
+        assigned(&stage, there, TIMEOUT).await?;
+        told.push(format!("{} KiB with {there}", rss_kib(&stage, "m1", none + GROWTH_KIB).await?));
+    }
+    // One that finds them there.
+    stage.cast.stop("m1").await?;
+    stage.lead(&["m2"]).await?;
+    told.push(format!("{} KiB in another that finds {there}", rss_kib(&stage, "m2", none + GROWTH_KIB).await?));
     ensure!(kept.is_held(), "the Lease was taken");
-    stage.close(&format!("RSS {before} KiB with {FIRST}, {after} KiB with {wanted} more")).await
+    stage.close(&format!("RSS {}", told.join(", "))).await
 }

@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// What was moved since, and what the members wrote for it, as figures: at most two writes for each main object, and one
 /// for each child.
-fn cost(stage: &Stage, mark: usize, since: Mark) -> anyhow::Result<(bool, String)> {
+pub(super) fn cost(stage: &Stage, mark: usize, since: Mark) -> anyhow::Result<(bool, String)> {
     let moved = |kind| stage.recorder.read(|history| history.moved(kind, mark));
     let (mains, children) = (moved(Kind::Secret), moved(Kind::ConfigMap));
     ensure!(mains > 0 && children > 0, "{mains} Secrets and {children} ConfigMaps moved");

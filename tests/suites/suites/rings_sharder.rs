@@ -11,7 +11,7 @@ use super::rings_scale::RATE;
 use crate::cluster::Context;
 use crate::members::figures::seconds;
 use crate::rings::language;
-use crate::rings::stage::{Plan, SETTLED, Stage, many};
+use crate::rings::stage::{Plan, SECRETS, SETTLED, Stage};
 use crate::trial::Case;
 
 /// Few at a time, so that there is a middle.
@@ -31,7 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
 async fn in_scale_out(ctx: Context, name: &'static str) -> anyhow::Result<Stage> {
     let moves = json!({ "moves": { "settleSeconds": 1, "concurrent": AT_ONCE } });
     let mut stage = Stage::set(ctx, Plan::named(name).spec(moves)).await?;
-    stage.secrets.create_many(many()?).await?;
+    stage.secrets.create_many(SECRETS).await?;
     stage.lead(&["m1", "m2"]).await?;
     stage.join(3).await?;
     stage.balanced().await?;
