@@ -39,6 +39,7 @@ pub(super) fn apply(kind: &Kind, object: &mut Value) {
         }
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => binding(object),
         ("apiextensions.k8s.io", "customresourcedefinitions") => definition(object),
+        ("admissionregistration.k8s.io", _) => webhooks(object),
         _ => {}
     }
 }
@@ -297,6 +298,23 @@ fn definition(object: &mut Value) {
         let status = at(object, &["status"]);
         if status["storedVersions"].as_array().is_none_or(Vec::is_empty) {
             status["storedVersions"] = json!([name]);
+        }
+    }
+}
+
+fn webhooks(object: &mut Value) {
+    for webhook in object.get_mut("webhooks").map_or(&mut [][..], items) {
+        default(webhook, "failurePolicy", "Fail");
+        default(webhook, "matchPolicy", "Equivalent");
+        default(webhook, "namespaceSelector", json!({}));
+        default(webhook, "objectSelector", json!({}));
+        default(webhook, "reinvocationPolicy", "Never");
+        default(webhook, "timeoutSeconds", 10);
+        for rule in webhook.get_mut("rules").map_or(&mut [][..], items) {
+            default(rule, "scope", "*");
+        }
+        if webhook["clientConfig"]["service"].is_object() {
+            default(&mut webhook["clientConfig"]["service"], "port", 443);
         }
     }
 }

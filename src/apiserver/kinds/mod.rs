@@ -164,7 +164,7 @@ macro_rules! documents {
     };
 }
 
-static DOCUMENTS: [Document; 9] = documents! {
+static DOCUMENTS: [Document; 10] = documents! {
     "v1": "v1",
     "apps/v1": "apps_v1",
     "batch/v1": "batch_v1",
@@ -174,6 +174,7 @@ static DOCUMENTS: [Document; 9] = documents! {
     "events.k8s.io/v1": "events.k8s.io_v1",
     "rbac.authorization.k8s.io/v1": "rbac.authorization.k8s.io_v1",
     "apiextensions.k8s.io/v1": "apiextensions.k8s.io_v1",
+    "admissionregistration.k8s.io/v1": "admissionregistration.k8s.io_v1",
 };
 
 /// Empty if the data can't be read, which the tests exclude.

@@ -122,6 +122,7 @@ fn wanted_changed(kind: &Kind, object: &Value, old: &Value) -> bool {
             let differs = members.into_iter().any(|(name, value)| *value != old[name]);
             differs || object["metadata"]["labels"] != old["metadata"]["labels"]
         }
+        "mutatingwebhookconfigurations" => object["webhooks"] != old["webhooks"],
         _ => object["spec"] != old["spec"],
     }
 }

@@ -12,6 +12,7 @@ mod net;
 mod pod;
 mod rbac;
 mod volume;
+mod webhook;
 
 use serde_json::Value;
 
@@ -70,6 +71,7 @@ impl Check<'_> {
             ("rbac.authorization.k8s.io", "roles" | "clusterroles") => rbac::role(self, object, old),
             ("rbac.authorization.k8s.io", _) => rbac::binding(self, object, old),
             ("apiextensions.k8s.io", _) => definition::definition(self, object, old),
+            ("admissionregistration.k8s.io", _) => webhook::configuration(self, object, old),
             _ => self.metadata(object, names::dns_subdomain),
         }
     }
@@ -98,9 +100,10 @@ impl Check<'_> {
         }
     }
 
-    /// Two groups check their metadata by the rules of custom resources.
+    /// Three groups check their metadata by the rules of custom resources.
     fn full_finalizers(&mut self, object: &Value) {
-        if !matches!(self.kind.group.as_str(), "coordination.k8s.io" | "apiextensions.k8s.io") {
+        let groups = ["coordination.k8s.io", "apiextensions.k8s.io", "admissionregistration.k8s.io"];
+        if !groups.contains(&self.kind.group.as_str()) {
             names::full_finalizers(&mut self.errors, object);
         }
     }

@@ -34,6 +34,9 @@ pub(super) fn printer(group: &str, plural: &str) -> Printer {
         ("" | "events.k8s.io", "events") => (columns::EVENTS, event),
         ("discovery.k8s.io", "endpointslices") => (columns::ENDPOINTSLICES, endpoint_slice),
         ("coordination.k8s.io", "leases") => (columns::LEASES, lease),
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations") => {
+            (columns::MUTATINGWEBHOOKCONFIGURATIONS, webhooks)
+        }
         ("apps", "deployments") => (columns::DEPLOYMENTS, deployment),
         ("apps", "replicasets") => (columns::REPLICASETS, replica_set),
         ("apps", "statefulsets") => (columns::STATEFULSETS, stateful_set),
@@ -315,6 +318,10 @@ fn endpoint_slice(object: &Value, now: Instant) -> Vec<Value> {
 
 fn lease(object: &Value, now: Instant) -> Vec<Value> {
     vec![name(object), text(&object["spec"]["holderIdentity"]).into(), age_cell(object, now)]
+}
+
+fn webhooks(object: &Value, now: Instant) -> Vec<Value> {
+    vec![name(object), object["webhooks"].as_array().map_or(0, Vec::len).into(), age_cell(object, now)]
 }
 
 fn deployment(object: &Value, now: Instant) -> Vec<Value> {

@@ -234,6 +234,9 @@ pub(super) const ENDPOINTSLICES: &[Column] = &[
     AGE,
 ];
 
+pub(super) const MUTATINGWEBHOOKCONFIGURATIONS: &[Column] =
+    &[NAME, integer("Webhooks", "Webhooks indicates the number of webhooks registered in this configuration"), AGE];
+
 pub(super) const LEASES: &[Column] = &[
     NAME,
     string(

@@ -62,11 +62,12 @@ var wanted = []struct {
 	{"rbac.authorization.k8s.io", "v1", "clusterroles", false, nil},
 	{"rbac.authorization.k8s.io", "v1", "clusterrolebindings", false, nil},
 	{"apiextensions.k8s.io", "v1", "customresourcedefinitions", true, nil},
+	{"admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", true, nil},
 }
 
 var createdByUpdate = []string{"services", "events", "leases", "roles", "rolebindings", "clusterroles", "clusterrolebindings"}
 
-var conditionalUpdate = []string{"leases", "customresourcedefinitions"}
+var conditionalUpdate = []string{"leases", "customresourcedefinitions", "mutatingwebhookconfigurations"}
 
 type column struct {
 	Name        string `json:"name"`

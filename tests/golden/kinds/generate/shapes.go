@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -51,11 +52,12 @@ var roots = map[string]any{
 	"rbac.authorization.k8s.io/v1 ClusterRole":         rbacv1.ClusterRole{},
 	"rbac.authorization.k8s.io/v1 ClusterRoleBinding":  rbacv1.ClusterRoleBinding{},
 	"apiextensions.k8s.io/v1 CustomResourceDefinition": apiextensionsv1.CustomResourceDefinition{},
-	"v1 DeleteOptions":                                 metav1.DeleteOptions{},
-	"authentication.k8s.io/v1 SelfSubjectReview":       authenticationv1.SelfSubjectReview{},
-	"authorization.k8s.io/v1 SubjectAccessReview":      authorizationv1.SubjectAccessReview{},
-	"authorization.k8s.io/v1 SelfSubjectAccessReview":  authorizationv1.SelfSubjectAccessReview{},
-	"authorization.k8s.io/v1 SelfSubjectRulesReview":   authorizationv1.SelfSubjectRulesReview{},
+	"admissionregistration.k8s.io/v1 MutatingWebhookConfiguration": admissionregistrationv1.MutatingWebhookConfiguration{},
+	"v1 DeleteOptions":                                metav1.DeleteOptions{},
+	"authentication.k8s.io/v1 SelfSubjectReview":      authenticationv1.SelfSubjectReview{},
+	"authorization.k8s.io/v1 SubjectAccessReview":     authorizationv1.SubjectAccessReview{},
+	"authorization.k8s.io/v1 SelfSubjectAccessReview": authorizationv1.SelfSubjectAccessReview{},
+	"authorization.k8s.io/v1 SelfSubjectRulesReview":  authorizationv1.SelfSubjectRulesReview{},
 }
 
 // shape is a named Go type.
