@@ -5,7 +5,7 @@
 use ringmaster_core::key::ObjectKey;
 use serde_json::Value;
 
-use crate::answer::Answer;
+use crate::admission::{Made, waiting};
 use crate::apply::named;
 use crate::body::Written;
 use crate::error::Error;
@@ -22,7 +22,7 @@ impl ApiServer {
     ///
     /// # Errors
     /// If it doesn't fit the kind, sets what others manage without `force`, or leads to an invalid object.
-    pub fn apply(&self, request: &Request, configuration: &Value) -> Result<Answer, Error> {
+    pub(crate) fn apply(&self, request: &Request, configuration: &Value) -> Result<Made, Error> {
         let definition = self.definition(request)?;
         if request.subresource == "scale" {
             return Err(Error::not_implemented("server-side apply of a Scale"));
@@ -32,7 +32,10 @@ impl ApiServer {
         let key = ObjectKey::new(&request.namespace, &request.name);
         let named = named(configuration);
         for _ in 0..PATCH_TRIES {
-            let seen = self.state.lock().store.get(&definition.key, &key);
+            let state = self.state.lock();
+            let seen = state.store.get(&definition.key, &key);
+            let webhooks = if seen.is_none() { waiting(&state.store, &definition) } else { Vec::new() };
+            drop(state);
             let old = seen.as_ref().map(|seen| shape::shown(&definition, seen));
             let writer = Writer::of(request, &now.time);
             let body = configured(&definition, &writer, old.as_ref(), configuration, force)?;
@@ -42,11 +45,11 @@ impl ApiServer {
             match &seen {
                 Some(seen) => {
                     if let Some(answer) = self.replace(&definition, request, seen, body, true)? {
-                        return Ok(answer);
+                        return Ok(Made::Answer(answer));
                     }
                 }
                 None if request.subresource.is_empty() => {
-                    match self.insert(&definition, request, body, Managers::Applied) {
+                    match self.insert(&definition, request, body, Managers::Applied, webhooks) {
                         Err(error) if error.reason == "AlreadyExists" => {}
                         other => return other,
                     }

@@ -2,6 +2,8 @@
 //!
 //! Never a bare text: clients branch on code and reason.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use crate::field_error::{FieldError, go_quote};
@@ -13,7 +15,7 @@ pub struct Error {
     /// HTTP code.
     pub code: u16,
     /// Reason of the Status.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// Message of the Status.
     pub message: String,
     /// Details of the Status; null for none.
@@ -51,7 +53,7 @@ impl Error {
     /// Any other error.
     #[must_use]
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+        Self { code, reason: reason.into(), message: message.into(), details: Value::Null }
     }
 
     /// 400.
@@ -188,7 +190,7 @@ impl Error {
             "message": self.message, "code": self.code,
         });
         if !self.reason.is_empty() {
-            status["reason"] = self.reason.into();
+            status["reason"] = self.reason.as_ref().into();
         }
         if !self.details.is_null() {
             status["details"] = self.details.clone();

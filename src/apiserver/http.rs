@@ -10,12 +10,14 @@ use axum::ServiceExt;
 use axum::body::{Body, to_bytes};
 use axum::response::Response;
 use axum::serve::Listener;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, RETRY_AFTER, USER_AGENT, VARY, WARNING};
+use futures::FutureExt as _;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, RETRY_AFTER, USER_AGENT, VARY};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Creation, Made};
 use crate::answer::{Answer, Shown};
 use crate::audit::{Audit, Record};
 use crate::auth::{
@@ -25,15 +27,12 @@ use crate::body::{Repeated, Written};
 use crate::error::Error;
 use crate::field_error::go_text;
 use crate::patch::{json_patch, merge_body, merge_patch, strategic, strategic_body};
-use crate::read::{Listed, full_list};
 use crate::registry::{Definition, Registry, Source};
 use crate::request::{Refused, Request, Verb};
-use crate::server::{ApiServer, Clock};
+use crate::server::{ApiServer, PATCH_TRIES, about};
 use crate::service::OverSocket;
-use crate::table::{
-    Accepted, Client, Columns, Encoding, Endpoint, Form, Include, ListMeta, NotAcceptable, TableOptions, metadata,
-    metadata_list, negotiate, refusal as refused_form, table,
-};
+use crate::table::{Client, Encoding, Endpoint, Include, negotiate};
+use crate::view::{View, not_acceptable, plain, write};
 use crate::{deadline, options, scale, shape, stream};
 
 /// The content type of a configuration to apply.
@@ -53,6 +52,13 @@ pub struct Front {
 #[derive(Debug, thiserror::Error)]
 #[error("serving the embedded API server: {0}")]
 pub struct ServeError(#[from] std::io::Error);
+
+/// What a request comes to.
+enum Reply {
+    Done(Response),
+    /// Webhooks are to be asked first.
+    Asks(Box<Creation>, Box<View>),
+}
 
 /// What is known of a request beside its body.
 struct Asked<'a> {
@@ -149,7 +155,12 @@ impl Front {
             }
             (None, Ok(None)) => self.other(&asked, path),
             (None, Ok(Some(request))) => match to_bytes(body, MAX_BODY_BYTES).await {
-                Ok(body) => self.objects(&asked, request, &body, &mut created),
+                Ok(body) => match self.objects(&asked, request, &body, &mut created) {
+                    Ok(Reply::Done(response)) => Ok(response),
+                    // Boxed: few requests have it.
+                    Ok(Reply::Asks(creation, view)) => self.admit(&asked, request, &body, creation, view).boxed().await,
+                    Err(error) => Err(error),
+                },
                 Err(_) => {
                     let allowed = authorize(&self.server.state.lock().store, &asked.user, request);
                     let message = "Request entity too large: limit is 3145728";
@@ -205,21 +216,15 @@ impl Front {
         Ok(described(answer))
     }
 
-    fn objects(
-        &self,
-        asked: &Asked<'_>,
-        request: &Request,
-        body: &[u8],
-        created: &mut String,
-    ) -> Result<Response, Error> {
+    fn objects(&self, asked: &Asked<'_>, request: &Request, body: &[u8], created: &mut String) -> Result<Reply, Error> {
         let state = self.server.state.lock();
         authorize(&state.store, &asked.user, request)?;
         if matches!(request.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io") {
             drop(state);
-            return self.review(asked, request, body);
+            return self.review(asked, request, body).map(Reply::Done);
         }
         if is_elsewhere(&state.registry, request) {
-            return Ok(nowhere());
+            return Ok(Reply::Done(nowhere()));
         }
         let definition = state.definition(request)?;
         drop(state);
@@ -240,6 +245,48 @@ impl Front {
             clock: Arc::clone(&self.server.clock),
         };
         options::check_write(request.verb, content_type(asked) == APPLY, &request.query)?;
+        let made = match request.verb {
+            Verb::Create => {
+                let body = parse(asked, &definition, body)?;
+                body.value["metadata"]["name"].as_str().unwrap_or_default().clone_into(created);
+                self.server.create(request, body)?
+            }
+            Verb::Update => self.server.update(request, parse(asked, &definition, body)?)?,
+            Verb::Patch => self.patch(asked, request, body)?,
+            _ => return self.unmade(asked, request, body, view).map(Reply::Done),
+        };
+        match made {
+            Made::Answer(answer) => view.finished(answer).map(Reply::Done),
+            Made::Asks(creation) => Ok(Reply::Asks(creation, Box::new(view))),
+        }
+    }
+
+    /// Goes on with a creation once webhooks have seen it.
+    async fn admit(
+        &self,
+        asked: &Asked<'_>,
+        request: &Request,
+        body: &[u8],
+        mut creation: Box<Creation>,
+        view: Box<View>,
+    ) -> Result<Response, Error> {
+        for _ in 0..PATCH_TRIES {
+            let admitted = creation.ask(&asked.user, &self.server.clock).await?;
+            match self.server.admitted(admitted) {
+                // Somebody else made it meanwhile: the configuration is applied to that.
+                Err(error) if request.verb == Verb::Patch && error.reason == "AlreadyExists" => {}
+                other => return view.finished(other?),
+            }
+            match self.patch(asked, request, body)? {
+                Made::Answer(answer) => return view.finished(answer),
+                Made::Asks(again) => creation = again,
+            }
+        }
+        Err(Error::modified(about(&view.definition, &request.name)))
+    }
+
+    /// The verbs that make no object of a body.
+    fn unmade(&self, asked: &Asked<'_>, request: &Request, body: &[u8], view: View) -> Result<Response, Error> {
         match request.verb {
             Verb::Get => {
                 let (definition, object) = self.server.get(request)?;
@@ -269,21 +316,15 @@ impl Front {
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 Ok(response)
             }
-            Verb::Create => {
-                let body = parse(asked, &definition, body)?;
-                body.value["metadata"]["name"].as_str().unwrap_or_default().clone_into(created);
-                view.finished(self.server.create(request, body)?)
-            }
-            Verb::Update => view.finished(self.server.update(request, parse(asked, &definition, body)?)?),
-            Verb::Patch => view.finished(self.patch(asked, request, body)?),
             Verb::Delete => {
                 let options = options::deletion(&request.query, Written::delete_options(content_type(asked), body)?)?;
                 view.finished(self.server.delete(request, &options)?)
             }
+            Verb::Create | Verb::Update | Verb::Patch => Err(Error::method_not_allowed()),
         }
     }
 
-    fn apply(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Answer, Error> {
+    fn apply(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Made, Error> {
         let bad = |why: String| Error::bad_request(format!("error decoding YAML: {why}"));
         let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
         // Most clients send JSON, which is YAML, too.
@@ -306,8 +347,8 @@ impl Front {
         self.server.apply(request, &configuration)
     }
 
-    fn patch(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Answer, Error> {
-        match content_type(asked) {
+    fn patch(&self, asked: &Asked<'_>, request: &Request, body: &[u8]) -> Result<Made, Error> {
+        let answer = match content_type(asked) {
             "application/json-patch+json" => {
                 self.server.patch(request, |_, object| json_patch(object, body), unreadable)
             }
@@ -325,9 +366,10 @@ impl Front {
                 let refused = |_: &Value, why: &str| Error::invalid_patch(&go_text(&patch), &shape::unconverted(why));
                 self.server.patch(request, change, refused)
             }
-            APPLY => self.apply(asked, request, body),
+            APPLY => return self.apply(asked, request, body),
             _ => Err(unsupported_patch(&*self.server.definition(request)?)),
-        }
+        };
+        answer.map(Made::Answer)
     }
 
     /// Reviews of who somebody is and what they may do: asked, answered, kept nowhere.
@@ -365,106 +407,6 @@ impl Front {
     }
 }
 
-/// How answers are shown to one client.
-struct View {
-    accepted: Accepted,
-    definition: Arc<Definition>,
-    /// Whether it is a Scale that is shown.
-    scale: bool,
-    include: Include,
-    clock: Clock,
-}
-
-impl View {
-    /// Of a table; most answers are none.
-    fn columns(&self) -> Columns {
-        columns(&self.definition, self.scale)
-    }
-
-    /// Seconds since 1970, for ages in a table.
-    fn now(&self) -> i64 {
-        unix_seconds(&(self.clock)().time)
-    }
-
-    /// What was done is done: the real server, too, sees only then that an answer can't have the form.
-    fn check_form(&self, list: bool) -> Result<(), Error> {
-        let definition = &self.definition;
-        let kind = if list { &*definition.list_kind } else { &*definition.resource.kind };
-        let group = definition.is_built_in().then(|| definition.resource.api_version.group());
-        match (refused_form(self.accepted.form, group, kind, list), group) {
-            (None, _) => Ok(()),
-            (Some(_), None) if !list => Err(Error::new(500, "", "content is not a list")),
-            (Some(error), _) => Err(not_acceptable(&error)),
-        }
-    }
-
-    fn one(&self, code: u16, object: &Value, warnings: &[String]) -> Result<Response, Error> {
-        if object["kind"] != "Status" {
-            self.check_form(false)?;
-        }
-        let options = |version| TableOptions { version, include: self.include, headers: true };
-        let shown = match self.accepted.form {
-            // A Status is itself in every form.
-            Form::Table(version) if object["kind"] != "Status" => {
-                Cow::Owned(table(&self.columns(), ListMeta::of(object), [object], self.now(), &options(version)))
-            }
-            Form::Metadata(version) | Form::MetadataList(version) if object["kind"] != "Status" => {
-                Cow::Owned(metadata(object, version))
-            }
-            Form::Full | Form::Table(_) | Form::Metadata(_) | Form::MetadataList(_) => Cow::Borrowed(object),
-        };
-        write(self.accepted.encoding, code, &shown, warnings)
-    }
-
-    fn finished(&self, answer: Answer) -> Result<Response, Error> {
-        let plain_json =
-            matches!((self.accepted.form, self.accepted.encoding), (Form::Full, Encoding::Json { pretty: false }));
-        match answer.body.json().filter(|_| plain_json) {
-            Some(json) => Ok(warned(plain(answer.code, "application/json", Body::from(json)), &answer.warnings)),
-            None => self.one(answer.code, &answer.body.tree(), &answer.warnings),
-        }
-    }
-
-    fn many(&self, listed: &Listed) -> Result<Response, Error> {
-        self.check_form(true)?;
-        let version = listed.revision.to_string();
-        let meta = ListMeta {
-            resource_version: &version,
-            continue_token: listed.next.as_deref(),
-            remaining_item_count: listed.remaining.and_then(|count| i64::try_from(count).ok()),
-        };
-        if let (Form::Full, Encoding::Json { pretty: false }) = (self.accepted.form, self.accepted.encoding) {
-            // The objects are JSON already.
-            return Ok(plain(200, "application/json", Body::from(full_list(listed, &meta))));
-        }
-        let objects: Vec<Value> =
-            listed.objects.iter().map(|object| shape::shown(&listed.definition, object)).collect();
-        let shown = match self.accepted.form {
-            Form::Full => serde_json::from_slice(&full_list(listed, &meta)).unwrap_or_default(),
-            Form::Table(version) => {
-                let options = TableOptions { version, include: self.include, headers: true };
-                table(&self.columns(), meta, &objects, self.now(), &options)
-            }
-            Form::Metadata(version) | Form::MetadataList(version) => metadata_list(meta, &objects, version),
-        };
-        write(self.accepted.encoding, 200, &shown, &[])
-    }
-
-    /// How a watch shows an object.
-    fn show(self) -> stream::Show {
-        let mut headers = true;
-        let (columns, now) = (self.columns(), self.now());
-        Box::new(move |object: Value| match self.accepted.form {
-            Form::Full => object,
-            Form::Table(version) => {
-                let options = TableOptions { version, include: self.include, headers: std::mem::take(&mut headers) };
-                table(&columns, ListMeta::of(&object), [&object], now, &options)
-            }
-            Form::Metadata(version) | Form::MetadataList(version) => metadata(&object, version),
-        })
-    }
-}
-
 /// Whether a path means no kind, in a way that the real server finds before it looks at the kinds: a version of a group
 /// that has none, or a group of custom kinds, which are asked for one by one.
 fn is_elsewhere(registry: &Registry, request: &Request) -> bool {
@@ -479,14 +421,6 @@ fn is_elsewhere(registry: &Registry, request: &Request) -> bool {
                     known.resource.api_version.group() == request.group && matches!(known.source, Source::Crd { .. })
                 })
         }
-    }
-}
-
-fn columns(definition: &Definition, scale: bool) -> Columns {
-    match &definition.source {
-        _ if scale => Columns::scale(!definition.is_built_in()),
-        Source::BuiltIn(kind) => Columns::built_in(&kind.group, &kind.plural),
-        Source::Crd { columns, .. } => Columns::custom(columns),
     }
 }
 
@@ -528,10 +462,6 @@ fn described(answer: crate::discovery::Answer) -> Response {
     response
 }
 
-fn not_acceptable(error: &NotAcceptable) -> Error {
-    Error { details: error.status()["details"].clone(), ..Error::new(406, "NotAcceptable", error.to_string()) }
-}
-
 fn unsupported_patch(definition: &Definition) -> Error {
     if matches!(definition.source, Source::Crd { .. }) {
         let types = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
@@ -560,33 +490,4 @@ fn refusal(asked: &Asked<'_>, error: &Error) -> Response {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
-}
-
-fn write(encoding: Encoding, code: u16, value: &Value, warnings: &[String]) -> Result<Response, Error> {
-    let body = encoding.write(value).map_err(|error| Error::new(500, "InternalError", error.to_string()))?;
-    Ok(warned(plain(code, encoding.content_type(), Body::from(body)), warnings))
-}
-
-fn warned(mut response: Response, warnings: &[String]) -> Response {
-    for warning in warnings {
-        let text = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            response.headers_mut().append(WARNING, value);
-        }
-    }
-    response
-}
-
-fn plain(code: u16, kind: &str, body: Body) -> Response {
-    let mut response = Response::new(body);
-    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    if let Ok(kind) = HeaderValue::from_str(kind) {
-        response.headers_mut().insert(CONTENT_TYPE, kind);
-    }
-    response
-}
-
-/// RFC 3339 in UTC to the second, as the server's clock gives it.
-fn unix_seconds(time: &str) -> i64 {
-    time.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second)
 }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!   http       who asks, encodings, the audit log; body, options: what they send; stream: a watch as lines; service: the
-//!              same in process; tls
+//!              same in process; tls; view: how answers are shown
 //!   server     the verbs on objects; scale: those on their replicas; labels, fields: selectors; grace: that of pods
 //!   shape      what a write makes of an object: kinds (built-in), schema (CRDs), patch, meta
 //!   apply      server-side apply, and who manages which fields; around it: ownership, configuration, options
+//!   admission  webhooks that see an object before it is created
 //!   store      objects, revisions, history, watches
 //!   gc, crd    what follows from a write; saved: objects as a file
 //!   discovery, table   how all this is shown
@@ -15,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod addresses;
+mod admission;
 pub mod answer;
 pub mod apply;
 pub mod audit;
@@ -52,6 +54,7 @@ mod stream;
 pub mod table;
 mod terminating;
 pub mod tls;
+mod view;
 
 #[cfg(test)]
 mod tests;

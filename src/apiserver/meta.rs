@@ -109,6 +109,23 @@ pub fn create(object: &mut Value, namespace: &str, generation: bool, now: &Now, 
     Ok(())
 }
 
+/// Takes out of a new object's metadata what only the server gives, and puts its namespace there: what webhooks see.
+///
+/// # Errors
+/// If the metadata isn't a map.
+pub fn unmake(object: &mut Value, namespace: &str) -> Result<(), Error> {
+    let metadata = metadata(object)?;
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        metadata.remove(field);
+    }
+    if namespace.is_empty() {
+        metadata.remove("namespace");
+    } else {
+        metadata.insert("namespace".to_owned(), namespace.into());
+    }
+    Ok(())
+}
+
 /// Makes the metadata of an updated object: what is the server's is taken from `old` where it is missing, and always
 /// where nobody may say it. What is there and differs is for the kind's validation to refuse.
 ///

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::addresses::Free;
+use crate::admission::{self, Made};
 use crate::answer::{Answer, Shown};
 use crate::apply::same_but_times;
 use crate::body::Written;
@@ -97,15 +98,18 @@ impl ApiServer {
     ///
     /// # Errors
     /// If it is invalid, there already, or its namespace isn't.
-    pub fn create(&self, request: &Request, body: impl Into<Written>) -> Result<Answer, Error> {
-        let definition = self.definition(request)?;
+    pub(crate) fn create(&self, request: &Request, body: impl Into<Written>) -> Result<Made, Error> {
+        let state = self.state.lock();
+        let definition = state.definition(request)?;
+        let webhooks = admission::waiting(&state.store, &definition);
+        drop(state);
         let (body, warnings) = shape::decode(&definition, body.into(), None, request)??;
         check_namespace(&definition, request, &body)?;
-        self.insert(&definition, request, (body, warnings), Managers::Track(&Value::Null))
+        self.insert(&definition, request, (body, warnings), Managers::Track(&Value::Null), webhooks)
     }
 
-    /// Makes an object of a decoded body. Most of the work is done without the lock.
-    pub(crate) fn insert(
+    /// Makes an object of a decoded body that nobody else is to be asked about. Most of the work is done without the lock.
+    pub(crate) fn make(
         &self,
         definition: &Arc<Definition>,
         request: &Request,
@@ -163,10 +167,10 @@ impl ApiServer {
     ///
     /// # Errors
     /// If it is invalid, isn't there, or isn't the version that the body names.
-    pub fn update(&self, request: &Request, body: impl Into<Written>) -> Result<Answer, Error> {
+    pub(crate) fn update(&self, request: &Request, body: impl Into<Written>) -> Result<Made, Error> {
         let definition = self.definition(request)?;
         if request.subresource == "scale" {
-            return self.update_scale(&definition, request, &body.into().value);
+            return self.update_scale(&definition, request, &body.into().value).map(Made::Answer);
         }
         let body = body.into();
         let claims = !body.value["metadata"]["managedFields"].is_null();
@@ -186,13 +190,14 @@ impl ApiServer {
             }
             if created {
                 meta::metadata(&mut body)?.remove("resourceVersion");
-                return self.insert(&definition, request, (body, warnings), Managers::Track(&Value::Null));
+                let webhooks = admission::waiting(&self.state.lock().store, &definition);
+                return self.insert(&definition, request, (body, warnings), Managers::Track(&Value::Null), webhooks);
             }
             let seen = there.ok_or_else(|| Error::not_found(about(&definition, &request.name)))?;
             // Who names a version has lost once somebody else was faster.
             let again = meta::text(&body, "resourceVersion").is_empty().then(|| body.clone());
             if let Some(answer) = self.replace(&definition, request, &seen, (body, warnings.clone()), false)? {
-                return Ok(answer);
+                return Ok(Made::Answer(answer));
             }
             match again {
                 Some(again) => body = again,
@@ -405,7 +410,7 @@ impl State {
     }
 
     /// Whether there is room for a new object: its namespace stays, and so does its kind.
-    fn check_room(&self, definition: &Definition, namespace: &str, name: &str) -> Result<(), Error> {
+    pub(crate) fn check_room(&self, definition: &Definition, namespace: &str, name: &str) -> Result<(), Error> {
         self.check_home(definition, namespace, name)?;
         if matches!(definition.source, Source::Crd { .. }) && crd::is_ending(&self.store, &definition.key) {
             let why = "create not allowed while custom resource definition is terminating";

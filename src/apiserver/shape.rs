@@ -306,6 +306,40 @@ pub(crate) enum Managers<'a> {
     Applied,
 }
 
+/// Takes `metadata.managedFields` out of a body that has its defaults: what they are now, as [`prepare`] gives them back.
+fn track(
+    definition: &Definition,
+    body: &mut Value,
+    old: Option<&Value>,
+    writer: &Writer<'_>,
+    managers: Managers<'_>,
+) -> Option<Value> {
+    let emptied = body["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
+    match managers {
+        Managers::Applied => Some(meta::take_managed(body).unwrap_or_default()),
+        Managers::Track(before) => {
+            let given = meta::take_managed(body).filter(|given| given != before);
+            // An empty list means something, and isn't written again.
+            let given = if emptied { Some(Value::Array(Vec::new())) } else { given };
+            tracked(definition, writer, (old, before), body, given.as_ref())
+        }
+    }
+}
+
+/// Sets the defaults of a decoded object of a built-in kind; others have them by being decoded.
+pub(crate) fn default(definition: &Definition, body: &mut Value) {
+    if let Source::BuiltIn(kind) = &definition.source {
+        kinds::default(kind, body);
+    }
+}
+
+/// Sets a new object's defaults and its managers: what webhooks see of it, and what [`Managers::Applied`] goes on with.
+pub(crate) fn managed(definition: &Definition, body: &mut Value, request: &Request, now: &str, managers: Managers<'_>) {
+    default(definition, body);
+    let managed = track(definition, body, None, &Writer::of(request, now), managers);
+    meta::set_managed(body, managed.unwrap_or_default());
+}
+
 /// Brings a decoded body to the form that is stored, and takes its `metadata.managedFields` out: gives back what they
 /// are now, null for none; `None` if they are as before. `old` has none.
 ///
@@ -319,17 +353,8 @@ pub(crate) fn prepare(
     (addresses, now): (&mut dyn Addresses, &str),
     managers: Managers<'_>,
 ) -> Result<Option<Value>, Error> {
-    let emptied = body["metadata"]["managedFields"].as_array().is_some_and(Vec::is_empty);
     let mut managed = None;
-    let mut track = |body: &mut Value| match managers {
-        Managers::Applied => managed = Some(meta::take_managed(body).unwrap_or_default()),
-        Managers::Track(before) => {
-            let given = meta::take_managed(body).filter(|given| given != before);
-            // An empty list means something, and isn't written again.
-            let given = if emptied { Some(Value::Array(Vec::new())) } else { given };
-            managed = tracked(definition, &Writer::of(request, now), (old, before), body, given.as_ref());
-        }
-    };
+    let mut track = |body: &mut Value| managed = track(definition, body, old, &Writer::of(request, now), managers);
     let errors = match &definition.source {
         Source::BuiltIn(kind) => {
             kinds::default(kind, body);

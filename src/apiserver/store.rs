@@ -130,6 +130,12 @@ impl Store {
         self.kinds.get(kind)?.objects.get(key).cloned()
     }
 
+    /// Whether a kind has no object.
+    #[must_use]
+    pub fn is_empty(&self, kind: &KindKey) -> bool {
+        self.kinds.get(kind).is_none_or(|known| known.objects.is_empty())
+    }
+
     /// Puts an object in place of `seen` (`None` for a new one), with the next revision as its resource version.
     ///
     /// # Errors

@@ -117,7 +117,7 @@ fn refusals_are_worded_as_the_real_server_s() {
     ] {
         let error = ask("w", method, url).unwrap_err();
         assert_eq!(
-            (error.code, error.reason, error.message.as_str(), error.details),
+            (error.code, &*error.reason, error.message.as_str(), error.details),
             (403, "Forbidden", message, details)
         );
     }

@@ -112,7 +112,7 @@ fn json_patches_are_bounded() {
     let many = |count| serde_json::to_vec(&vec![json!({ "op": "test", "path": "/a", "value": "1" }); count]).unwrap();
     assert_eq!(json_patch(object.clone(), &many(OPERATIONS_LIMIT)).unwrap(), object);
     let error = json_patch(object, &many(OPERATIONS_LIMIT + 1)).unwrap_err();
-    assert_eq!((error.code, error.reason), (413, "RequestEntityTooLarge"));
+    assert_eq!((error.code, &*error.reason), (413, "RequestEntityTooLarge"));
     assert!(error.message.ends_with("is 10000, got 10001"), "{}", error.message);
 
     // Each copy doubles what the next one copies.
