@@ -1,7 +1,7 @@
 //! The admission webhook of external rings: objects come labelled in the answer to their creation, and whatever becomes of
 //! the webhook, nobody's creation fails or waits for longer than it may.
 //!
-//! Never on the embedded server, which calls no webhooks. Its shard is a Lease alone: nobody acts on an object here.
+//! Its shard is a Lease alone: nobody acts on an object here. Never behind a Service, which neither server reaches here.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const SHARD: &str = "a";
 
 /// The trials of this suite.
 pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::real("rings_admission", "labels_at_once_and_never_in_the_way", labels).own_server().timeout(TIMEOUT)]
+    vec![Case::new("rings_admission", "labels_at_once_and_never_in_the_way", labels).own_server().timeout(TIMEOUT)]
 }
 
 /// A ring of one main kind and of ConfigMaps that it controls, with one shard that never goes.

@@ -27,6 +27,7 @@ pub(super) fn steps() -> Vec<Step> {
         ok("explain lease.spec"),
         ok("explain role.rules"),
         ok("explain crd.spec.versions"),
+        ok("explain mutatingwebhookconfiguration.webhooks"),
         ok("explain event --api-version=events.k8s.io/v1"),
         ok("explain namespace.status"),
         ok("explain persistentvolumeclaim.spec.resources"),
