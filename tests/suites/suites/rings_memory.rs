@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::scene::LATER;
 use crate::cluster::Context;
@@ -63,7 +63,8 @@ async fn flat(ctx: Context) -> anyhow::Result<()> {
         stage.secrets.create_many(wanted - there).await?;
         there = *wanted;
         assigned(&stage, there, TIMEOUT).await?;
-        told.push(format!("{} KiB with {there}", rss_kib(&stage, "m1", none + GROWTH_KIB).await?));
+        let rss = rss_kib(&stage, "m1", none + GROWTH_KIB).await;
+        told.push(format!("{} KiB with {there}", rss.with_context(|| told.join(", "))?));
     }
     // One that finds them there.
     stage.cast.stop("m1").await?;
