@@ -54,7 +54,12 @@ pub(crate) fn samples(rings: &RingStats) -> Vec<Sample> {
     let each = |value: &dyn Fn(&Stats) -> u64| {
         all.iter().map(|(ring, stats)| (of_ring(ring, stats), number(value(stats)))).collect()
     };
+    let ready = all.iter().filter_map(|(ring, stats)| {
+        let ready = stats.ready?;
+        Some((of_ring(ring, stats), f64::from(u8::from(ready))))
+    });
     vec![
+        Sample::gauge("ringmaster_ring_ready", "Whether an external ring's objects are assigned", ready.collect()),
         Sample::gauge(
             "ringmaster_ring_shards",
             "Shards of an external ring by the state of their Leases",

@@ -258,14 +258,15 @@ impl Rings {
         let mut told = self.told(dialect, object.key().name(), &uid, generation, Some(object));
         let task = tokio::spawn({
             let cancel = cancel.clone();
-            let telling = async move {
-                loop {
-                    told.failed((&self.client, &*self.right), "Invalid", text.clone(), boot_time()).await;
-                    tokio::time::sleep(RETRY).await;
-                }
-            };
             async move {
+                let telling = async {
+                    loop {
+                        told.failed((&self.client, &*self.right), "Invalid", text.clone(), boot_time()).await;
+                        tokio::time::sleep(RETRY).await;
+                    }
+                };
                 let _ = cancel.run_until_cancelled(telling).await;
+                self.stats.ended(dialect.group, &told.name);
             }
         });
         Hosted { uid, generation, is_deleting, model: None, cancel, task }

@@ -32,6 +32,8 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct Stats {
     /// The API group of the ring.
     pub group: &'static str,
+    /// Whether its objects are being assigned; `None` where it doesn't run.
+    pub ready: Option<bool>,
     /// Its generation, and that which its status is about.
     pub generations: (i64, i64),
     /// Shards with a Lease, and those of them that are available.
@@ -212,6 +214,7 @@ impl Told {
         let refused = self.refused.lock().as_ref().filter(|refusal| now < refusal.until).map(Refusal::told);
         let wrong = trouble.or(refused).or(summary.trouble);
         let ready = wrong.map_or(Ok(()), |(reason, text)| Err((Cow::Borrowed(reason), text)));
+        self.count(|stats| stats.ready = Some(ready.is_ok()));
         if self.is_writing {
             return None;
         }
@@ -228,6 +231,7 @@ impl Told {
         text: String,
         now: Duration,
     ) {
+        self.count(|stats| stats.ready = Some(false));
         let news = self.present.conditions.first().is_none_or(|ready| ready.message != text);
         if news {
             warn!(ring = %self.name, reason, "not ready: {text}");

@@ -75,6 +75,7 @@ mod rings_memory;
 mod rings_scale;
 mod rings_sharder;
 mod rings_story;
+mod rings_told;
 mod rival;
 mod rollouts;
 mod rollouts_revisions;
@@ -220,6 +221,7 @@ fn rings() -> Vec<Case> {
         rings_contract::cases(),
         rings_memory::cases(),
         rings_story::cases(),
+        rings_told::cases(),
     ];
     all.into_iter().flatten().collect()
 }

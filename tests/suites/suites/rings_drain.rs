@@ -80,6 +80,7 @@ async fn overdue(ctx: Context) -> anyhow::Result<()> {
         let scrape = stage.cast.member("m1")?.metrics()?;
         let of_ring = [("ring", stage.ring.as_str()), ("group", stage.names().group)];
         ensure!(scrape.sum("ringmaster_ring_drains_overdue", &of_ring) > 0.0, "no metric");
+        ensure!(scrape.sum("ringmaster_ring_ready", &of_ring) > 0.0, "it isn't ready");
         ensure!(scrape.sum("ringmaster_ring_drain_oldest_seconds", &of_ring) >= LIMIT_SECONDS as f64, "no age");
         Ok(())
     };
