@@ -205,14 +205,14 @@ func (g *guard) write(ctx context.Context, do func(context.Context) error) error
 	return err
 }
 
-// hasUnknownOutcome says whether a write that failed so may still be carried out: the API server didn't answer, or gave
-// up waiting for it itself.
+// hasUnknownOutcome says whether a write that failed so may still be carried out: the API server didn't answer, or failed
+// itself, as when it gave up waiting for its storage.
 func hasUnknownOutcome(err error) bool {
 	if err == nil {
 		return false
 	}
 	var status apierrors.APIStatus
-	return !errors.As(err, &status) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err)
+	return !errors.As(err, &status) || status.Status().Code >= 500
 }
 
 // workContext is the context of a run: it has the values and the deadline of the controller's, but doesn't end when the

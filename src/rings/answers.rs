@@ -6,7 +6,7 @@
 //! does. What is told here may be a moment old, which does no harm: an object that was given to a shard that is gone by
 //! now is in the watch of those that no available shard has. Never writes, never waits but for an owner.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -29,6 +29,8 @@ pub(crate) const MAX_LOOKUPS: usize = 32;
 /// Assignments of one ring that wait to be counted, which they do for a second at most. Those beyond are counted when
 /// all objects are.
 const MAX_UNCOUNTED: usize = 4_096;
+/// Keys of one ring that are counted once however often they are asked about.
+const MAX_ONCE: usize = 65_536;
 
 /// The rings that run here, by their groups and names.
 type ByName = HashMap<(&'static str, Arc<str>), Arc<Answer>>;
@@ -46,8 +48,19 @@ pub(crate) struct Answers {
 struct Answer {
     scope: Arc<Scope>,
     known: RwLock<Known>,
-    /// Main objects that were given to shards: their keys, and the shards. It isn't certain that they came to be.
-    uncounted: Mutex<Vec<(String, Arc<str>)>>,
+    given: Mutex<Given>,
+}
+
+/// Main objects that were given to shards. It isn't certain that they came to be: a creation may yet be refused, and is then
+/// tried again and again.
+#[derive(Default)]
+struct Given {
+    /// Their keys, and the shards.
+    uncounted: Vec<(String, Arc<str>)>,
+    /// Keys that were counted since all objects were.
+    once: HashSet<String>,
+    /// How often all objects had been counted then.
+    tallies: u64,
 }
 
 struct Known {
@@ -119,11 +132,11 @@ impl Assign for Answers {
         self.of(ring)?.part(group, resource)
     }
 
-    fn main(&self, ring: RingName<'_>, object: &Subject) -> Option<String> {
+    fn main(&self, ring: RingName<'_>, object: &Subject, counts: bool) -> Option<String> {
         let answer = self.of(ring)?;
         let (_, key) = answer.subject(object, None)?;
         let shard = answer.free(&key.text).filter(|_| self.may_answer())?;
-        if !answer.count(key.text, &shard) {
+        if counts && !answer.count(key.text, &shard) {
             self.client.limit_hit("admission_uncounted");
         }
         Some(shard.to_string())
@@ -149,7 +162,7 @@ impl Assign for Answers {
 impl Answering {
     /// Takes what the ring hashes to now, and has the ring count what was given to shards since.
     pub(crate) fn tell(&self, hashes: &mut Hashes) {
-        let given = std::mem::take(&mut *self.answer.uncounted.lock());
+        let given = self.answer.given.lock().take(hashes.tallies());
         for (key, shard) in given {
             hashes.moved(&key, None, Some(&*shard));
         }
@@ -174,7 +187,7 @@ impl Drop for Answering {
 impl Answer {
     fn new(scope: Arc<Scope>) -> Self {
         let known = Known { made: 0, free: Hashed::Unknown, shards: BTreeSet::new() };
-        Self { scope, known: RwLock::new(known), uncounted: Mutex::default() }
+        Self { scope, known: RwLock::new(known), given: Mutex::default() }
     }
 
     fn name(&self) -> (&'static str, Arc<str>) {
@@ -239,12 +252,33 @@ impl Answer {
 
     /// Has an assignment counted; tells whether there was room for it.
     fn count(&self, key: String, shard: &Arc<str>) -> bool {
-        let mut uncounted = self.uncounted.lock();
-        let has_room = uncounted.len() < MAX_UNCOUNTED;
+        self.given.lock().add(key, shard)
+    }
+}
+
+impl Given {
+    fn add(&mut self, key: String, shard: &Arc<str>) -> bool {
+        if self.once.contains(&key) {
+            return true;
+        }
+        let has_room = self.uncounted.len() < MAX_UNCOUNTED;
         if has_room {
-            uncounted.push((key, Arc::clone(shard)));
+            if self.once.len() >= MAX_ONCE {
+                self.once.clear();
+            }
+            self.once.insert(key.clone());
+            self.uncounted.push((key, Arc::clone(shard)));
         }
         has_room
+    }
+
+    /// What is to be counted; all that was given before so many counts of all objects is in these.
+    fn take(&mut self, tallies: u64) -> Vec<(String, Arc<str>)> {
+        if self.tallies != tallies {
+            self.tallies = tallies;
+            self.once.clear();
+        }
+        std::mem::take(&mut self.uncounted)
     }
 }
 

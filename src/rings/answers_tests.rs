@@ -173,3 +173,15 @@ fn only_so_many_assignments_wait_to_be_counted() {
     assert!((0..MAX_UNCOUNTED).all(|number| ring.count(number.to_string(), &shard)));
     assert!(!ring.count("one more".to_owned(), &shard));
 }
+
+#[test]
+fn what_is_asked_about_again_is_counted_once_between_two_counts_of_all() {
+    let (ring, shard): (Answer, Arc<str>) = (answer(&RINGMASTER_RING, false), "a".into());
+    assert!(ring.count("x".to_owned(), &shard) && ring.count("x".to_owned(), &shard));
+    assert_eq!(ring.given.lock().take(0).len(), 1);
+    assert!(ring.count("x".to_owned(), &shard));
+    assert_eq!(ring.given.lock().take(0).len(), 0, "it was counted");
+    ring.given.lock().take(1);
+    assert!(ring.count("x".to_owned(), &shard));
+    assert_eq!(ring.given.lock().take(1).len(), 1, "all were counted since, and this perhaps deleted");
+}

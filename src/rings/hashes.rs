@@ -46,18 +46,19 @@ pub(crate) struct Hashes {
     made: u64,
     /// How many counted objects have gone from one shard to another.
     moves: u64,
+    /// How often all were counted.
+    tallies: u64,
 }
 
 impl Hashes {
     pub(crate) fn new(hash: Hash) -> Self {
         let none = || (BTreeSet::new(), Hashed::Unknown);
-        Self { hash, tally: None, all: none(), receivers: none(), made: 0, moves: 0 }
+        Self { hash, tally: None, all: none(), receivers: none(), made: 0, moves: 0, tallies: 0 }
     }
 
     /// Hashes to these from now on; tells whether that is anything new.
     pub(crate) fn shards(&mut self, all: &BTreeSet<Arc<str>>, receivers: &BTreeSet<Arc<str>>) -> bool {
-        let is_known = self.all.1 != Hashed::Unknown;
-        if is_known && self.all.0 == *all && self.receivers.0 == *receivers {
+        if self.made > 0 && self.all.0 == *all && self.receivers.0 == *receivers {
             return false;
         }
         self.make(all.clone(), receivers.clone());
@@ -68,6 +69,7 @@ impl Hashes {
     /// for it. What was moved while it was counted may have been counted where it was, so that the count before, with each
     /// move since, is the better one.
     pub(crate) fn counted(&mut self, tally: Tally, moves: u64) -> bool {
+        self.tallies += 1;
         if self.tally.is_none() || moves == self.moves {
             self.tally = Some(tally);
         }
@@ -126,6 +128,11 @@ impl Hashes {
     /// How many counted objects have gone from one shard to another.
     pub(crate) fn moves(&self) -> u64 {
         self.moves
+    }
+
+    /// How often all objects were counted.
+    pub(crate) fn tallies(&self) -> u64 {
+        self.tallies
     }
 
     /// How often one was made.

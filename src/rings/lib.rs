@@ -28,6 +28,7 @@ mod pass;
 mod registry;
 mod ring;
 mod scope;
+mod served;
 mod shards;
 mod told;
 

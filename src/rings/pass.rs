@@ -62,7 +62,9 @@ pub(crate) async fn pass(
             scope.board.lock().complete(boot_time(), kind, Mark::Found, generation);
         }
     }
-    let is_counted = |(kind, _): &(usize, Error)| scope.is_main(*kind) && !scope.kinds[*kind].is_former;
+    // What may not be listed at all counts for nothing; what couldn't be this time is waited for.
+    let is_counted =
+        |(kind, error): &(usize, Error)| scope.is_main(*kind) && !scope.kinds[*kind].is_former && !error.is_refused();
     if passed.failed.iter().any(is_counted) {
         passed.tally = None;
     }

@@ -14,7 +14,7 @@ use ringmaster_core::key::{ApiVersion, ObjectKey, Resource, Uid, Version};
 use ringmaster_core::object::Object;
 use ringmaster_core::plan::{finalizer_patch, has_finalizer};
 use ringmaster_core::ring::kept;
-use ringmaster_core::ring::model::{GroupResource, Hash, MainResource, RINGS, Ring};
+use ringmaster_core::ring::model::{Hash, MainResource, RINGS, Ring};
 use ringmaster_core::ring::pace::Settings;
 use ringmaster_core::ring::plan::Rules;
 use ringmaster_core::ring::status::Status;
@@ -30,7 +30,8 @@ use crate::admission::host::Webhook;
 use crate::admission::review::RingName;
 use crate::namespaces::Namespaces;
 use crate::ring::{End, Running};
-use crate::scope::{Kind, Role, Scope};
+use crate::scope::Scope;
+use crate::served::{self, Served};
 use crate::shards::Shards;
 use crate::told::{AllStats, Stats, Told};
 
@@ -39,7 +40,7 @@ const DIALECTS: [&RingDialect; 2] = [&RINGMASTER_RING, &CONTROLLER_SHARDING_RING
 /// The version of both groups.
 const VERSION: &str = "v1alpha1";
 /// A ring whose kinds aren't served is looked at again after this.
-const RETRY: Duration = Duration::from_secs(10);
+pub(crate) const RETRY: Duration = Duration::from_secs(10);
 /// Rings are looked at so often though nothing is heard of them.
 const LOOK_PERIOD: Duration = Duration::from_secs(30);
 /// What holds a ring of our group until no object has a label of it any more.
@@ -309,21 +310,28 @@ impl Rings {
         let object = object.filter(|_| holds);
         loop {
             let begin = self.begin(object.as_deref(), &model, &mut former, &mut told);
-            let kinds = tokio::select! {
+            let served = tokio::select! {
                 () = cancel.cancelled() => return,
-                kinds = begin => kinds,
+                served = begin => served,
             };
-            let scope = Scope::new(model.clone(), kinds, Arc::clone(&namespaces), self.clock);
+            let scope = Scope::new(model.clone(), served.kinds, Arc::clone(&namespaces), self.clock);
             let shards = Shards::new(&name, scope.model.dialect);
             let (tasks, stop) = (TaskTracker::new(), cancel.child_token());
             let reading =
                 Arc::clone(&shards).run(self.lease_client.clone(), Arc::clone(&self.right), self.clock, stop.clone());
             tasks.spawn(reading);
+            if !served.missing.is_empty() {
+                let (discovery, scope) = (Arc::clone(&self.discovery), Arc::clone(&scope));
+                let looking = served::wait(discovery, served.missing, scope);
+                tasks.spawn(stop.clone().run_until_cancelled_owned(looking));
+            }
             let (client, right) = (self.client.clone(), Arc::clone(&self.right));
             let answering = self.webhook.answers.begin(&scope);
             let mut running = Running { scope, client, right, shards, tasks: tasks.clone(), told, answering };
             let end = running.run(stop.clone()).await;
             told = running.told;
+            // What it was about to write ended with it.
+            told.is_writing = false;
             drop(running.answering);
             stop.cancel();
             tasks.close();
@@ -365,15 +373,15 @@ impl Rings {
         model: &Ring,
         former: &mut Vec<MainResource>,
         told: &mut Told,
-    ) -> Vec<Kind> {
+    ) -> Served {
         let io = (&self.client, &*self.right);
         if let Some(object) = object {
             former.extend(self.hold(object, model, told).await);
         }
         let left = kept::former(std::mem::take(former), model);
         loop {
-            match self.kinds(model, &left).await {
-                Ok(kinds) => return kinds,
+            match served::kinds(&self.discovery, model, &left).await {
+                Ok(served) => return served,
                 Err((reason, text)) => told.failed(io, reason, text, boot_time()).await,
             }
             tokio::time::sleep(RETRY).await;
@@ -436,45 +444,6 @@ impl Rings {
         patch["metadata"]["annotations"] = json!({ kept::KEPT: text });
         let client = self.right.bounded(&self.client, "a ring's finalizer")?;
         client.merge_patch(resource, ring.key(), patch.to_string().into_bytes()).await.map(drop)
-    }
-
-    /// The ring's kinds as they are served, with those that former generations of it named.
-    async fn kinds(&self, ring: &Ring, former: &[MainResource]) -> Result<Vec<Kind>, (&'static str, String)> {
-        let mut kinds: Vec<Kind> = Vec::new();
-        let mut numbers: BTreeMap<GroupResource, usize> = BTreeMap::new();
-        let current: BTreeSet<&GroupResource> = ring.kinds();
-        for main in ring.resources.iter().chain(former) {
-            for named in std::iter::once(&main.resource).chain(&main.controlled) {
-                if numbers.contains_key(named) {
-                    continue;
-                }
-                let is_former = !current.contains(named);
-                let found = match self.discovery.find_in_group(&named.group, &named.resource).await {
-                    Ok(Some(found)) => found,
-                    Ok(None) if is_former || ring.is_deleting => continue,
-                    Ok(None) => {
-                        let text = format!(
-                            "spec.resources: {named} isn't served; is the name the plural one, and is its CRD there?"
-                        );
-                        return Err(("NotServed", text));
-                    }
-                    Err(error) => return Err((error.reason(), error.to_string())),
-                };
-                numbers.insert(named.clone(), kinds.len());
-                let is_main = if is_former { *named == main.resource } else { ring.main(named).is_some() };
-                let role = if is_main { Role::Main(Vec::new()) } else { Role::Controlled };
-                kinds.push(Kind { resource: found, role, is_former });
-            }
-        }
-        for main in ring.resources.iter().chain(former) {
-            let controlled: Vec<usize> = main.controlled.iter().filter_map(|kind| numbers.get(kind).copied()).collect();
-            if let Some(Kind { role: Role::Main(known), .. }) =
-                numbers.get(&main.resource).and_then(|number| kinds.get_mut(*number))
-            {
-                known.extend(controlled.into_iter().filter(|kind| !known.contains(kind)).collect::<Vec<_>>());
-            }
-        }
-        Ok(kinds)
     }
 
     fn told(

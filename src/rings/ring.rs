@@ -48,6 +48,8 @@ const LEAVING_PERIOD: Duration = Duration::from_secs(2);
 const MAX_LOOKED: usize = 2_000;
 /// How often it is told how the ring is, at most.
 const TELL_PERIOD: Duration = Duration::from_secs(1);
+/// After this it is told of a ring though its shards or namespaces aren't known.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What has come of a call.
 enum Done {
@@ -180,7 +182,7 @@ impl Running {
             sees: true,
             told_at: Duration::ZERO,
         };
-        let watches = cancel.child_token();
+        let (watches, begun) = (cancel.child_token(), boot_time());
         for (kind, _) in self.scope.kinds.iter().enumerate().filter(|(kind, _)| self.scope.is_main(*kind)) {
             let what = (kind, Mark::Draining);
             feed::start(
@@ -206,7 +208,11 @@ impl Running {
             if now >= state.told_at.saturating_add(TELL_PERIOD) {
                 state.told_at = now;
                 let (summary, moves) = (self.shards.summary(now), (state.pace.counts(), state.hashes.made()));
-                if let Some(draft) = self.told.tell((&self.scope, now), summary, moves) {
+                // Shards that weren't looked for yet aren't none.
+                let is_known = self.shards.is_known() && state.selected.is_some();
+                if (is_known || now >= begun.saturating_add(KNOWN_WITHIN))
+                    && let Some(draft) = self.told.tell((&self.scope, now), summary, moves)
+                {
                     let writing = self.told.writing(&self.client, &*self.right, &draft);
                     state.actions.push(writing.map(|written| Done::Told(draft, written)).boxed());
                 }
@@ -389,7 +395,9 @@ impl Running {
                 if self.shards.escalate(&shard) {
                     self.told.escalated(&shard, id, now.saturating_sub(since));
                 }
-                state.timers.insert((now.saturating_add(RETRY), id.clone()));
+                // A whole second, so that looks in between don't each begin timers of their own.
+                let again = Duration::from_secs(now.saturating_add(RETRY).as_secs());
+                state.timers.insert((again, id.clone()));
             }
             Verdict::Plan(Planned::Wait { why, until }) => {
                 match why {
@@ -564,13 +572,6 @@ impl Running {
         board.touch_family(id);
     }
 
-    fn list_failed(&self, kind: usize, error: &Error) {
-        if !error.is_expired() {
-            warn!(ring = %self.scope.model.name, kind = %self.scope.kinds[kind].resource, "it can't be listed: {error}");
-            self.scope.troubled(kind, Source::List, Some(error));
-        }
-    }
-
     fn resource(&self, id: &Id) -> Arc<Resource> {
         Arc::clone(&self.scope.kinds[id.kind].resource)
     }
@@ -587,7 +588,7 @@ impl Running {
             state.pace.next_at(now, &state.calm),
             state.opens_at,
             self.shards.next_at(now),
-            board.purge_at(),
+            board.purge_at().filter(|_| self.shards.is_known() && state.selected.is_some()),
             Some(state.told_at.saturating_add(TELL_PERIOD)),
         ];
         lists.into_iter().flatten().min().unwrap_or(now).max(now)

@@ -45,6 +45,8 @@ pub(crate) enum Source {
     Draining,
     /// A pass or a search.
     List,
+    /// Nobody serves it.
+    Discovery,
 }
 
 /// A reason and a sentence, by kind and source.

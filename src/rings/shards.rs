@@ -301,7 +301,7 @@ impl Shards {
                 let seen = Preconditions { key: &lease.key, uid: &lease.uid, version: lease.version };
                 client.delete(&resource, seen).await?;
                 info!(%ring, lease = %lease.key, "the Lease of a shard that is gone was deleted");
-                self.known.lock().leases.vanished(boot_time(), &lease.key);
+                self.known.lock().leases.vanished(boot_time(), &lease.key, &lease.uid);
                 self.changed();
                 return Ok(());
             }
@@ -345,7 +345,7 @@ impl Sink for LeaseSink {
     }
 
     fn deleted(&self, object: Object) {
-        self.shards.known.lock().leases.vanished(boot_time(), object.key());
+        self.shards.known.lock().leases.vanished(boot_time(), object.key(), object.uid());
         self.shards.changed();
     }
 

@@ -92,6 +92,11 @@ class Work:
             self._running.add(key)
             try:
                 await self._run(key)
+            except asyncio.CancelledError as error:
+                # Something that the run waited for was cancelled, not this.
+                if self._stopped or asyncio.current_task().cancelling():
+                    raise
+                self._failed(key, error)
             except Exception as error:
                 self._failed(key, error)
             else:

@@ -213,8 +213,9 @@ fn staying_main<'a>(now: Duration, subject: &Subject<'a>, children_follow: bool,
         (Some(shard), Some(desired)) if shard == desired => settled(subject),
         (Some(shard), desired) => match (subject.holder, desired) {
             (Holder::Unsure(until), _) => Step::Wait { why: Why::Lease, until },
-            // Without a key, or while nobody is seen to be available, it stays.
-            (Holder::Available, None) => settled(subject),
+            // While it isn't known whose anything is, it stays, and goes on being let go if it is.
+            (Holder::Available, None) if subject.is_draining => waits_for(Why::NoShard),
+            (Holder::Available, None) => Step::Nothing,
             (Holder::Available, Some(_)) => drain(now, subject, shard, rules),
             (Holder::Gone, None) => waits_for(Why::NoShard),
             (Holder::Gone, Some(_)) if !children_follow => waits_for(Why::Children),

@@ -65,6 +65,7 @@ fn a_main_object_goes_by_acknowledgement_then_children_then_itself() {
         (draining(70), wait(Why::Overdue(Duration::from_secs(70)))),
         (Subject { desired: Some("a"), ..draining(10) }, Step::Keep),
         (main_object("a", Available, ""), Step::Nothing),
+        (Subject { is_draining: true, ..main_object("a", Available, "") }, wait(Why::NoShard)),
         (main_object("a", Gone, "b"), Step::Move { to: "b" }),
         (Subject { holder: Gone, ..draining(70) }, Step::Move { to: "b" }),
         (children_behind(main_object("a", Gone, "b")), wait(Why::Children)),

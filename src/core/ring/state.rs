@@ -308,9 +308,9 @@ impl Leases {
         }
         let known = self.shards.values().flat_map(BTreeMap::values).map(|observed| &observed.lease);
         let vanished = known.filter(|lease| !there.contains(&lease.key) && !version.is_before(lease.version));
-        let vanished: Vec<ObjectKey> = vanished.map(|lease| lease.key.clone()).collect();
-        for key in vanished {
-            self.vanished(now, &key);
+        let vanished: Vec<(ObjectKey, Uid)> = vanished.map(|lease| (lease.key.clone(), lease.uid.clone())).collect();
+        for (key, uid) in vanished {
+            self.vanished(now, &key, &uid);
         }
         self.gone.retain(|_, (since, wait)| now < since.saturating_add(*wait));
     }
@@ -329,7 +329,8 @@ impl Leases {
             named.insert(namespace, Observed { lease, since: now, working_until });
             return;
         };
-        if lease.uid == known.lease.uid && lease.version.is_before(known.lease.version) {
+        // Versions of one kind rise together, also from a Lease to its successor.
+        if lease.version.is_before(known.lease.version) {
             return;
         }
         if known.lease.differs(&lease) {
@@ -349,8 +350,11 @@ impl Leases {
 
     /// A Lease was deleted. If its shard held it, that makes a new one at its next renewal, or ends: for as long its
     /// objects wait.
-    pub fn vanished(&mut self, now: Duration, key: &ObjectKey) {
+    pub fn vanished(&mut self, now: Duration, key: &ObjectKey, uid: &Uid) {
         let Some(named) = self.shards.get_mut(key.name()) else { return };
+        if named.get(key.namespace()).is_some_and(|observed| observed.lease.uid != *uid) {
+            return;
+        }
         let Some(observed) = named.remove(key.namespace()) else { return };
         if named.is_empty() {
             self.shards.remove(key.name());

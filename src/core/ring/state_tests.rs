@@ -312,6 +312,9 @@ fn a_lease_that_is_newer_than_a_list_is_there() {
     world.leases.saw(secs(1), new);
     world.leases.listed(secs(2), Vec::new(), Version(19));
     assert_eq!(world.leases.available(secs(2)).count(), 1, "the list was of before it");
+    world.leases.saw(secs(2), ShardLease { uid: Uid::new("before"), version: Version(9), ..lease("n", "op-0", 10) });
+    world.leases.vanished(secs(2), &lease("n", "op-0", 10).key, &Uid::new("before"));
+    assert_eq!(world.leases.available(secs(2)).count(), 1, "that was its predecessor");
     world.leases.listed(secs(2), Vec::new(), Version(20));
     assert_eq!(world.leases.available(secs(2)).count(), 0, "it was deleted");
 }

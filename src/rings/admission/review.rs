@@ -76,7 +76,7 @@ pub trait Assign: Send + Sync + 'static {
     fn part(&self, ring: RingName<'_>, group: &str, resource: &str) -> Option<Part>;
 
     /// The shard for a main object, whose name is known; `None` if it can't be told now: it is assigned once it is there.
-    fn main(&self, ring: RingName<'_>, object: &Subject) -> Option<String>;
+    fn main(&self, ring: RingName<'_>, object: &Subject, counts: bool) -> Option<String>;
 
     /// The shard for an object that `owner` controls: where its owner is. Looking the owner up may take time; it is
     /// dropped when that is over. `None` if it can't be told.

@@ -298,7 +298,7 @@ impl<A: Assign> Service<A> {
         let part = self.assign.part(ring, &subject.group, &subject.resource).ok_or(Outcome::NotOurs)?;
         let shard = match part {
             Part::Main if subject.name.is_empty() => return Err(Outcome::Unnamed),
-            Part::Main => self.assign.main(ring, subject),
+            Part::Main => self.assign.main(ring, subject, !question.is_dry_run),
             Part::Controlled => {
                 let owner = subject.owner.as_ref().ok_or(Outcome::Unowned)?;
                 let shard = timeout(OWNER_TIMEOUT, self.assign.controlled(ring, subject, owner)).await;

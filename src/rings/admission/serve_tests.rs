@@ -33,7 +33,7 @@ impl Assign for Known {
         }
     }
 
-    fn main(&self, _ring: RingName<'_>, object: &Subject) -> Option<String> {
+    fn main(&self, _ring: RingName<'_>, object: &Subject, _counts: bool) -> Option<String> {
         (object.name != "nobodys").then(|| format!("shard-of-{}", object.name))
     }
 

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use ringmaster_cluster::Client;
-use ringmaster_core::key::Resource;
+use ringmaster_cluster::{Client, Error};
+use ringmaster_core::key::{Resource, Version};
 use ringmaster_core::queue::backoff;
+use tracing::warn;
 
 use super::{Done, Outcome, Running, SYNC_PERIOD, State};
 use crate::board::{Id, Item};
 use crate::look::owner_id;
 use crate::pass::{self, MAX_SEARCHED, Owner};
 use crate::registry::Right;
+use crate::scope::Source;
 
 /// Objects that are read at once, one by one.
 const MAX_READS: usize = 32;
@@ -99,6 +101,14 @@ impl Running {
             state.actions.push(pass.map(Done::Passed).boxed());
         }
     }
+
+    /// A kind can't be listed.
+    pub(super) fn list_failed(&self, kind: usize, error: &Error) {
+        if !error.is_expired() {
+            warn!(ring = %self.scope.model.name, kind = %self.scope.kinds[kind].resource, "it can't be listed: {error}");
+            self.scope.troubled(kind, Source::List, Some(error));
+        }
+    }
 }
 
 /// The next try about an object waits longer each time.
@@ -127,5 +137,10 @@ pub(super) async fn write(
     if !error.is_conflict() && !error.outcome_is_unknown() {
         return Outcome::Failed(error);
     }
-    Outcome::of_read(client.get_metadata(&resource, &id.key).await)
+    let seen = Version::new(patch["metadata"]["resourceVersion"].as_str().unwrap_or_default());
+    match Outcome::of_read(client.get_metadata(&resource, &id.key).await) {
+        // It is as it was: the same write at once would end alike, and so it would for ever.
+        Outcome::Instead(object) if object.version() == seen => Outcome::Failed(error),
+        outcome => outcome,
+    }
 }

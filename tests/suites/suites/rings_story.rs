@@ -18,7 +18,7 @@ use crate::rings::checker::told;
 use crate::rings::record::Kind;
 use crate::rings::rights;
 use crate::rings::secrets::child;
-use crate::rings::stage::{Plan, SETTLED, Stage};
+use crate::rings::stage::{Plan, SETTLED, Stage, are_figures};
 use crate::rings::{language, record::History};
 use crate::scrape::free_port;
 use crate::trial::Case;
@@ -30,6 +30,8 @@ const MORE: usize = 100;
 const MORE_RATE: u32 = 50;
 /// The most that one shard may have by the mean.
 const SPREAD: f64 = 1.1;
+/// What may be added to the time in which so many objects are taken over, unless the machine is this trial's.
+const SLACK: Duration = Duration::from_secs(4);
 /// How long a member may take to lead and to have the webhook configured: its predecessor's Lease, and a round.
 const CONFIGURED: Duration = Duration::from_secs(60);
 /// How long all of it may take.
@@ -195,7 +197,8 @@ async fn kill_one(stage: &mut Stage) -> anyhow::Result<String> {
     let mark = stage.recorder.mark();
     let since = stage.kill(&name)?;
     let took = taken_over(stage, &name, mark, since).await?;
-    ensure!(took <= TAKEN_OVER, "{name}'s taken over within {took:?}, not {TAKEN_OVER:?}");
+    let most = if are_figures() { TAKEN_OVER } else { TAKEN_OVER + SLACK };
+    ensure!(took <= most, "{name}'s taken over within {took:?}, not {most:?}");
     stage.placed(SETTLED).await?;
     Ok(format!("kill -9 of {name}: taken over within {}", seconds(took)))
 }

@@ -1,13 +1,15 @@
 //! A ring that can't run says why: in its status, by an event and in the metrics; and it runs once that is mended.
 //!
-//! Never with shards: nothing is to be assigned.
+//! Never with shards that work: one Lease that the trial keeps is enough.
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use super::scene::{LATER, event};
 use crate::cluster::{Context, Scope};
+use crate::rings::lease::Kept;
 use crate::rings::names::{Names, OURS, THEIRS};
+use crate::rings::record::History;
 use crate::rings::stage::{Plan, Stage, resources};
 use crate::trial::Case;
 
@@ -56,6 +58,21 @@ async fn what_is_wrong(ctx: Context, plan: Plan) -> anyhow::Result<()> {
     stage.change_ring(of("", "nonsenses")).await?;
     ready(&stage, false, reason("NotServed"), "nonsenses").await?;
     event(&stage.ctx, &stage.ring().await?, reason("NotServed"), &["nonsenses"]).await?;
+
+    // All else goes on.
+    let kept = Kept::new(stage.admin(), (names, &stage.ring), &stage.ctx.namespace, "kept").await?;
+    let mut both = resources(true);
+    both.as_array_mut().context("no list")?.push(json!({ "group": "", "resource": "nonsenses" }));
+    stage.change_ring(json!({ "resources": both })).await?;
+    ready(&stage, false, reason("NotServed"), "nonsenses").await?;
+    stage.secrets.create_many(1).await?;
+    let assigned = async || {
+        let counts = stage.recorder.read(History::counts);
+        ensure!(counts.get("kept") == Some(&1), "{counts:?}");
+        Ok(())
+    };
+    stage.ctx.wait("a Secret is assigned all the same", LATER, assigned).await?;
+    ensure!(kept.is_held(), "the Lease was taken");
 
     let things = stage.ctx.crd("Thing", "things", Scope::Namespaced, None).await?;
     stage.change_ring(of(things.group(), "things")).await?;
