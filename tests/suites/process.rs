@@ -186,12 +186,12 @@ impl Ringmaster {
         lock(&self.child).kill()
     }
 
-    /// Sends a signal by name: `STOP` and `CONT` make a paused process.
+    /// SIGSTOP, and waits until no thread of it runs; or SIGCONT.
     ///
     /// # Errors
     /// The signal can't be sent.
-    pub(crate) fn signal(&self, name: &str) -> anyhow::Result<()> {
-        lock(&self.child).signal(name)
+    pub(crate) fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
+        lock(&self.child).freeze(frozen)
     }
 
     /// Resident memory, in KiB.

@@ -280,7 +280,7 @@ impl Cast {
     pub(crate) fn pause(&mut self, base: &str) -> anyhow::Result<()> {
         let (member, stopped) = (self.member(base)?.name.clone(), Instant::now());
         self.pauses.push(Pause { member, stopped, resumed: None });
-        self.member(base)?.process.signal("STOP")
+        self.member(base)?.process.freeze(true)
     }
 
     /// SIGCONT.
@@ -289,7 +289,7 @@ impl Cast {
     /// The signal can't be sent.
     pub(crate) fn resume(&mut self, base: &str) -> anyhow::Result<()> {
         let name = self.member(base)?.name.clone();
-        self.member(base)?.process.signal("CONT")?;
+        self.member(base)?.process.freeze(false)?;
         let now = Instant::now();
         for pause in self.pauses.iter_mut().filter(|pause| pause.member == name && pause.resumed.is_none()) {
             pause.resumed = Some(now);

@@ -195,7 +195,7 @@ async fn labels(ctx: Context) -> anyhow::Result<()> {
     stage.ctx.wait("the deleted certificate is put back", ROUND, back).await?;
     stage.wait_labelled("objects come labelled still", ROUND).await?;
 
-    ringmaster.signal("STOP")?;
+    ringmaster.freeze(true)?;
     let (paused, took) = stage.create().await?;
     ensure!(took < SLOWEST, "a creation waited {took:?} for a paused member");
     ringmaster.kill()?;

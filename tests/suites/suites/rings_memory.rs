@@ -14,7 +14,7 @@ use crate::rings::waits::paced;
 use crate::trial::Case;
 
 /// How many assigned objects there are, one after the other; and in figures.
-const STEPS: &[usize] = &[2_000];
+const STEPS: &[usize] = &[500, 2_500];
 const MANY: &[usize] = &[10_000, 100_000];
 /// What the process may grow by for all of them.
 const GROWTH_KIB: u64 = 5 << 10;
@@ -60,17 +60,20 @@ async fn flat(ctx: Context) -> anyhow::Result<()> {
     let kept = Kept::new(stage.admin(), (stage.names(), &stage.ring), &stage.ctx.namespace, "kept").await?;
     let none = rss_kib(&stage, "m1", u64::MAX).await?;
     let (mut there, mut told) = (0, vec![format!("{none} KiB with 0")]);
+    // An unoptimised build pays more for what is done for the first time: it is measured from its first objects on.
+    let mut most = if are_figures() { none + GROWTH_KIB } else { u64::MAX };
     for wanted in steps {
         stage.secrets.create_many(wanted - there).await?;
         there = *wanted;
         assigned(&stage, there, TIMEOUT).await?;
-        let rss = rss_kib(&stage, "m1", none + GROWTH_KIB).await;
-        told.push(format!("{} KiB with {there}", rss.with_context(|| told.join(", "))?));
+        let rss = rss_kib(&stage, "m1", most).await.with_context(|| told.join(", "))?;
+        told.push(format!("{rss} KiB with {there}"));
+        most = most.min(rss + GROWTH_KIB);
     }
     // One that finds them there.
     stage.cast.stop("m1").await?;
     stage.lead(&["m2"]).await?;
-    told.push(format!("{} KiB in another that finds {there}", rss_kib(&stage, "m2", none + GROWTH_KIB).await?));
+    told.push(format!("{} KiB in another that finds {there}", rss_kib(&stage, "m2", most).await?));
     ensure!(kept.is_held(), "the Lease was taken");
     stage.close(&format!("RSS {}", told.join(", "))).await
 }
