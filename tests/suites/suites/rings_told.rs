@@ -41,6 +41,17 @@ async fn ready(stage: &Stage, wanted: bool, reason: &str, words: &str) -> anyhow
     stage.ctx.wait(&format!("the ring says {reason}"), LATER, ask).await
 }
 
+/// Makes a Secret, and waits until the shard has so many.
+async fn one_more(stage: &Stage, wanted: usize) -> anyhow::Result<()> {
+    stage.secrets.create_many(1).await?;
+    let assigned = async || {
+        let counts = stage.recorder.read(History::counts);
+        ensure!(counts.get("kept") == Some(&wanted), "{counts:?}");
+        Ok(())
+    };
+    stage.ctx.wait("a Secret is assigned all the same", LATER, assigned).await
+}
+
 /// A ring's resources: one kind.
 fn of(group: &str, plural: &str) -> Value {
     json!({ "resources": [{ "group": group, "resource": plural }] })
@@ -62,21 +73,16 @@ async fn what_is_wrong(ctx: Context, plan: Plan) -> anyhow::Result<()> {
     // All else goes on.
     let kept = Kept::new(stage.admin(), (names, &stage.ring), &stage.ctx.namespace, "kept").await?;
     let mut both = resources(true);
-    both.as_array_mut().context("no list")?.push(json!({ "group": "", "resource": "nonsenses" }));
+    both.as_array_mut().context("no list")?.push(json!({ "group": stage.ctx.group(), "resource": "things" }));
     stage.change_ring(json!({ "resources": both })).await?;
-    ready(&stage, false, reason("NotServed"), "nonsenses").await?;
-    stage.secrets.create_many(1).await?;
-    let assigned = async || {
-        let counts = stage.recorder.read(History::counts);
-        ensure!(counts.get("kept") == Some(&1), "{counts:?}");
-        Ok(())
-    };
-    stage.ctx.wait("a Secret is assigned all the same", LATER, assigned).await?;
-    ensure!(kept.is_held(), "the Lease was taken");
+    ready(&stage, false, reason("NotServed"), "things").await?;
+    one_more(&stage, 1).await?;
 
+    // Once it is there, it is seen without an edit of the ring.
     let things = stage.ctx.crd("Thing", "things", Scope::Namespaced, None).await?;
-    stage.change_ring(of(things.group(), "things")).await?;
     ready(&stage, false, reason("Forbidden"), "things").await?;
+    one_more(&stage, 2).await?;
+    ensure!(kept.is_held(), "the Lease was taken");
     stage.ctx.grant(&Context::rules_for(&[&things])).await?;
     ready(&stage, true, well, "").await?;
 
