@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   registry    ControllerRing objects: one ring each while this member leads
+//!   served      a ring's kinds as the API server serves them
 //!   ring        one ring: looks at what changed, and does what core's plan says
 //!   scope       what the parts of a ring share
 //!   board       the objects that aren't where they shall be
