@@ -253,8 +253,9 @@ pub struct Standing<'a> {
 
 /// All Leases of one ring, as this process sees them change.
 ///
-/// Of several Leases of one shard name one that is held counts, of these the oldest by creation, and of those created in the same second that whose
-/// namespace comes first: neither changes while they are there, so that it doesn't go to and fro between them.
+/// Of several Leases of one shard name one that is held counts, of these the oldest by creation, and of those created in
+/// the same second that whose namespace comes first: neither changes while they are there, so that it doesn't go to and fro
+/// between them.
 #[derive(Clone, Debug)]
 pub struct Leases {
     dialect: &'static RingDialect,

@@ -13,3 +13,4 @@ pub(crate) mod secrets;
 pub(crate) mod shard;
 pub(crate) mod stage;
 pub(crate) mod waits;
+pub(crate) mod webhook;

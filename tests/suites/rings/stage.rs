@@ -438,10 +438,19 @@ impl Stage {
     /// # Errors
     /// Any finding, or a process that doesn't end in order.
     pub(crate) async fn end(self, more: &str) -> anyhow::Result<()> {
+        self.check().await?;
+        self.close(more).await
+    }
+
+    /// Waits until all is settled, and checks everything until now.
+    ///
+    /// # Errors
+    /// Any finding.
+    pub(crate) async fn check(&self) -> anyhow::Result<()> {
         self.settled(SETTLED).await?;
         let findings = self.findings().await?;
         ensure!(findings.is_empty(), "{}", told(&findings));
-        self.close(more).await
+        Ok(())
     }
 
     /// The same, where what there is at the end is the trial's own matter.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Context, Scope};
 use crate::objects::{Resource, read_yaml};
 use crate::process::{Build, Ringmaster};
-use crate::scrape::free_port;
+use crate::rings::webhook;
 use crate::trial::Case;
 
 /// How long all of it may take: members wait for one another's Leases twice.
@@ -121,20 +121,15 @@ impl Stage {
         self.ctx.wait("an object is assigned by the watch", LEADS, ask).await
     }
 
-    fn configurations() -> Resource {
-        let version = "admissionregistration.k8s.io/v1";
-        Resource::new(version, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", None)
-    }
-
     fn configuration(&self) -> String {
-        format!("ringmaster-ring-{}", self.ring)
+        webhook::configuration(&self.ring)
     }
 
     /// Waits until the ring's configuration is there, and carries this bundle if one is given; gives it back.
     async fn wait_configured(&self, what: &str, bundle: Option<&str>) -> anyhow::Result<Value> {
         let name = self.configuration();
         let ask = async || {
-            let found = self.ctx.admin.get(&Self::configurations(), &name).await?;
+            let found = self.ctx.admin.get(&webhook::configurations(), &name).await?;
             let carried = &found["webhooks"][0]["clientConfig"]["caBundle"];
             ensure!(carried.is_string() && bundle.is_none_or(|bundle| *carried == bundle), "{carried}");
             Ok(found)
@@ -145,11 +140,7 @@ impl Stage {
 
 async fn labels(ctx: Context) -> anyhow::Result<()> {
     let mut stage = Stage::new(ctx).await?;
-    let port = free_port()?;
-    let on = [
-        format!("--ring-admission-address=127.0.0.1:{port}"),
-        format!("--ring-admission-url=https://127.0.0.1:{port}"),
-    ];
+    let on = webhook::flags()?;
     let serving = |stage: &Stage| {
         let [address, url] = on.clone();
         stage.member().arg(address).arg(url).start()
@@ -157,8 +148,8 @@ async fn labels(ctx: Context) -> anyhow::Result<()> {
     let ringmaster = serving(&stage)?;
     let thing = stage.wait_labelled("objects come labelled", LEADS).await?;
     let configured = stage.wait_configured("the ring has a webhook", None).await?;
-    let webhook = &configured["webhooks"][0];
-    ensure!(webhook["failurePolicy"] == "Ignore" && webhook["timeoutSeconds"] == 2, "{webhook}");
+    let asked = &configured["webhooks"][0];
+    ensure!(asked["failurePolicy"] == "Ignore" && asked["timeoutSeconds"] == 2, "{asked}");
 
     let maps = stage.ctx.configmaps();
     let owner = json!({
@@ -175,7 +166,7 @@ async fn labels(ctx: Context) -> anyhow::Result<()> {
     stage.wait_assigned(&unnamed).await?;
 
     let bundle = configured["webhooks"][0]["clientConfig"]["caBundle"].as_str().context("no bundle")?.to_owned();
-    let configurations = Stage::configurations();
+    let configurations = webhook::configurations();
     // A merge patch replaces lists: the webhook is all there but for its bundle.
     let mut spoilt = configured["webhooks"].clone();
     spoilt[0]["clientConfig"]["caBundle"] = Value::Null;

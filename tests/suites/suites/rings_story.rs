@@ -13,14 +13,11 @@ use super::rings_scale::{RATE, cost};
 use crate::cluster::Context;
 use crate::members::cast::Cast;
 use crate::members::figures::{Times, seconds};
-use crate::objects::Resource;
-use crate::rings::checker::told;
 use crate::rings::record::Kind;
 use crate::rings::rights;
 use crate::rings::secrets::child;
 use crate::rings::stage::{Plan, SETTLED, Stage, are_figures};
-use crate::rings::{language, record::History};
-use crate::scrape::free_port;
+use crate::rings::{language, record::History, webhook};
 use crate::trial::Case;
 
 /// Secrets that are there from the begin.
@@ -44,13 +41,9 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Starts a member whose webhook the API server is to call.
 async fn lead_with_webhook(stage: &mut Stage, base: &str) -> anyhow::Result<()> {
-    let port = free_port()?;
-    let on = [
-        "--target-label-selector=".to_owned(),
-        format!("--ring-admission-address=127.0.0.1:{port}"),
-        format!("--ring-admission-url=https://127.0.0.1:{port}"),
-    ];
-    stage.cast.start_with(&[base], |build| on.iter().fold(build, |build, arg| build.arg(arg.clone()))).await
+    let [address, url] = webhook::flags()?;
+    let own = "--target-label-selector=";
+    stage.cast.start_with(&[base], |build| build.arg(own).arg(address.clone()).arg(url.clone())).await
 }
 
 /// Makes more Secrets, and waits until each has its place: how many had a shard in the very answer to their creation, and
@@ -82,11 +75,9 @@ async fn labelled(stage: &Stage) -> anyhow::Result<()> {
 
 /// Waits until the ring's webhook is configured, or isn't any more.
 async fn configured(stage: &Stage, wanted: bool) -> anyhow::Result<()> {
-    let version = "admissionregistration.k8s.io/v1";
-    let webhooks = Resource::new(version, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", None);
-    let name = format!("ringmaster-ring-{}", stage.ring);
+    let name = webhook::configuration(&stage.ring);
     let ask = async || {
-        let found = stage.admin().find(&webhooks, &name).await?;
+        let found = stage.admin().find(&webhook::configurations(), &name).await?;
         ensure!(found.is_some() == wanted, "configured: {}, not {wanted}", found.is_some());
         Ok(())
     };
@@ -123,9 +114,7 @@ async fn story(ctx: Context) -> anyhow::Result<()> {
     let names: Vec<String> = stage.shard_names().into_iter().take(3).collect();
     lines.push(format!("SIGSTOP and SIGCONT: {}", pause(&mut stage, &names).await?));
     let changes = changing.stop().await?;
-    stage.settled(SETTLED).await?;
-    let findings = stage.findings().await?;
-    ensure!(findings.is_empty(), "{}", told(&findings));
+    stage.check().await?;
 
     // The API server restarts while objects go from the two that stop.
     let changing = stage.secrets.keep_changing(RATE);
